@@ -1,0 +1,268 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Fetch what this project is built on and with, into the user's cache folder.
+
+QEMU's source and a few tools come from Debian 13 through a private apt
+configuration: the machine's own sources, lists and packages are not touched.
+
+usage: base.py packages   names of the Debian packages that are not installed
+       base.py fetch      QEMU's source and its build tools; prints the path
+"""
+
+import contextlib
+import fcntl
+import glob
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+SUITE = "trixie"
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+BASE = re.compile(r"(?:\d+:)?10\.0\.")
+SUPPORTED = re.compile(r"10\.\d+")
+# A source tree, two builds of it and the compiler cache, with room to spare
+NEEDED_GIB = 5
+
+
+class BaseError(Exception):
+    """Something is missing; the message says what, and what to do."""
+
+
+def say(message):
+    print(f"==> {message}", file=sys.stderr, flush=True)
+
+
+def cache(*parts):
+    """A path in the cache folder; the folder is made."""
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    path = os.path.join(root, "virtio-balloon", *parts)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    return path
+
+
+@contextlib.contextmanager
+def locked(name):
+    """Two clones on one machine do not fetch or build the same thing at once."""
+    with open(cache(name + ".lock"), "w", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def check_disk(path):
+    free = shutil.disk_usage(path).free / 2**30
+    if free < NEEDED_GIB:
+        raise BaseError(f"{free:.1f} GiB are free in {path}, {NEEDED_GIB} GiB"
+                        " are needed: make room, or set XDG_CACHE_HOME")
+
+
+def read(path):
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def one_line_sources(text):
+    """(URI, suites, components) of each `deb` line."""
+    for line in text.splitlines():
+        match = re.match(r"deb\s+(?:\[[^]]*\]\s+)?(\S+)\s+(\S+)\s+(.+)", line)
+        if match:
+            yield match[1], [match[2]], match[3].split()
+
+
+def deb822_sources(text):
+    """The same of each paragraph of a .sources file."""
+    text = re.sub(r"^#.*\n?", "", text, flags=re.M)
+    for paragraph in re.split(r"\n\s*\n", text):
+        fields = dict((key.lower(), value) for key, value in
+                      re.findall(r"^([\w-]+):[ \t]*(.*)$", paragraph, re.M))
+        if "deb" in fields.get("types", "").split():
+            for uri in fields.get("uris", "").split():
+                yield (uri, fields.get("suites", "").split(),
+                       fields.get("components", "").split())
+
+
+def mirror():
+    """The mirror of Debian's main archive that this machine uses."""
+    release = dict(re.findall(r'^(\w+)="?([^"\n]*)', read("/etc/os-release"),
+                              re.M))
+    wanted = {release.get("VERSION_CODENAME"), "stable", "testing"}
+    paths = ["/etc/apt/sources.list"] + sorted(
+        glob.glob("/etc/apt/sources.list.d/*"))
+    for path in filter(os.path.isfile, paths):
+        parse = (deb822_sources if path.endswith(".sources")
+                 else one_line_sources)
+        for uri, suites, components in parse(read(path)):
+            if wanted.intersection(suites) and "main" in components:
+                return uri
+    raise BaseError("apt is set up with no mirror of Debian: run this on"
+                    " Debian 12 or 13, or set QEMU_SRC=<a QEMU 10.0 tree>")
+
+
+def apt_environment(refresh=False):
+    """Environment in which apt knows only Debian 13; its lists are fetched."""
+    root = cache("apt", "apt.conf")
+    folder = os.path.dirname(root)
+    for name in ("lists/partial", "cache/archives/partial"):
+        os.makedirs(os.path.join(folder, name), exist_ok=True)
+    uri = mirror()
+    with open(f"{folder}/sources.list", "w", encoding="utf-8") as file:
+        for kind in ("deb", "deb-src"):
+            file.write(f"{kind} [signed-by={KEYRING}] {uri} {SUITE} main\n")
+    with open(root, "w", encoding="utf-8") as file:
+        file.write(f'Dir::Etc::SourceList "{folder}/sources.list";\n'
+                   'Dir::Etc::SourceParts "/dev/null";\n'
+                   f'Dir::State::Lists "{folder}/lists";\n'
+                   f'Dir::Cache "{folder}/cache";\n'
+                   'APT::Architecture "amd64";\n'
+                   'APT::Sandbox::User "";\n')
+    environment = dict(os.environ, APT_CONFIG=root, LC_ALL="C.UTF-8")
+    if refresh or not glob.glob(f"{folder}/lists/*{SUITE}*Sources*"):
+        say("fetching the package lists of Debian 13")
+        run(["apt-get", "update", "-q"], environment)
+    return environment
+
+
+def run(command, environment, folder=None):
+    """Run a fetching command; its output goes to stderr."""
+    if subprocess.run(command, stdout=sys.stderr, env=environment, cwd=folder,
+                      check=False).returncode:
+        raise BaseError(f"`{' '.join(command)}` failed: is there a network?"
+                        " Without one, set QEMU_SRC=<a QEMU 10.0 tree>")
+
+
+def apt_get(arguments, folder):
+    """Run apt-get in @folder; with fresh lists if the old ones do not do."""
+    command = ["apt-get", "-q", *arguments]
+    try:
+        run(command, apt_environment(), folder)
+    except BaseError:
+        run(command, apt_environment(refresh=True), folder)
+
+
+def query(command, environment):
+    return subprocess.run(command, env=environment, stdout=subprocess.PIPE,
+                          text=True, check=False).stdout
+
+
+@contextlib.contextmanager
+def unpacking(path):
+    """A new folder that becomes @path when all went well."""
+    with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as folder:
+        os.chmod(folder, 0o755)
+        new = os.path.join(folder, "new")
+        os.mkdir(new)
+        yield new
+        os.rename(new, path)
+
+
+def fetch_deb(name):
+    """Unpack Debian 13's package @name; returns the folder."""
+    path = cache("packages", name)
+    with locked("apt"):
+        if not os.path.isdir(path):
+            say(f"fetching the package {name}")
+            with unpacking(path) as folder:
+                apt_get(["download", name], os.path.dirname(folder))
+                deb, = glob.glob(os.path.dirname(folder) + "/*.deb")
+                subprocess.run(["dpkg-deb", "-x", deb, folder], check=True)
+    return path
+
+
+def dependency(name, prefix):
+    """Name of the package with @prefix that the meta package @name needs."""
+    with locked("apt"):
+        text = query(["apt-cache", "depends", name], apt_environment())
+    match = re.search(rf"Depends: ({re.escape(prefix)}\S+)", text)
+    if not match:
+        raise BaseError(f"Debian 13 has no package {prefix}* for {name};"
+                        f" remove {cache('apt', '')} to look again")
+    return match[1]
+
+
+def newest_source(environment):
+    """Version of the newest QEMU 10.0.x that the suite has."""
+    text = query(["apt-cache", "showsrc", "qemu"], environment)
+    versions = [v for v in re.findall(r"^Version: (\S+)", text, re.M)
+                if BASE.match(v)]
+    if not versions:
+        raise BaseError("Debian 13 offers no source of QEMU 10.0.x: set"
+                        " QEMU_SRC=<a QEMU 10.0 tree>")
+    return max(versions, key=lambda v: [int(n) for n in re.findall(r"\d+", v)])
+
+
+def fetched_source():
+    """Path of Debian's QEMU 10.0.x source, fetched if need be."""
+    done = cache("source", "done")
+    with locked("apt"):
+        if os.path.exists(done):
+            return os.path.join(os.path.dirname(done), read(done))
+        check_disk(os.path.dirname(done))
+        version = newest_source(apt_environment())
+        say(f"fetching the source of QEMU {version} (40 MB)")
+        apt_get(["source", f"qemu={version}"], os.path.dirname(done))
+        tree, = glob.glob(os.path.dirname(done) + "/qemu-*/")
+        with open(done, "w", encoding="utf-8") as file:
+            file.write(os.path.basename(tree.rstrip("/")))
+    return tree.rstrip("/")
+
+
+def given_source(path):
+    """Check the tree that the user gave."""
+    try:
+        version = read(os.path.join(path, "VERSION")).strip()
+    except OSError:
+        raise BaseError(f"QEMU_SRC={path} is no source tree of QEMU: it has no"
+                        " file VERSION") from None
+    if not SUPPORTED.match(version):
+        raise BaseError(f"QEMU_SRC={path} is QEMU {version}; this project"
+                        " needs 10.0, for instance 10.0.2")
+    return os.path.abspath(path)
+
+
+def source():
+    """Path of the pristine QEMU tree to build on."""
+    given = os.environ.get("QEMU_SRC")
+    return given_source(given) if given else fetched_source()
+
+
+def build_environment():
+    """Environment with the build tools that Debian 12 lacks, and ccache."""
+    tools = [fetch_deb(name) for name in ("meson", "python3-pycotap")]
+    environment = dict(
+        os.environ, CCACHE_DIR=cache("ccache", ""), CCACHE_NOHASHDIR="1",
+        CCACHE_MAXSIZE="3G",
+        PYTHONPATH=":".join(t + "/usr/lib/python3/dist-packages"
+                            for t in tools))
+    environment["PATH"] = f"{tools[0]}/usr/bin:{environment['PATH']}"
+    return environment
+
+
+def missing_packages():
+    here = os.path.dirname(os.path.abspath(__file__))
+    wanted = [line for line in read(f"{here}/packages.txt").splitlines()
+              if line and not line.startswith("#")]
+    listing = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\\n"],
+        stdout=subprocess.PIPE, text=True, check=True).stdout
+    installed = {line.split()[0] for line in listing.splitlines()
+                 if line.endswith(" installed")}
+    return [name for name in wanted if name not in installed]
+
+
+def main():
+    try:
+        if sys.argv[1:] == ["packages"]:
+            print(" ".join(missing_packages()))
+        elif sys.argv[1:] == ["fetch"]:
+            build_environment()
+            print(source())
+        else:
+            sys.exit(__doc__)
+    except BaseError as error:
+        sys.exit(f"base: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Build QEMU with our balloon, or the stock one, for Meson's custom targets.
+
+usage: build.py ours  BUILD [--targets T] [--cc CC] [--sanitize] NINJA-TARGET...
+       build.py stock BUILD [--targets T] [--cc CC] NINJA-TARGET...
+
+`ours` lays the repository over a copy of QEMU in BUILD/qemu and builds it in
+BUILD/qemu-build; `stock` builds the pristine source in the cache folder.  Both
+leave a runnable qemu-system-* in BUILD (`stock`: in BUILD/stock).
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import base
+import overlay
+
+REPO = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+FIRMWARE = ("/usr/share/seabios", "/usr/share/qemu", "/usr/lib/ipxe/qemu")
+OPTIONS = ("--without-default-features", "--enable-system", "--enable-tcg",
+           "--enable-kvm", "--enable-fdt=system", "--enable-werror",
+           "--disable-install-blobs", "--disable-download")
+
+
+def configure(source, build, options, environment):
+    """Configure @build, afresh when the options are others than last time."""
+    command = [f"{source}/configure", "--python=/usr/bin/python3", *options]
+    stamp = os.path.join(build, ".configured")
+    text = json.dumps(command)
+    if os.path.exists(stamp) and overlay.read(stamp) == text:
+        return
+    base.say("configuring QEMU (half a minute)")
+    shutil.rmtree(build, ignore_errors=True)
+    os.makedirs(build)
+    subprocess.run(command, cwd=build, env=environment, check=True,
+                   stdout=subprocess.DEVNULL)
+    overlay.replace(stamp, text)
+
+
+def ninja(build, targets, environment):
+    """Build @targets; those that QEMU's configuration lacks are an error."""
+    subprocess.run(["ninja", *targets], cwd=build, env=environment, check=True)
+
+
+def write_launcher(path, binary):
+    """A program named like QEMU's that finds the firmware."""
+    options = " ".join(f"-L {folder}" for folder in FIRMWARE)
+    overlay.replace(path, f'#!/bin/sh\nexec {binary} {options} "$@"\n')
+    os.chmod(path, 0o755)
+
+
+def our_entries(tree, build):
+    """The compiler's commands for the files that are links into REPO."""
+    for entry in json.loads(overlay.read(f"{build}/compile_commands.json")):
+        path = os.path.normpath(os.path.join(entry["directory"],
+                                             entry["file"]))
+        if os.path.islink(path):
+            entry["file"] = os.path.relpath(os.path.realpath(path),
+                                            entry["directory"])
+            yield entry
+
+
+def write_compile_commands(folder, tree, build):
+    overlay.replace(f"{folder}/compile_commands.json",
+                    json.dumps(list(our_entries(tree, build)), indent=1))
+
+
+def options_of(args):
+    options = [*OPTIONS, f"--target-list={args.targets}",
+               f"--cc=ccache {args.cc}"]
+    if args.sanitize:
+        options += ["--enable-asan", "--enable-ubsan"]
+    return options
+
+
+def build_in(source, build, args, environment):
+    environment = dict(environment, CCACHE_BASEDIR=os.path.dirname(build))
+    configure(source, build, options_of(args), environment)
+    ninja(build, args.ninja, environment)
+
+
+def build_ours(args, environment):
+    tree, build = f"{args.build}/qemu", f"{args.build}/qemu-build"
+    overlay.lay(REPO, base.source(), tree)
+    build_in(tree, build, args, environment)
+    for target in args.targets.split(","):
+        name = f"qemu-system-{target.partition('-')[0]}"
+        write_launcher(f"{args.build}/{name}", f"{build}/{name}")
+    write_compile_commands(args.build, tree, build)
+
+
+def build_stock(args, environment):
+    source = base.source()
+    key = hashlib.sha256(repr([source, options_of(args)]).encode()).hexdigest()
+    build = base.cache("stock-" + key[:12], "qemu-build")
+    with base.locked("stock"):
+        build_in(source, build, args, environment)
+    os.makedirs(f"{args.build}/stock", exist_ok=True)
+    for target in args.targets.split(","):
+        name = f"qemu-system-{target.partition('-')[0]}"
+        write_launcher(f"{args.build}/stock/{name}", f"{build}/{name}")
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, usage=argparse.SUPPRESS,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("ours", "stock"))
+    parser.add_argument("build", type=os.path.abspath)
+    parser.add_argument("--targets", default="x86_64-softmmu")
+    parser.add_argument("--cc", default="gcc")
+    parser.add_argument("--sanitize", action="store_true")
+    parser.add_argument("ninja", nargs="*")
+    args = parser.parse_intermixed_args()
+    try:
+        environment = base.build_environment()
+        if args.what == "ours":
+            build_ours(args, environment)
+        else:
+            build_stock(args, environment)
+    except (base.BaseError, overlay.OverlayError) as error:
+        sys.exit(f"build: {error}")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"build: {' '.join(error.cmd[:1])} failed; what it said is"
+                 " above")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Lay this repository's files over a QEMU source tree.
+
+One rule.  A file that QEMU does not have, or that is the balloon's alone, is
+linked into the tree whole.  A file that QEMU shares with other devices holds
+only our blocks here; each replaces the block of the same name, which must be
+there exactly once.  A block that QEMU does not have says so in a comment line
+before it: `overlay: new` puts it after the block before it in our file,
+`overlay: after NAME` after QEMU's block NAME.
+
+usage: overlay.py REPO PRISTINE TREE
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+from blocks import format_of
+
+IN_TREE = ("hw/", "include/", "system/", "qapi/", "tests/", "docs/",
+           "hmp-commands.hx", "hmp-commands-info.hx", "MAINTAINERS")
+MANIFEST = ".overlay.json"
+DIRECTIVE = re.compile(r"^[ \t]*(?:#|//|/\*|\.\.|HXCOMM)[ \t]*overlay:[ \t]*"
+                       r"(?P<how>new|after (?P<anchor>.+?))[ \t]*(?:\*/)?\n",
+                       re.M)
+
+
+class OverlayError(Exception):
+    """A block or a file that cannot be laid over the tree, and why."""
+
+
+def is_ours(path):
+    """True for a file that is the balloon's alone, whoever has one."""
+    name = os.path.basename(path)
+    return re.search(r"balloon", name) and not re.search(r"hv[-_]balloon", name)
+
+
+def our_blocks(text, fmt):
+    """Yield (block, text of the block, directive match or None) of our file."""
+    directives = []
+    plain, last = "", 0
+    for match in DIRECTIVE.finditer(text):
+        plain += text[last:match.start()]
+        last = match.end()
+        directives.append((len(plain), match))
+    plain += text[last:]
+    blocks = fmt.parse(plain)
+    for number, block in enumerate(blocks):
+        before = blocks[number - 1].start if number else -1
+        mine = [m for at, m in directives if before < at <= block.start]
+        yield block, plain[block.start:block.end], mine[-1] if mine else None
+
+
+def find_one(blocks, name, path):
+    """The only block of that name, or an error that says how many there are."""
+    found = [b for b in blocks if b.name == name]
+    if len(found) != 1:
+        raise OverlayError(f"{path}: block '{name}' matches {len(found)} times"
+                           " in QEMU's file; it must match once")
+    return found[0]
+
+
+def splice(path, pristine, ours):
+    """Return QEMU's text of a shared file with our blocks in it."""
+    fmt = format_of(path)
+    if fmt is None:
+        raise OverlayError(f"{path}: QEMU has this file, and no format is known"
+                           " to tell blocks of it apart")
+    theirs = fmt.parse(pristine)
+    edits = []
+    place = None
+    for block, text, directive in our_blocks(ours, fmt):
+        if directive is None:
+            old = find_one(theirs, block.name, path)
+            edits.append((old.start, old.end, text))
+            place = old.end
+            continue
+        if any(b.name == block.name for b in theirs):
+            raise OverlayError(f"{path}: block '{block.name}' is announced as"
+                               " new, but QEMU has one")
+        if directive["anchor"]:
+            place = find_one(theirs, directive["anchor"], path).end
+        if place is None:
+            raise OverlayError(f"{path}: no block comes before the new"
+                               f" '{block.name}'; say `overlay: after NAME`")
+        edits.append((place, place, block.gap + text))
+    if not edits:
+        raise OverlayError(f"{path}: no block found in our file")
+    return apply_edits(pristine, edits)
+
+
+def apply_edits(text, edits):
+    """Replace text[start:end] for each edit; equal places keep their order."""
+    result, last = "", 0
+    for start, end, new in sorted(edits, key=lambda e: e[:2]):
+        result += text[last:start] + new
+        last = end
+    return result + text[last:]
+
+
+def our_files(repo):
+    """Paths of the repository that have a place in QEMU's tree."""
+    listing = subprocess.run(
+        ["git", "-C", repo, "ls-files", "-co", "--exclude-standard"],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    if listing.returncode == 0:
+        paths = listing.stdout.splitlines()
+    else:
+        paths = [os.path.relpath(os.path.join(folder, name), repo)
+                 for folder, _, names in os.walk(repo) for name in names]
+    return sorted(p for p in paths if p.startswith(IN_TREE)
+                  and os.path.isfile(os.path.join(repo, p)))
+
+
+def read(path):
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def replace(path, text):
+    """Write @text, unless the file has it already: builds go by its time."""
+    if not os.path.islink(path) and os.path.exists(path):
+        if read(path) == text:
+            return
+        os.remove(path)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def link(target, path):
+    if os.path.islink(path) and os.readlink(path) == target:
+        return
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if os.path.lexists(path):
+        os.remove(path)
+    os.symlink(target, path)
+
+
+def restore(pristine, path):
+    """Bring back what QEMU has at @path of the tree, maybe nothing."""
+    os.remove(path)
+    if os.path.exists(pristine):
+        shutil.copy2(pristine, path)
+
+
+def prepare_tree(pristine, tree):
+    """Copy the pristine tree once; returns the files laid over it so far."""
+    try:
+        manifest = json.loads(read(os.path.join(tree, MANIFEST)))
+        if manifest["pristine"] == pristine:
+            return manifest["files"]
+    except (OSError, ValueError):
+        pass
+    shutil.rmtree(tree, ignore_errors=True)
+    subprocess.run(["cp", "-a", pristine, tree], check=True)
+    return []
+
+
+def lay(repo, pristine, tree):
+    """Make @tree what @pristine with the files of @repo is."""
+    repo, pristine = os.path.abspath(repo), os.path.abspath(pristine)
+    before = prepare_tree(pristine, tree)
+    files = our_files(repo)
+    for path in files:
+        ours, theirs = os.path.join(repo, path), os.path.join(pristine, path)
+        if is_ours(path) or not os.path.exists(theirs):
+            link(ours, os.path.join(tree, path))
+        else:
+            replace(os.path.join(tree, path),
+                    splice(path, read(theirs), read(ours)))
+    for path in set(before) - set(files):
+        restore(os.path.join(pristine, path), os.path.join(tree, path))
+    replace(os.path.join(tree, MANIFEST),
+            json.dumps({"pristine": pristine, "files": files}, indent=1))
+
+
+def main():
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
+    try:
+        lay(*sys.argv[1:])
+    except OverlayError as error:
+        sys.exit(f"overlay: {error}")
+
+
+if __name__ == "__main__":
+    main()
