@@ -59,13 +59,16 @@ parse_include = by_regex(r'^#include [<"]([^>"]+)[>"]\n', "")
 
 parse_function = by_regex(
     r"(?:^/\*(?:(?!\*/).)*\*/\n)?"
-    r"^[A-Za-z_][\w \t*]*?\b(\w+)\([^;{}()]*(?:\([^;{}()]*\)[^;{}()]*)*\)\n"
+    r"^[A-Za-z_][\w \t*]*?\n?\b(\w+)\([^;{}()]*(?:\([^;{}()]*\)[^;{}()]*)*\)\n"
     r"\{\n.*?^\}\n", "\n", re.M | re.S)
 
 
 def parse_c(text):
-    return sorted(parse_include(text) + parse_function(text),
-                  key=lambda b: b.start)
+    """Functions, and the inclusions outside of them."""
+    functions = parse_function(text)
+    includes = [i for i in parse_include(text)
+                if not any(f.start <= i.start < f.end for f in functions)]
+    return sorted(includes + functions, key=lambda b: b.start)
 
 
 def meson_blank(text):

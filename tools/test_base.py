@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Finding the mirror, and telling the user what is missing."""
+
+import os
+import tempfile
+import unittest
+from unittest import mock
+
+import base
+
+ONE_LINE = """\
+# deb http://no.example/debian trixie main
+deb [signed-by=/k] http://m.example/debian trixie main contrib
+deb-src http://m.example/debian trixie main
+"""
+DEB822 = """\
+# A comment
+Types: deb deb-src
+# URIs: http://no.example/
+URIs: http://m.example/debian
+Suites: bookworm bookworm-updates
+Components: main
+
+Types: deb-src
+URIs: http://src.example/debian
+Suites: bookworm
+Components: main
+"""
+
+
+class SourcesTest(unittest.TestCase):
+    def test_one_line(self):
+        self.assertEqual(list(base.one_line_sources(ONE_LINE)),
+                         [("http://m.example/debian", ["trixie"],
+                           ["main", "contrib"])])
+
+    def test_deb822(self):
+        self.assertEqual(list(base.deb822_sources(DEB822)),
+                         [("http://m.example/debian",
+                           ["bookworm", "bookworm-updates"], ["main"])])
+
+    def test_no_mirror(self):
+        with mock.patch("base.glob.glob", return_value=[]), \
+             mock.patch("base.os.path.isfile", return_value=False):
+            with self.assertRaisesRegex(base.BaseError, "QEMU_SRC"):
+                base.mirror()
+
+
+class SourceTest(unittest.TestCase):
+    def given(self, version):
+        with tempfile.TemporaryDirectory() as folder:
+            if version:
+                with open(f"{folder}/VERSION", "w", encoding="ascii") as file:
+                    file.write(version)
+            with mock.patch.dict(os.environ, QEMU_SRC=folder):
+                return base.source() == folder
+
+    def test_given_tree(self):
+        self.assertTrue(self.given("10.0.13\n"))
+
+    def test_not_a_tree(self):
+        with self.assertRaisesRegex(base.BaseError, "no source tree"):
+            self.given(None)
+
+    def test_wrong_version(self):
+        with self.assertRaisesRegex(base.BaseError, r"QEMU 9\.2\.0.*10\.0"):
+            self.given("9.2.0\n")
+
+    def test_too_little_disk(self):
+        with mock.patch("base.shutil.disk_usage") as usage:
+            usage.return_value.free = 2**30
+            with self.assertRaisesRegex(base.BaseError, "1.0 GiB are free"):
+                base.check_disk("/")
+
+    def test_no_network(self):
+        with self.assertRaisesRegex(base.BaseError, "is there a network"):
+            base.run(["false"], {})
+
+    def test_newest(self):
+        with mock.patch("base.query", return_value=(
+                "Version: 1:10.0.9+ds-1\nVersion: 1:10.0.13+ds-0+deb13u1\n"
+                "Version: 1:10.2.1+ds-1\n")):
+            self.assertEqual(base.newest_source({}), "1:10.0.13+ds-0+deb13u1")
+        with mock.patch("base.query", return_value="Version: 1:7.2+dfsg-7\n"):
+            with self.assertRaisesRegex(base.BaseError, "10.0.x"):
+                base.newest_source({})
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The overlay's one rule, and each way of breaking it."""
+
+import os
+import tempfile
+import unittest
+
+import overlay
+
+KCONFIG = "config A\n    bool\n\nconfig B\n    bool\n    default y\n"
+
+
+class SpliceTest(unittest.TestCase):
+    def fails(self, ours, words, theirs=KCONFIG, path="hw/x/Kconfig"):
+        with self.assertRaises(overlay.OverlayError) as caught:
+            overlay.splice(path, theirs, ours)
+        for word in words:
+            self.assertIn(word, str(caught.exception))
+
+    def test_replaces_in_place(self):
+        ours = "config A\n    bool\n    default n\n"
+        self.assertEqual(overlay.splice("Kconfig", KCONFIG, ours),
+                         KCONFIG.replace("config A\n    bool\n", ours))
+
+    def test_nothing_to_replace(self):
+        self.fails("config C\n    bool\n", ["hw/x/Kconfig", "'C'", "0 times"])
+
+    def test_twice_to_replace(self):
+        self.fails("config A\n    bool\n", ["hw/x/Kconfig", "'A'", "2 times"],
+                   theirs=KCONFIG + "\nconfig A\n    bool\n")
+
+    def test_no_block_at_all(self):
+        self.fails("something else\n", ["no block found"])
+
+    def test_new_follows_the_one_before(self):
+        ours = "config A\n    bool\n# overlay: new\nconfig C\n    bool\n"
+        self.assertEqual(
+            overlay.splice("Kconfig", KCONFIG, ours),
+            KCONFIG.replace("bool\n", "bool\n\nconfig C\n    bool\n", 1))
+
+    def test_new_after_a_named_one(self):
+        ours = ("# overlay: after B\nconfig C\n    bool\n"
+                "# overlay: new\nconfig D\n    bool\n")
+        self.assertEqual(overlay.splice("Kconfig", KCONFIG, ours),
+                         KCONFIG + "\nconfig C\n    bool\n"
+                                   "\nconfig D\n    bool\n")
+
+    def test_new_with_nothing_before(self):
+        self.fails("# overlay: new\nconfig C\n    bool\n",
+                   ["'C'", "overlay: after"])
+
+    def test_new_after_nothing(self):
+        self.fails("# overlay: after Z\nconfig C\n    bool\n",
+                   ["'Z'", "0 times"])
+
+    def test_new_that_exists(self):
+        self.fails("# overlay: after A\nconfig B\n    bool\n",
+                   ["'B'", "QEMU has one"])
+
+    def test_unknown_format(self):
+        self.fails("text\n", ["docs/x.txt", "no format"], path="docs/x.txt")
+
+    def test_directive_in_each_comment_style(self):
+        for path, theirs, ours in (
+                ("a.c", "#include <a.h>\n",
+                 "/* overlay: after a.h */\n#include <b.h>\n"),
+                ("a.rst", "   a.rst\n", ".. overlay: after a.rst\n   b.rst\n"),
+                ("meson.build", "x += 'a.h'\n",
+                 "# overlay: after x += 'a.h'\ny += 'b.h'\n")):
+            new = ours.split("\n", 1)[1]
+            self.assertEqual(overlay.splice(path, theirs, ours), theirs + new)
+
+
+class OwnershipTest(unittest.TestCase):
+    def test_balloon_files_are_ours(self):
+        for path in ("hw/virtio/virtio-balloon.c", "system/balloon.c",
+                     "tests/functional/test_virtio_balloon.py"):
+            self.assertTrue(overlay.is_ours(path), path)
+
+    def test_other_files_are_not(self):
+        for path in ("hw/hyperv/hv-balloon.c", "hw/virtio/meson.build"):
+            self.assertFalse(overlay.is_ours(path), path)
+
+
+class LayTest(unittest.TestCase):
+    """A tree laid over, changed, and laid over again."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.root = folder.name
+        self.write("qemu/hw/x/Kconfig", KCONFIG)
+        self.write("qemu/hw/x/balloon.c", "stock\n")
+        self.write("repo/hw/x/Kconfig", "config A\n    string\n")
+        self.write("repo/hw/x/balloon.c", "ours\n")
+        self.write("repo/hw/x/new.c", "new\n")
+        self.write("repo/tools/not-in-tree.py", "\n")
+
+    def write(self, path, text):
+        path = os.path.join(self.root, path)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+
+    def lay(self):
+        overlay.lay(*(os.path.join(self.root, name)
+                      for name in ("repo", "qemu", "tree")))
+
+    def tree(self, path):
+        return os.path.join(self.root, "tree", path)
+
+    def test_links_and_splices(self):
+        self.lay()
+        self.assertTrue(os.path.islink(self.tree("hw/x/balloon.c")))
+        self.assertEqual(overlay.read(self.tree("hw/x/balloon.c")), "ours\n")
+        self.assertEqual(overlay.read(self.tree("hw/x/new.c")), "new\n")
+        self.assertEqual(overlay.read(self.tree("hw/x/Kconfig")),
+                         KCONFIG.replace("bool", "string", 1))
+        self.assertFalse(os.path.exists(self.tree("tools/not-in-tree.py")))
+
+    def test_writes_nothing_twice(self):
+        self.lay()
+        os.utime(self.tree("hw/x/Kconfig"), (1, 1))
+        before = os.lstat(self.tree("hw/x/balloon.c")).st_mtime_ns
+        self.lay()
+        self.assertEqual(os.stat(self.tree("hw/x/Kconfig")).st_mtime, 1)
+        self.assertEqual(os.lstat(self.tree("hw/x/balloon.c")).st_mtime_ns,
+                         before)
+
+    def test_restores_what_was_removed(self):
+        self.lay()
+        for name in ("Kconfig", "balloon.c", "new.c"):
+            os.remove(os.path.join(self.root, "repo/hw/x", name))
+        self.lay()
+        self.assertEqual(overlay.read(self.tree("hw/x/Kconfig")), KCONFIG)
+        self.assertEqual(overlay.read(self.tree("hw/x/balloon.c")), "stock\n")
+        self.assertFalse(os.path.lexists(self.tree("hw/x/new.c")))
+
+    def test_pristine_is_never_touched(self):
+        self.lay()
+        self.assertEqual(
+            overlay.read(os.path.join(self.root, "qemu/hw/x/balloon.c")),
+            "stock\n")
+
+
+if __name__ == "__main__":
+    unittest.main()
