@@ -1,0 +1,340 @@
+/*
+ * Virtio balloon: giving guest memory back to the host
+ *
+ * What is right depends on the backing:
+ *
+ *  - private memory is dropped with MADV_DONTNEED.  Where it maps a file, the
+ *    guest's copy goes and the file, which others may use, stays as it is;
+ *  - shared memory with a file descriptor gets a hole punched, which unmaps
+ *    it as well;
+ *  - shared memory without one takes MADV_REMOVE.
+ *
+ * Ranges of private memory are gathered, so that pages which are not
+ * neighbours cost one system call where the kernel lets a process advise
+ * itself with process_madvise() (Linux 6.13 and later).
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#ifdef CONFIG_LINUX
+#include <sys/syscall.h>
+#endif
+#include "qemu/error-report.h"
+#include "qemu/madvise.h"
+#include "qemu/units.h"
+#include "exec/address-spaces.h"
+#include "exec/ramblock.h"
+#include "migration/misc.h"
+#include "system/hostmem.h"
+#include "trace.h"
+#include "virtio-balloon-internal.h"
+
+/* As many as the kernel takes at a time */
+#define VEC_MAX 1024
+
+typedef enum DiscardMethod {
+    METHOD_NONE,
+    METHOD_DONTNEED,
+    METHOD_REMOVE,
+    METHOD_PUNCH,
+} DiscardMethod;
+
+bool virtio_balloon_discard_inhibited(void)
+{
+    /*
+     * Devices may have pinned the memory.  A page that postcopy waits for
+     * would be asked for twice.  A background snapshot still has to read it.
+     */
+    return ram_block_discard_is_disabled() ||
+           migration_in_incoming_postcopy() ||
+           migration_in_bg_snapshot();
+}
+
+void virtio_balloon_discard_skip(VirtIOBalloon *s, BalloonSkip cause,
+                                 uint64_t size)
+{
+    if (size) {
+        trace_virtio_balloon_skip(cause, size);
+        s->discard.skipped[cause] += size;
+    }
+}
+
+/* The host cannot do it; the user hears of it once for each backing */
+static void discard_failed(VirtIOBalloon *s, RAMBlock *rb, BalloonSkip cause,
+                           uint64_t size, const char *why)
+{
+    virtio_balloon_discard_skip(s, cause, size);
+    if (g_hash_table_add(s->discard.warned, g_strdup(rb->idstr))) {
+        warn_report("virtio-balloon: memory '%s' is not given back to the"
+                    " host: %s", rb->idstr, why);
+    }
+}
+
+#ifdef SYS_process_madvise
+/* Try on a page of our own whether the kernel lets a process advise itself */
+static int process_madvise_probe(void)
+{
+    size_t size = qemu_real_host_page_size();
+    int pidfd = syscall(SYS_pidfd_open, getpid(), 0);
+    struct iovec iov = {
+        .iov_base = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+        .iov_len = size,
+    };
+
+    if (pidfd >= 0 && iov.iov_base != MAP_FAILED &&
+        syscall(SYS_process_madvise, pidfd, &iov, 1,
+                QEMU_MADV_DONTNEED, 0) != size) {
+        close(pidfd);
+        pidfd = -1;
+    }
+    if (iov.iov_base != MAP_FAILED) {
+        munmap(iov.iov_base, size);
+    }
+    return pidfd;
+}
+
+/* Returns how many bytes were discarded, from the first range on */
+static size_t discard_vector(const struct iovec *iov, unsigned n)
+{
+    static int pidfd = -2;
+    ssize_t ret;
+
+    if (pidfd == -2) {
+        pidfd = process_madvise_probe();
+    }
+    if (pidfd < 0) {
+        return 0;
+    }
+    ret = syscall(SYS_process_madvise, pidfd, iov, n, QEMU_MADV_DONTNEED, 0);
+    return MAX(ret, 0);
+}
+#else
+static size_t discard_vector(const struct iovec *iov, unsigned n)
+{
+    return 0;
+}
+#endif
+
+static void discard_private(VirtIOBalloon *s, const struct iovec *iov)
+{
+    s->discard.calls++;
+    if (qemu_madvise(iov->iov_base, iov->iov_len, QEMU_MADV_DONTNEED) == 0) {
+        s->discard.discarded += iov->iov_len;
+    } else {
+        int err = errno;
+        ram_addr_t offset;
+        RAMBlock *rb = qemu_ram_block_from_host(iov->iov_base, false, &offset);
+
+        discard_failed(s, rb, BALLOON_SKIP_REFUSED, iov->iov_len,
+                       strerror(err));
+    }
+}
+
+void virtio_balloon_discard_flush(VirtIOBalloon *s)
+{
+    VirtIOBalloonDiscard *d = &s->discard;
+    size_t done = 0;
+
+    if (d->vec_len > 1) {
+        done = discard_vector(d->vec, d->vec_len);
+        d->calls += done > 0;
+        d->discarded += done;
+    }
+    for (unsigned i = 0; i < d->vec_len; i++) {
+        if (done >= d->vec[i].iov_len) {
+            done -= d->vec[i].iov_len;
+        } else {
+            /* A range done in part is done once more: it holds nothing now */
+            s->discard.discarded -= done;
+            done = 0;
+            discard_private(s, &d->vec[i]);
+        }
+    }
+    if (d->vec_len) {
+        trace_virtio_balloon_flush(d->vec_len, d->vec_bytes);
+    }
+    d->vec_len = 0;
+    d->vec_bytes = 0;
+}
+
+static void gather_private(VirtIOBalloon *s, void *host, size_t size)
+{
+    VirtIOBalloonDiscard *d = &s->discard;
+
+    d->vec[d->vec_len++] = (struct iovec) { host, size };
+    d->vec_bytes += size;
+    if (d->vec_len == VEC_MAX || d->vec_bytes >= BALLOON_DISCARD_STEP) {
+        virtio_balloon_discard_flush(s);
+    }
+}
+
+static int punch_hole(RAMBlock *rb, const BalloonRange *range)
+{
+#ifdef CONFIG_FALLOCATE_PUNCH_HOLE
+    return fallocate(rb->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                     rb->fd_offset + range->start, range->size);
+#else
+    errno = ENOSYS;
+    return -1;
+#endif
+}
+
+static DiscardMethod block_method(RAMBlock *rb)
+{
+    if (!qemu_ram_is_shared(rb)) {
+        return METHOD_DONTNEED;
+    }
+    if (rb->fd < 0) {
+        return METHOD_REMOVE;
+    }
+    return rb->flags & RAM_READONLY_FD ? METHOD_NONE : METHOD_PUNCH;
+}
+
+/* Discard offsets into @rb, whole host pages of it */
+static void discard_block(VirtIOBalloon *s, RAMBlock *rb,
+                          const BalloonRange *range)
+{
+    void *host = rb->host + range->start;
+    int ret;
+
+    trace_virtio_balloon_discard(rb->idstr, range->start, range->size);
+    switch (block_method(rb)) {
+    case METHOD_DONTNEED:
+        gather_private(s, host, range->size);
+        return;
+    case METHOD_REMOVE:
+        ret = qemu_madvise(host, range->size, QEMU_MADV_REMOVE);
+        break;
+    case METHOD_PUNCH:
+        ret = punch_hole(rb, range);
+        break;
+    default:
+        discard_failed(s, rb, BALLOON_SKIP_UNSUPPORTED, range->size,
+                       "its file was opened for reading only");
+        return;
+    }
+    s->discard.calls++;
+    if (ret == 0) {
+        s->discard.discarded += range->size;
+    } else {
+        discard_failed(s, rb, BALLOON_SKIP_REFUSED, range->size,
+                       strerror(errno));
+    }
+}
+
+/* Shrink @range to whole host pages; false, and counted, if none is left */
+static bool trim_to_block(VirtIOBalloon *s, RAMBlock *rb, BalloonRange *range)
+{
+    uint64_t size = range->size;
+    bool whole = balloon_range_trim(range, qemu_ram_pagesize(rb));
+
+    virtio_balloon_discard_skip(s, BALLOON_SKIP_PARTIAL,
+                                whole ? size - range->size : size);
+    return whole;
+}
+
+/*
+ * Memory of the machine is backed by a memory backend; other RAM belongs to
+ * devices, which have it for a purpose.
+ */
+static bool region_is_guest_ram(MemoryRegion *mr)
+{
+    return memory_region_is_ram(mr) && !memory_region_is_rom(mr) &&
+           !memory_region_is_ram_device(mr) &&
+           object_dynamic_cast(memory_region_owner(mr), TYPE_MEMORY_BACKEND);
+}
+
+static void discard_section(VirtIOBalloon *s, MemoryRegionSection *section)
+{
+    BalloonRange range = {
+        .start = section->offset_within_region,
+        .size = int128_get64(section->size),
+    };
+
+    if (!region_is_guest_ram(section->mr) || section->readonly ||
+        section->nonvolatile) {
+        virtio_balloon_discard_skip(s, BALLOON_SKIP_NOT_RAM, range.size);
+    } else if (trim_to_block(s, section->mr->ram_block, &range)) {
+        discard_block(s, section->mr->ram_block, &range);
+    }
+}
+
+void virtio_balloon_discard_guest(VirtIOBalloon *s, const BalloonRange *range)
+{
+    uint64_t start = range->start;
+    uint64_t end = start + range->size;
+
+    while (start < end) {
+        MemoryRegionSection section =
+            memory_region_find(get_system_memory(), start, end - start);
+        uint64_t next = section.offset_within_address_space;
+
+        if (!section.mr) {
+            virtio_balloon_discard_skip(s, BALLOON_SKIP_NOT_RAM, end - start);
+            return;
+        }
+        virtio_balloon_discard_skip(s, BALLOON_SKIP_NOT_RAM, next - start);
+        discard_section(s, &section);
+        start = next + int128_get64(section.size);
+        memory_region_unref(section.mr);
+    }
+}
+
+/*
+ * A private mapping shows its file's contents once the copy has gone; only a
+ * file that holds nothing reads as zero.
+ */
+static bool block_discards_to_zero(RAMBlock *rb)
+{
+    struct stat st;
+
+    return rb->fd < 0 || qemu_ram_is_shared(rb) ||
+           (fstat(rb->fd, &st) == 0 && st.st_blocks == 0);
+}
+
+bool virtio_balloon_discard_host_range(VirtIOBalloon *s,
+                                       const struct iovec *iov,
+                                       BalloonRange *range)
+{
+    ram_addr_t offset;
+    RAMBlock *rb = qemu_ram_block_from_host(iov->iov_base, false, &offset);
+
+    if (!rb || !region_is_guest_ram(rb->mr)) {
+        virtio_balloon_discard_skip(s, BALLOON_SKIP_NOT_RAM, iov->iov_len);
+        return false;
+    }
+    *range = (BalloonRange) { (uintptr_t)iov->iov_base, iov->iov_len };
+    return trim_to_block(s, rb, range);
+}
+
+uint64_t virtio_balloon_discard_host(VirtIOBalloon *s,
+                                     const BalloonRange *range, bool zero)
+{
+    ram_addr_t offset;
+    RAMBlock *rb = qemu_ram_block_from_host((void *)(uintptr_t)range->start,
+                                            false, &offset);
+    uint64_t step = MAX(BALLOON_DISCARD_STEP, qemu_ram_pagesize(rb));
+    BalloonRange now = { offset, MIN(range->size, step) };
+
+    if (zero && !block_discards_to_zero(rb)) {
+        virtio_balloon_discard_skip(s, BALLOON_SKIP_POISON, range->size);
+        return range->size;
+    }
+    discard_block(s, rb, &now);
+    return now.size;
+}
+
+void virtio_balloon_discard_init(VirtIOBalloon *s)
+{
+    s->discard.vec = g_new(struct iovec, VEC_MAX);
+    s->discard.warned = g_hash_table_new_full(g_str_hash, g_str_equal,
+                                              g_free, NULL);
+}
+
+void virtio_balloon_discard_cleanup(VirtIOBalloon *s)
+{
+    g_clear_pointer(&s->discard.vec, g_free);
+    g_clear_pointer(&s->discard.warned, g_hash_table_unref);
+}

@@ -1,0 +1,153 @@
+/*
+ * What the parts of the virtio balloon offer each other
+ *
+ * The caller holds the BQL, unless a comment says otherwise.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef HW_VIRTIO_BALLOON_INTERNAL_H
+#define HW_VIRTIO_BALLOON_INTERNAL_H
+
+#include "hw/virtio/virtio-balloon.h"
+#include "virtio-balloon-ranges.h"
+
+/*
+ * The most that one system call is asked to discard, in bytes, where host
+ * pages are smaller: some 300 microseconds' work.
+ */
+#define BALLOON_DISCARD_STEP (4 * MiB)
+
+/* --- virtio-balloon-discard.c ------------------------------------------- */
+
+void virtio_balloon_discard_init(VirtIOBalloon *s);
+void virtio_balloon_discard_cleanup(VirtIOBalloon *s);
+
+/* True while something in QEMU cannot bear that guest memory goes away */
+bool virtio_balloon_discard_inhibited(void);
+
+/* Count @size bytes that were left alone because of @cause */
+void virtio_balloon_discard_skip(VirtIOBalloon *s, BalloonSkip cause,
+                                 uint64_t size);
+
+/**
+ * virtio_balloon_discard_guest: give the host guest-physical memory back
+ * @s: the balloon
+ * @range: guest-physical addresses; of any size, but it is discarded in one go
+ *
+ * Holes and what is not the guest's RAM are left alone and counted, and so is
+ * what the backing or the host cannot take.  The work may be gathered: it is
+ * done when virtio_balloon_discard_flush() returns, which must be called
+ * before the BQL is let go and before the guest is answered.
+ */
+void virtio_balloon_discard_guest(VirtIOBalloon *s, const BalloonRange *range);
+
+/**
+ * virtio_balloon_discard_host_range: the whole host pages of a buffer
+ * @s: the balloon
+ * @iov: a buffer of the guest, mapped by the virtio core
+ * @range: filled in with host addresses; they stay valid as long as the mapping
+ *
+ * Returns: true, or false when the buffer is not in the guest's RAM or covers
+ * no host page.  What is left out is counted.
+ */
+bool virtio_balloon_discard_host_range(VirtIOBalloon *s,
+                                       const struct iovec *iov,
+                                       BalloonRange *range);
+
+/**
+ * virtio_balloon_discard_host: give some of a range of host addresses back
+ * @s: the balloon
+ * @range: from virtio_balloon_discard_host_range(), or what is left of it
+ * @zero: leave the memory alone unless it reads as zero afterwards
+ *
+ * Gathers the work, see virtio_balloon_discard_guest().
+ *
+ * Returns: how many bytes, from the start of @range, are dealt with.
+ */
+uint64_t virtio_balloon_discard_host(VirtIOBalloon *s,
+                                     const BalloonRange *range, bool zero);
+
+/* Do what was gathered */
+void virtio_balloon_discard_flush(VirtIOBalloon *s);
+
+/* --- virtio-balloon-queue.c --------------------------------------------- */
+
+/* What distinguishes the queues */
+struct VirtIOBalloonQueueOps {
+    /*
+     * Turn the next part of @q->elem into @q->ranges, at most
+     * VIRTQUEUE_MAX_SIZE of them; false when nothing is left.
+     */
+    bool (*fill)(VirtIOBalloonQueue *q);
+    /* Deal with (the start of) @range; true when nothing is left of it */
+    bool (*take)(VirtIOBalloonQueue *q, BalloonRange *range);
+};
+
+/* Lists of pages to take from the guest (section 5.5.6.1) */
+extern const VirtIOBalloonQueueOps virtio_balloon_inflate_ops;
+/* Lists of pages that the guest uses again */
+extern const VirtIOBalloonQueueOps virtio_balloon_deflate_ops;
+/* Free page reports (section 5.5.6.7) */
+extern const VirtIOBalloonQueueOps virtio_balloon_report_ops;
+
+/* Add a queue of requests, with a ring of @size entries, to the device */
+void virtio_balloon_queue_init(VirtIOBalloon *s, VirtIOBalloonQueue *q,
+                               int size, const VirtIOBalloonQueueOps *ops);
+
+/* Undo virtio_balloon_queue_init(); does nothing if that was not called */
+void virtio_balloon_queue_cleanup(VirtIOBalloonQueue *q);
+
+/* Serve what is in the ring, from the main loop: the VM runs */
+void virtio_balloon_queue_start(VirtIOBalloonQueue *q);
+
+/*
+ * Leave nothing half done: the VM stops.  A request in progress is finished
+ * if that takes milliseconds, else put back into the ring to be served from
+ * its beginning when the VM, here or elsewhere, runs again.
+ */
+void virtio_balloon_queue_stop(VirtIOBalloonQueue *q);
+
+/* Forget the request in progress: the ring goes away */
+void virtio_balloon_queue_reset(VirtIOBalloonQueue *q);
+
+/* --- virtio-balloon-stats.c --------------------------------------------- */
+
+/* Add the properties guest-stats and guest-stats-polling-interval */
+void virtio_balloon_stats_add_properties(Object *obj);
+void virtio_balloon_stats_init(VirtIOBalloon *s);
+void virtio_balloon_stats_cleanup(VirtIOBalloon *s);
+
+/* Take back the buffer that was held when the VM was saved, if there was one */
+void virtio_balloon_stats_start(VirtIOBalloon *s);
+
+/* Forget the driver's buffer, keep the values: the ring goes away */
+void virtio_balloon_stats_reset(VirtIOBalloon *s);
+
+/* Forget the values: another guest will run */
+void virtio_balloon_stats_clear(VirtIOBalloon *s);
+
+/* --- virtio-balloon-hinting.c ------------------------------------------- */
+
+/* Returns false, with @errp set, when hinting is on and lacks its IOThread */
+bool virtio_balloon_hinting_check(VirtIOBalloon *s, Error **errp);
+void virtio_balloon_hinting_init(VirtIOBalloon *s);
+void virtio_balloon_hinting_cleanup(VirtIOBalloon *s);
+
+/* The command id as the driver is to see it (section 5.5.4) */
+uint32_t virtio_balloon_hinting_cmd_id(VirtIOBalloon *s);
+
+/* Serve what is in the ring: the VM runs */
+void virtio_balloon_hinting_start(VirtIOBalloon *s);
+
+/* Return every buffer to the driver, without waiting: the VM stops */
+void virtio_balloon_hinting_stop(VirtIOBalloon *s);
+
+/* Forget every buffer, without waiting: the ring goes away */
+void virtio_balloon_hinting_reset(VirtIOBalloon *s);
+
+/* Fill in what is migrated, and make sense of what was */
+void virtio_balloon_hinting_pre_save(VirtIOBalloon *s);
+void virtio_balloon_hinting_post_load(VirtIOBalloon *s);
+
+#endif /* HW_VIRTIO_BALLOON_INTERNAL_H */

@@ -1,0 +1,275 @@
+/*
+ * Virtio balloon: the queues of requests, served in bounded slices
+ *
+ * No request is bounded in size, and a driver may refill a ring as fast as it
+ * is emptied.  So a queue is served for a slice of time; what is left waits,
+ * with a cursor into the request in progress, for a timer that lets vCPUs and
+ * monitors have the BQL meanwhile.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/iov.h"
+#include "qemu/log.h"
+#include "qemu/units.h"
+#include "exec/ramblock.h"
+#include "hw/virtio/virtio-access.h"
+#include "trace.h"
+#include "virtio-balloon-internal.h"
+
+/* How long the BQL is held, and how long at least it is left to others */
+#define SLICE_NS (500 * SCALE_US)
+#define GAP_NS (50 * SCALE_US)
+/* What stopping the VM may wait for; any request of a real driver fits */
+#define FINISH_NS (10 * SCALE_MS)
+
+/* A chain has no more segments, and lists are read in parts of so many pages */
+#define RANGES_MAX VIRTQUEUE_MAX_SIZE
+QEMU_BUILD_BUG_ON(RANGES_MAX << VIRTIO_BALLOON_PFN_SHIFT >
+                  BALLOON_DISCARD_STEP);
+
+/* A request was answered, or is forgotten: the next one starts afresh */
+static void queue_drop_request(VirtIOBalloonQueue *q)
+{
+    g_clear_pointer(&q->elem, g_free);
+    q->offset = 0;
+    q->next_range = 0;
+    q->n_ranges = 0;
+}
+
+/* Take memory until the request is done (true) or time is up (false) */
+static bool queue_take(VirtIOBalloonQueue *q, int64_t deadline)
+{
+    do {
+        while (q->next_range < q->n_ranges) {
+            if (q->ops->take(q, &q->ranges[q->next_range])) {
+                q->next_range++;
+            }
+            if (get_clock() >= deadline) {
+                return false;
+            }
+        }
+        virtio_balloon_discard_flush(q->dev);
+        if (get_clock() >= deadline) {
+            return false;
+        }
+    } while (q->ops->fill(q));
+    return true;
+}
+
+/* Returns true when the request is answered, false when time is up */
+static bool queue_serve_request(VirtIOBalloonQueue *q, int64_t deadline)
+{
+    bool done = queue_take(q, deadline);
+
+    virtio_balloon_discard_flush(q->dev);
+    if (done) {
+        virtqueue_push(q->vq, q->elem, 0);
+        queue_drop_request(q);
+    }
+    return done;
+}
+
+static void queue_serve(VirtIOBalloonQueue *q)
+{
+    int64_t deadline = get_clock() + SLICE_NS;
+    bool answered = false;
+
+    while (get_clock() < deadline) {
+        if (!q->elem) {
+            q->elem = virtqueue_pop(q->vq, sizeof(VirtQueueElement));
+        }
+        if (!q->elem) {
+            break;
+        }
+        answered |= queue_serve_request(q, deadline);
+    }
+    if (answered) {
+        virtio_notify(VIRTIO_DEVICE(q->dev), q->vq);
+    }
+    if (q->elem || !virtio_queue_empty(q->vq)) {
+        timer_mod(q->resume, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + GAP_NS);
+    }
+}
+
+static void queue_resume(void *opaque)
+{
+    queue_serve(opaque);
+}
+
+static void queue_handle_output(VirtIODevice *vdev, VirtQueue *vq)
+{
+    VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
+    VirtIOBalloonQueue *q = vq == s->inflate.vq ? &s->inflate :
+                            vq == s->deflate.vq ? &s->deflate : &s->report;
+
+    /* A driver that kicks again and again gets no more time for it */
+    if (!timer_pending(q->resume)) {
+        queue_serve(q);
+    }
+}
+
+void virtio_balloon_queue_start(VirtIOBalloonQueue *q)
+{
+    if (q->vq) {
+        timer_mod(q->resume, qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
+    }
+}
+
+void virtio_balloon_queue_stop(VirtIOBalloonQueue *q)
+{
+    if (!q->vq) {
+        return;
+    }
+    timer_del(q->resume);
+    if (!q->elem) {
+        return;
+    }
+    if (queue_serve_request(q, get_clock() + FINISH_NS)) {
+        virtio_notify(VIRTIO_DEVICE(q->dev), q->vq);
+    } else {
+        trace_virtio_balloon_put_back(virtio_get_queue_index(q->vq),
+                                      q->offset);
+        virtqueue_unpop(q->vq, q->elem, 0);
+        queue_drop_request(q);
+    }
+}
+
+void virtio_balloon_queue_reset(VirtIOBalloonQueue *q)
+{
+    if (!q->vq) {
+        return;
+    }
+    timer_del(q->resume);
+    if (q->elem) {
+        virtqueue_detach_element(q->vq, q->elem, 0);
+        queue_drop_request(q);
+    }
+}
+
+void virtio_balloon_queue_init(VirtIOBalloon *s, VirtIOBalloonQueue *q,
+                               int size, const VirtIOBalloonQueueOps *ops)
+{
+    q->dev = s;
+    q->ops = ops;
+    q->vq = virtio_add_queue(VIRTIO_DEVICE(s), size, queue_handle_output);
+    q->resume = timer_new_ns(QEMU_CLOCK_REALTIME, queue_resume, q);
+    q->ranges = g_new(BalloonRange, RANGES_MAX);
+}
+
+void virtio_balloon_queue_cleanup(VirtIOBalloonQueue *q)
+{
+    if (q->vq) {
+        virtio_balloon_queue_reset(q);
+        g_clear_pointer(&q->resume, timer_free);
+        g_clear_pointer(&q->ranges, g_free);
+        virtio_delete_queue(q->vq);
+        q->vq = NULL;
+    }
+}
+
+/*
+ * Copy the next part of the list, once, and make ranges of it; false at its
+ * end.  The driver may change the list meanwhile: what was copied counts.
+ */
+static bool inflate_fill(VirtIOBalloonQueue *q)
+{
+    VirtIODevice *vdev = VIRTIO_DEVICE(q->dev);
+    uint32_t pfns[RANGES_MAX];
+    size_t size = iov_to_buf(q->elem->out_sg, q->elem->out_num, q->offset,
+                             pfns, sizeof(pfns));
+    size_t n = size / sizeof(pfns[0]);
+
+    if (size % sizeof(pfns[0])) {
+        qemu_log_mask(LOG_GUEST_ERROR,
+                      "virtio-balloon: a list of pages ends in %zu of 4 bytes"
+                      " of a page number\n", size % sizeof(pfns[0]));
+    }
+    for (size_t i = 0; i < n; i++) {
+        pfns[i] = virtio_ldl_p(vdev, &pfns[i]);
+    }
+    q->offset += size;
+    q->next_range = 0;
+    q->n_ranges = balloon_ranges_from_pfns(q->ranges, pfns, n);
+    trace_virtio_balloon_inflate(n, q->n_ranges);
+    return n > 0;
+}
+
+/* The range is of guest-physical addresses, and no larger than a step */
+static bool inflate_take(VirtIOBalloonQueue *q, BalloonRange *range)
+{
+    if (virtio_balloon_discard_inhibited()) {
+        virtio_balloon_discard_skip(q->dev, BALLOON_SKIP_INHIBITED,
+                                    range->size);
+    } else {
+        virtio_balloon_discard_guest(q->dev, range);
+    }
+    return true;
+}
+
+const VirtIOBalloonQueueOps virtio_balloon_inflate_ops = {
+    .fill = inflate_fill,
+    .take = inflate_take,
+};
+
+/*
+ * A guest may use pages of a list before the device has seen it, and its next
+ * access brings the memory back: there is nothing to do and nothing to refuse.
+ */
+static bool deflate_fill(VirtIOBalloonQueue *q)
+{
+    trace_virtio_balloon_deflate(iov_size(q->elem->out_sg, q->elem->out_num) /
+                                 sizeof(uint32_t));
+    return false;
+}
+
+const VirtIOBalloonQueueOps virtio_balloon_deflate_ops = {
+    .fill = deflate_fill,
+};
+
+/* Take the whole host pages of every segment: ranges of host addresses */
+static bool report_fill(VirtIOBalloonQueue *q)
+{
+    VirtIOBalloon *s = q->dev;
+    bool first = !q->offset++;
+
+    q->next_range = 0;
+    q->n_ranges = 0;
+    if (first) {
+        for (unsigned i = 0; i < q->elem->in_num; i++) {
+            q->n_ranges += virtio_balloon_discard_host_range(
+                s, &q->elem->in_sg[i], &q->ranges[q->n_ranges]);
+        }
+        trace_virtio_balloon_report(q->elem->in_num, q->n_ranges);
+    }
+    return first;
+}
+
+/*
+ * Discarded memory reads as zero; with PAGE_POISON negotiated it must read as
+ * poison_val (section 5.5.6.7.2).
+ */
+static bool report_take(VirtIOBalloonQueue *q, BalloonRange *range)
+{
+    VirtIOBalloon *s = q->dev;
+    bool zero = virtio_vdev_has_feature(VIRTIO_DEVICE(s),
+                                        VIRTIO_BALLOON_F_PAGE_POISON);
+    uint64_t size = range->size;
+
+    if (virtio_balloon_discard_inhibited()) {
+        virtio_balloon_discard_skip(s, BALLOON_SKIP_INHIBITED, size);
+    } else if (s->poison_val) {
+        virtio_balloon_discard_skip(s, BALLOON_SKIP_POISON, size);
+    } else {
+        size = virtio_balloon_discard_host(s, range, zero);
+    }
+    range->start += size;
+    range->size -= size;
+    return range->size == 0;
+}
+
+const VirtIOBalloonQueueOps virtio_balloon_report_ops = {
+    .fill = report_fill,
+    .take = report_take,
+};

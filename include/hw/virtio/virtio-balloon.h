@@ -1,0 +1,143 @@
+/*
+ * Virtio traditional memory balloon (virtio 1.2, section 5.5)
+ *
+ * A "balloon page" is 4 KiB of guest-physical memory, the unit of the page
+ * frame numbers (PFNs) on the queues, whatever the page size of guest and
+ * host.  A "host page" is the smallest unit a RAMBlock can give back.
+ *
+ * Unless a comment says otherwise, every field is protected by the BQL.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef HW_VIRTIO_BALLOON_H
+#define HW_VIRTIO_BALLOON_H
+
+#include "hw/virtio/virtio.h"
+#include "qom/object.h"
+#include "standard-headers/linux/virtio_balloon.h"
+#include "system/iothread.h"
+
+#define TYPE_VIRTIO_BALLOON "virtio-balloon-device"
+OBJECT_DECLARE_SIMPLE_TYPE(VirtIOBalloon, VIRTIO_BALLOON)
+
+typedef struct BalloonRange BalloonRange;
+typedef struct BalloonHints BalloonHints;
+
+/* Why bytes that the guest gave up were not discarded */
+typedef enum BalloonSkip {
+    BALLOON_SKIP_NOT_RAM,       /* a hole, ROM, MMIO, a device's memory */
+    BALLOON_SKIP_PARTIAL,       /* less than a whole host page */
+    BALLOON_SKIP_INHIBITED,     /* something in QEMU forbids discards now */
+    BALLOON_SKIP_POISON,        /* the pages must keep the poison value */
+    BALLOON_SKIP_UNSUPPORTED,   /* this backing cannot give memory back */
+    BALLOON_SKIP_REFUSED,       /* the host kernel said no */
+    BALLOON_SKIP__MAX
+} BalloonSkip;
+
+/* virtio-balloon-discard.c: what was done with the memory given up */
+typedef struct VirtIOBalloonDiscard {
+    /* bytes that the host was told to take back */
+    uint64_t discarded;
+    /* system calls that it took */
+    uint64_t calls;
+    /* bytes left alone, by cause */
+    uint64_t skipped[BALLOON_SKIP__MAX];
+    /* names of the RAMBlocks whose failure has been reported to the user */
+    GHashTable *warned;
+    /* host ranges of private anonymous memory waiting for one vectored call */
+    struct iovec *vec;
+    unsigned vec_len;
+    /* bytes that @vec covers */
+    size_t vec_bytes;
+} VirtIOBalloonDiscard;
+
+typedef struct VirtIOBalloonQueueOps VirtIOBalloonQueueOps;
+
+/* virtio-balloon-queue.c: a queue of requests, served in bounded slices */
+typedef struct VirtIOBalloonQueue {
+    VirtIOBalloon *dev;
+    VirtQueue *vq;
+    const VirtIOBalloonQueueOps *ops;
+    /* goes on with the queue when a slice was used up */
+    QEMUTimer *resume;
+    /* the request in progress, or NULL */
+    VirtQueueElement *elem;
+    /* how much of @elem has become ranges; @ops says what this counts */
+    size_t offset;
+    /* those of its ranges that are being served, from @next_range on */
+    BalloonRange *ranges;
+    unsigned next_range;
+    unsigned n_ranges;
+} VirtIOBalloonQueue;
+
+/* virtio-balloon-stats.c: the statistics queue (section 5.5.6.3) */
+typedef struct VirtIOBalloonStats {
+    VirtQueue *vq;
+    /* the driver's buffer, held until news are wanted, or NULL */
+    VirtQueueElement *elem;
+    /* latest values by tag; all ones where the driver gave none */
+    uint64_t values[VIRTIO_BALLOON_S_NR];
+    /* when they came: seconds of the host's clock since 1970, 0 for never */
+    int64_t last_update;
+    /* seconds between two requests for news, 0 for never */
+    uint32_t interval;
+    /* armed while the device is realized and @interval is not 0 */
+    QEMUTimer *timer;
+} VirtIOBalloonStats;
+
+/* virtio-balloon-hinting.c: free page hints for migration (5.5.6.5) */
+typedef struct VirtIOBalloonHinting {
+    VirtQueue *vq;
+    /* property: must be set for hinting, kept alive by the link */
+    IOThread *iothread;
+    /* the protocol's state; shared with migration and worker threads */
+    BalloonHints *hints;
+    /* told of each step of precopy; may run without the BQL */
+    NotifierWithReturn precopy;
+    /* tells the guest, under the BQL, that the command id changed */
+    QEMUBH *changed;
+    /* goes on with the ring when the VM runs again */
+    QEMUBH *serve;
+    /* the hints that a worker is applying, or NULL */
+    struct BalloonHintJob *job;
+    /* the command id became another one while the VM was loaded */
+    bool retell;
+    /* migrated: command id and state, as of the last save or load */
+    uint32_t saved_cmd_id;
+    uint32_t saved_state;
+} VirtIOBalloonHinting;
+
+struct VirtIOBalloon {
+    VirtIODevice parent_obj;
+
+    /* properties: VIRTIO_BALLOON_F_* to offer, and the size of config */
+    uint32_t host_features;
+    bool qemu_4_0_config_size;
+
+    /* target: balloon pages the guest is asked to give up */
+    uint32_t num_pages;
+    /* balloon pages the driver says it has given up; not to be trusted */
+    uint32_t actual;
+    /* what freed pages contain, when PAGE_POISON was negotiated */
+    uint32_t poison_val;
+
+    /* a legacy driver has written some bytes of actual, not yet the top one */
+    bool actual_incomplete;
+    /* those bytes, in place, with the top byte all ones */
+    uint32_t actual_written;
+    /* makes config ready for such bytes again after a read */
+    QEMUBH *config_rearm;
+
+    /* between reset phases: this is no reset that empties the balloon */
+    bool reset_keeps_balloon;
+
+    VirtIOBalloonQueue inflate;
+    VirtIOBalloonQueue deflate;
+    VirtIOBalloonQueue report;
+    VirtIOBalloonStats stats;
+    VirtIOBalloonHinting hinting;
+    VirtIOBalloonDiscard discard;
+};
+
+#endif /* HW_VIRTIO_BALLOON_H */
