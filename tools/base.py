@@ -94,7 +94,8 @@ def mirror():
         parse = (deb822_sources if path.endswith(".sources")
                  else one_line_sources)
         for uri, suites, components in parse(read(path)):
-            if wanted.intersection(suites) and "main" in components:
+            if (wanted.intersection(suites) and "main" in components
+                    and not uri.startswith("cdrom:")):
                 return uri
     raise BaseError("apt is set up with no mirror of Debian: run this on"
                     " Debian 12 or 13, or set QEMU_SRC=<a QEMU 10.0 tree>")
@@ -115,6 +116,7 @@ def apt_environment(refresh=False):
                    'Dir::Etc::SourceParts "/dev/null";\n'
                    f'Dir::State::Lists "{folder}/lists";\n'
                    f'Dir::Cache "{folder}/cache";\n'
+                   # of the guest, whatever this machine is
                    'APT::Architecture "amd64";\n'
                    'APT::Sandbox::User "";\n')
     environment = dict(os.environ, APT_CONFIG=root, LC_ALL="C.UTF-8")
@@ -227,16 +229,23 @@ def source():
     return given_source(given) if given else fetched_source()
 
 
+def meson_folder():
+    """Folder of a Meson that runs from where it is, whatever PYTHONPATH is."""
+    folder = fetch_deb("meson") + "/usr/bin"
+    with contextlib.suppress(FileExistsError):
+        os.symlink("../lib/python3/dist-packages/mesonbuild",
+                   f"{folder}/mesonbuild")
+    return folder
+
+
 def build_environment():
     """Environment with the build tools that Debian 12 lacks, and ccache."""
-    tools = [fetch_deb(name) for name in ("meson", "python3-pycotap")]
-    environment = dict(
+    packages = "/usr/lib/python3/dist-packages"
+    return dict(
         os.environ, CCACHE_DIR=cache("ccache", ""), CCACHE_NOHASHDIR="1",
-        CCACHE_MAXSIZE="3G",
-        PYTHONPATH=":".join(t + "/usr/lib/python3/dist-packages"
-                            for t in tools))
-    environment["PATH"] = f"{tools[0]}/usr/bin:{environment['PATH']}"
-    return environment
+        CCACHE_MAXSIZE="3G", PATH=f"{meson_folder()}:{os.environ['PATH']}",
+        PYTHONPATH=(fetch_deb("meson") + packages + ":" +
+                    fetch_deb("python3-pycotap") + packages))
 
 
 def missing_packages():

@@ -38,6 +38,7 @@ def configure(source, build, options, environment):
     base.say("configuring QEMU (half a minute)")
     shutil.rmtree(build, ignore_errors=True)
     os.makedirs(build)
+    base.check_disk(build)
     subprocess.run(command, cwd=build, env=environment, check=True,
                    stdout=subprocess.DEVNULL)
     overlay.replace(stamp, text)
@@ -55,7 +56,7 @@ def write_launcher(path, binary):
     os.chmod(path, 0o755)
 
 
-def our_entries(tree, build):
+def our_entries(build):
     """The compiler's commands for the files that are links into REPO."""
     for entry in json.loads(overlay.read(f"{build}/compile_commands.json")):
         path = os.path.normpath(os.path.join(entry["directory"],
@@ -66,9 +67,9 @@ def our_entries(tree, build):
             yield entry
 
 
-def write_compile_commands(folder, tree, build):
+def write_compile_commands(folder, build):
     overlay.replace(f"{folder}/compile_commands.json",
-                    json.dumps(list(our_entries(tree, build)), indent=1))
+                    json.dumps(list(our_entries(build)), indent=1))
 
 
 def options_of(args):
@@ -92,7 +93,7 @@ def build_ours(args, environment):
     for target in args.targets.split(","):
         name = f"qemu-system-{target.partition('-')[0]}"
         write_launcher(f"{args.build}/{name}", f"{build}/{name}")
-    write_compile_commands(args.build, tree, build)
+    write_compile_commands(args.build, build)
 
 
 def build_stock(args, environment):

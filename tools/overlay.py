@@ -35,8 +35,8 @@ class OverlayError(Exception):
 
 def is_ours(path):
     """True for a file that is the balloon's alone, whoever has one."""
-    name = os.path.basename(path)
-    return re.search(r"balloon", name) and not re.search(r"hv[-_]balloon", name)
+    name = os.path.basename(path).replace("_", "-")
+    return "balloon" in name and "hv-balloon" not in name
 
 
 def our_blocks(text, fmt):
@@ -142,7 +142,8 @@ def link(target, path):
 
 def restore(pristine, path):
     """Bring back what QEMU has at @path of the tree, maybe nothing."""
-    os.remove(path)
+    if os.path.lexists(path):
+        os.remove(path)
     if os.path.exists(pristine):
         shutil.copy2(pristine, path)
 
@@ -165,13 +166,16 @@ def lay(repo, pristine, tree):
     repo, pristine = os.path.abspath(repo), os.path.abspath(pristine)
     before = prepare_tree(pristine, tree)
     files = our_files(repo)
+    shared = {path: splice(path, read(os.path.join(pristine, path)),
+                           read(os.path.join(repo, path)))
+              for path in files if not is_ours(path)
+              and os.path.exists(os.path.join(pristine, path))}
+    # From here on nothing of ours can be wrong
     for path in files:
-        ours, theirs = os.path.join(repo, path), os.path.join(pristine, path)
-        if is_ours(path) or not os.path.exists(theirs):
-            link(ours, os.path.join(tree, path))
+        if path in shared:
+            replace(os.path.join(tree, path), shared[path])
         else:
-            replace(os.path.join(tree, path),
-                    splice(path, read(theirs), read(ours)))
+            link(os.path.join(repo, path), os.path.join(tree, path))
     for path in set(before) - set(files):
         restore(os.path.join(pristine, path), os.path.join(tree, path))
     replace(os.path.join(tree, MANIFEST),

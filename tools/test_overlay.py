@@ -136,6 +136,23 @@ class LayTest(unittest.TestCase):
         self.assertEqual(overlay.read(self.tree("hw/x/balloon.c")), "stock\n")
         self.assertFalse(os.path.lexists(self.tree("hw/x/new.c")))
 
+    def test_an_error_changes_nothing(self):
+        self.lay()
+        self.write("repo/hw/x/newer.c", "newer\n")
+        self.write("repo/hw/x/Kconfig", "config Z\n    string\n")
+        with self.assertRaises(overlay.OverlayError):
+            self.lay()
+        self.assertFalse(os.path.lexists(self.tree("hw/x/newer.c")))
+
+    def test_another_pristine_tree(self):
+        self.lay()
+        os.rename(os.path.join(self.root, "qemu"),
+                  os.path.join(self.root, "other"))
+        self.write("other/VERSION", "10.0.99\n")
+        overlay.lay(*(os.path.join(self.root, name)
+                      for name in ("repo", "other", "tree")))
+        self.assertEqual(overlay.read(self.tree("VERSION")), "10.0.99\n")
+
     def test_pristine_is_never_touched(self):
         self.lay()
         self.assertEqual(

@@ -320,7 +320,7 @@ static void hinting_serve(VirtIOBalloon *s)
     bool returned = false;
     int left = VIRTQUEUE_MAX_SIZE;
 
-    if (h->job) {
+    if (h->job || !vdev->vm_running) {
         return;
     }
     job = hint_job_new(s);

@@ -184,15 +184,21 @@ static size_t balloon_config_size(VirtIOBalloon *s)
     return offsetof(struct virtio_balloon_config, free_page_hint_cmd_id);
 }
 
+/* Nothing may be half done when the rings are looked at from outside */
+static void balloon_settle(VirtIOBalloon *s)
+{
+    virtio_balloon_queue_stop(&s->inflate);
+    virtio_balloon_queue_stop(&s->deflate);
+    virtio_balloon_queue_stop(&s->report);
+    virtio_balloon_hinting_stop(s);
+}
+
 static void virtio_balloon_set_status(VirtIODevice *vdev, uint8_t status)
 {
     VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
 
     if (!vdev->vm_running) {
-        virtio_balloon_queue_stop(&s->inflate);
-        virtio_balloon_queue_stop(&s->deflate);
-        virtio_balloon_queue_stop(&s->report);
-        virtio_balloon_hinting_stop(s);
+        balloon_settle(s);
     } else if (status & VIRTIO_CONFIG_S_DRIVER_OK) {
         virtio_balloon_queue_start(&s->inflate);
         virtio_balloon_queue_start(&s->deflate);
@@ -370,6 +376,7 @@ static const VMStateDescription vmstate_balloon_device = {
 
 static int balloon_pre_save(void *opaque)
 {
+    balloon_settle(opaque);
     /* The core saves its copy of config: as a driver would read it */
     virtio_balloon_get_config(opaque, VIRTIO_DEVICE(opaque)->config);
     return 0;
