@@ -24,6 +24,7 @@
 #include "qemu/madvise.h"
 #include "qemu/units.h"
 #include "exec/address-spaces.h"
+#include "exec/ram_addr.h"
 #include "exec/ramblock.h"
 #include "migration/misc.h"
 #include "system/hostmem.h"
@@ -283,15 +284,28 @@ void virtio_balloon_discard_guest(VirtIOBalloon *s, const BalloonRange *range)
 }
 
 /*
- * A private mapping shows its file's contents once the copy has gone; only a
- * file that holds nothing reads as zero.
+ * A private mapping shows its file's contents once the copy has gone; only
+ * where the file is known to hold nothing does it read as zero.
  */
-static bool block_discards_to_zero(RAMBlock *rb)
+static bool block_discards_to_zero(RAMBlock *rb, const BalloonRange *range)
 {
+    off_t start = rb->fd_offset + range->start;
     struct stat st;
 
-    return rb->fd < 0 || qemu_ram_is_shared(rb) ||
-           (fstat(rb->fd, &st) == 0 && st.st_blocks == 0);
+    if (rb->fd < 0 || qemu_ram_is_shared(rb)) {
+        return true;
+    }
+    if (qemu_ram_pagesize(rb) > qemu_real_host_page_size()) {
+        /* hugetlbfs cannot tell holes, but counts what is there */
+        return fstat(rb->fd, &st) == 0 && st.st_blocks == 0;
+    }
+#ifdef SEEK_DATA
+    off_t data = lseek(rb->fd, start, SEEK_DATA);
+
+    return data < 0 ? errno == ENXIO : data >= start + range->size;
+#else
+    return false;
+#endif
 }
 
 bool virtio_balloon_discard_host_range(VirtIOBalloon *s,
@@ -301,7 +315,7 @@ bool virtio_balloon_discard_host_range(VirtIOBalloon *s,
     ram_addr_t offset;
     RAMBlock *rb = qemu_ram_block_from_host(iov->iov_base, false, &offset);
 
-    if (!rb || !region_is_guest_ram(rb->mr)) {
+    if (!rb || !region_is_guest_ram(rb->mr) || ramblock_is_pmem(rb)) {
         virtio_balloon_discard_skip(s, BALLOON_SKIP_NOT_RAM, iov->iov_len);
         return false;
     }
@@ -318,11 +332,11 @@ uint64_t virtio_balloon_discard_host(VirtIOBalloon *s,
     uint64_t step = MAX(BALLOON_DISCARD_STEP, qemu_ram_pagesize(rb));
     BalloonRange now = { offset, MIN(range->size, step) };
 
-    if (zero && !block_discards_to_zero(rb)) {
-        virtio_balloon_discard_skip(s, BALLOON_SKIP_POISON, range->size);
-        return range->size;
+    if (zero && !block_discards_to_zero(rb, &now)) {
+        virtio_balloon_discard_skip(s, BALLOON_SKIP_POISON, now.size);
+    } else {
+        discard_block(s, rb, &now);
     }
-    discard_block(s, rb, &now);
     return now.size;
 }
 

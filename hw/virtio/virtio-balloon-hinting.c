@@ -23,10 +23,12 @@
 #include "qemu/iov.h"
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
+#include "qemu/rcu.h"
+#include "qemu/timer.h"
 #include "qapi/error.h"
 #include "block/aio.h"
 #include "block/thread-pool.h"
-#include "exec/memory.h"
+#include "exec/ram_addr.h"
 #include "exec/ramblock.h"
 #include "exec/target_page.h"
 #include "hw/virtio/virtio-access.h"
@@ -56,8 +58,12 @@ static const char *const state_names[] = {
 
 struct BalloonHints {
     QemuMutex lock;
+    /* told of each step of precopy while this exists: for a worker's sake */
+    NotifierWithReturn precopy;
 
     /* All that follows is protected by @lock */
+    /* NULL when it has been unplugged; set under the BQL as well */
+    VirtIOBalloon *dev;
     HintingState state;
     uint32_t cmd_id;
     /* the driver was asked since it was last told that migration is over */
@@ -83,14 +89,20 @@ typedef struct BalloonHintJob {
     unsigned n_elems;
 } BalloonHintJob;
 
-static BalloonHints *hints_new(void)
+static int hints_precopy_notify(NotifierWithReturn *n, void *data,
+                                Error **errp);
+
+static BalloonHints *hints_new(VirtIOBalloon *s)
 {
     BalloonHints *hints = g_new0(BalloonHints, 1);
 
     qemu_mutex_init(&hints->lock);
     qemu_cond_init(&hints->idle);
+    hints->dev = s;
     hints->cmd_id = CMD_ID_MIN - 1;
     hints->refs = 1;
+    hints->precopy.notify = hints_precopy_notify;
+    precopy_add_notifier(&hints->precopy);
     return hints;
 }
 
@@ -101,6 +113,7 @@ static BalloonHints *hints_ref(BalloonHints *hints)
     return hints;
 }
 
+/* Runs under the BQL, which protects the list of notifiers */
 static void hints_unref(BalloonHints *hints)
 {
     unsigned refs;
@@ -109,6 +122,7 @@ static void hints_unref(BalloonHints *hints)
         refs = --hints->refs;
     }
     if (!refs) {
+        precopy_remove_notifier(&hints->precopy);
         qemu_cond_destroy(&hints->idle);
         qemu_mutex_destroy(&hints->lock);
         g_free(hints);
@@ -116,23 +130,35 @@ static void hints_unref(BalloonHints *hints)
 }
 
 /* The guest hears of it from the main loop: nothing is notified from here */
-static void hinting_set_state_locked(VirtIOBalloon *s, HintingState state)
+static void hints_set_state_locked(BalloonHints *hints, HintingState state)
 {
-    BalloonHints *hints = s->hinting.hints;
-
     if (state != hints->state) {
         trace_virtio_balloon_hinting_state(state_names[hints->state],
                                            state_names[state], hints->cmd_id);
         hints->state = state;
-        qemu_bh_schedule(s->hinting.changed);
+        if (hints->dev) {
+            qemu_bh_schedule(hints->dev->hinting.changed);
+        }
     }
 }
 
 /* End the round: hints that were taken from the ring are void */
-static void hinting_end_round_locked(VirtIOBalloon *s, HintingState state)
+static void hints_end_round_locked(BalloonHints *hints, HintingState state)
 {
-    s->hinting.hints->round++;
-    hinting_set_state_locked(s, state);
+    hints->round++;
+    hints_set_state_locked(hints, state);
+}
+
+/* Have migration send memory that a hint had it skip */
+static void hint_undo(const struct iovec *iov)
+{
+    ram_addr_t offset;
+    RAMBlock *rb = qemu_ram_block_from_host(iov->iov_base, false, &offset);
+
+    if (rb) {
+        cpu_physical_memory_set_dirty_range(rb->offset + offset, iov->iov_len,
+                                            1 << DIRTY_MEMORY_MIGRATION);
+    }
 }
 
 /*
@@ -158,11 +184,7 @@ static void hint_apply(BalloonHints *hints, unsigned round,
     WITH_QEMU_LOCK_GUARD(&hints->lock) {
         undo = hints->round != round;
         if (undo) {
-            ram_addr_t offset;
-            RAMBlock *rb = qemu_ram_block_from_host(iov->iov_base, false,
-                                                    &offset);
-
-            memory_region_set_dirty(rb->mr, offset, iov->iov_len);
+            hint_undo(iov);
         }
         hints->applying = false;
         qemu_cond_broadcast(&hints->idle);
@@ -175,10 +197,13 @@ static int hint_job_run(void *opaque)
 {
     BalloonHintJob *job = opaque;
 
+    /* RAMBlocks are looked up; pool threads are no RCU readers by themselves */
+    rcu_register_thread();
     for (guint i = 0; i < job->ranges->len; i++) {
         hint_apply(job->hints, job->round,
                    &g_array_index(job->ranges, struct iovec, i));
     }
+    rcu_unregister_thread();
     return 0;
 }
 
@@ -235,13 +260,14 @@ static void hinting_return(VirtIOBalloon *s, VirtQueueElement *elem)
 /* Return the buffers of @job to the driver; true if there were any */
 static bool hint_job_return(BalloonHintJob *job)
 {
-    bool any = job->n_elems;
+    unsigned n = job->n_elems;
 
-    for (unsigned i = 0; i < job->n_elems; i++) {
+    /* A push may reset the device: the buffers are nobody's by then */
+    job->n_elems = 0;
+    for (unsigned i = 0; i < n; i++) {
         hinting_return(job->dev, job->elems[i]);
     }
-    job->n_elems = 0;
-    return any;
+    return n;
 }
 
 static void hinting_serve(VirtIOBalloon *s);
@@ -263,18 +289,16 @@ static void hint_job_complete(void *opaque, int ret)
 }
 
 /* The driver begins to answer the current id, or ends with another one */
-static void hinting_receive_id(VirtIOBalloon *s, uint32_t id)
+static void hinting_receive_id(BalloonHints *hints, uint32_t id)
 {
-    BalloonHints *hints = s->hinting.hints;
-
     QEMU_LOCK_GUARD(&hints->lock);
 
     if (id == hints->cmd_id) {
         if (hints->state == HINTING_REQUESTED) {
-            hinting_set_state_locked(s, HINTING_START);
+            hints_set_state_locked(hints, HINTING_START);
         }
     } else if (hints->state == HINTING_START) {
-        hinting_set_state_locked(s, HINTING_STOP);
+        hints_set_state_locked(hints, HINTING_STOP);
     }
 }
 
@@ -287,7 +311,8 @@ static bool hinting_read_id(VirtIOBalloon *s, VirtQueueElement *elem)
         return false;
     }
     iov_to_buf(elem->out_sg, elem->out_num, 0, &id, sizeof(id));
-    hinting_receive_id(s, virtio_tswap32(VIRTIO_DEVICE(s), id));
+    hinting_receive_id(s->hinting.hints,
+                       virtio_tswap32(VIRTIO_DEVICE(s), id));
     return true;
 }
 
@@ -311,51 +336,64 @@ static bool hinting_serve_buffer(VirtIOBalloon *s, BalloonHintJob *job,
     return ok;
 }
 
-static void hinting_serve(VirtIOBalloon *s)
+/* Take buffers into @job, or return them, until time is up */
+static void hinting_fill_job(VirtIOBalloon *s, BalloonHintJob *job)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
     VirtIOBalloonHinting *h = &s->hinting;
-    BalloonHintJob *job;
-    VirtQueueElement *elem;
+    int64_t deadline = get_clock() + BALLOON_SLICE_NS;
     bool returned = false;
-    int left = VIRTQUEUE_MAX_SIZE;
 
-    if (h->job || !vdev->vm_running) {
-        return;
-    }
-    job = hint_job_new(s);
-    while (job->n_elems < JOB_MAX && left-- > 0 &&
-           (elem = virtqueue_pop(h->vq, sizeof(*elem)))) {
+    do {
+        VirtQueueElement *elem = virtqueue_pop(h->vq, sizeof(*elem));
         unsigned taken = job->n_elems;
 
+        if (!elem) {
+            break;
+        }
         if (!hinting_serve_buffer(s, job, elem)) {
             virtio_error(vdev, "received an incorrect cmd id");
             break;
         }
         returned |= job->n_elems == taken;
-    }
+    } while (job->n_elems < JOB_MAX && get_clock() < deadline);
     if (returned) {
         virtio_notify(vdev, h->vq);
     }
-    if (job->n_elems) {
-        h->job = job;
-        thread_pool_submit_aio(hint_job_run, job, hint_job_complete, job);
-    } else {
-        hint_job_free(job);
-        if (left < 0) {
-            qemu_bh_schedule(h->serve);
-        }
+}
+
+static void hinting_serve(VirtIOBalloon *s)
+{
+    VirtIOBalloonHinting *h = &s->hinting;
+
+    if (h->job || !VIRTIO_DEVICE(s)->vm_running) {
+        return;
+    }
+    h->job = hint_job_new(s);
+    hinting_fill_job(s, h->job);
+    if (h->job->n_elems) {
+        thread_pool_submit_aio(hint_job_run, h->job, hint_job_complete,
+                               h->job);
+        return;
+    }
+    g_clear_pointer(&h->job, hint_job_free);
+    if (!virtio_queue_empty(h->vq)) {
+        virtio_balloon_resume_soon(h->resume);
     }
 }
 
-static void hinting_serve_bh(void *opaque)
+static void hinting_resume(void *opaque)
 {
     hinting_serve(opaque);
 }
 
 static void hinting_handle_output(VirtIODevice *vdev, VirtQueue *vq)
 {
-    hinting_serve(VIRTIO_BALLOON(vdev));
+    VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
+
+    if (!timer_pending(s->hinting.resume)) {
+        hinting_serve(s);
+    }
 }
 
 static void hinting_changed(void *opaque)
@@ -382,30 +420,45 @@ uint32_t virtio_balloon_hinting_cmd_id(VirtIOBalloon *s)
     }
 }
 
-static void hinting_request(VirtIOBalloon *s)
+/* Ask for hints under a new id, if there is a driver that gives any */
+static void hints_request(BalloonHints *hints)
 {
-    BalloonHints *hints = s->hinting.hints;
+    QEMU_LOCK_GUARD(&hints->lock);
+    VirtIODevice *vdev = VIRTIO_DEVICE(hints->dev);
 
-    WITH_QEMU_LOCK_GUARD(&hints->lock) {
+    /* Postcopy would wait for ever for a page that was never sent */
+    if (vdev && (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK) &&
+        virtio_vdev_has_feature(vdev, VIRTIO_BALLOON_F_FREE_PAGE_HINT) &&
+        !migrate_postcopy_ram()) {
         hints->cmd_id = MAX(hints->cmd_id + 1, CMD_ID_MIN);
         hints->asked = true;
-        hinting_end_round_locked(s, HINTING_REQUESTED);
+        hints_end_round_locked(hints, HINTING_REQUESTED);
     }
 }
 
 /* From here on no hint is being applied, and none will be before a request */
-static void hinting_settle(VirtIOBalloon *s, HintingState state)
+static void hints_settle(BalloonHints *hints, HintingState state)
 {
-    BalloonHints *hints = s->hinting.hints;
+    QEMU_LOCK_GUARD(&hints->lock);
 
-    WITH_QEMU_LOCK_GUARD(&hints->lock) {
-        hinting_end_round_locked(s, hints->asked ? state : hints->state);
-        if (state == HINTING_DONE) {
-            hints->asked = false;
-        }
-        while (hints->applying) {
-            qemu_cond_wait(&hints->idle, &hints->lock);
-        }
+    hints_end_round_locked(hints, hints->asked ? state : hints->state);
+    if (state == HINTING_DONE) {
+        hints->asked = false;
+    }
+    while (hints->applying) {
+        qemu_cond_wait(&hints->idle, &hints->lock);
+    }
+}
+
+/*
+ * The VM has stopped for good, so the guest's interrupt must be on its way
+ * before the devices are saved, not when the main loop gets to it.
+ */
+static void hints_tell_now(BalloonHints *hints)
+{
+    if (bql_locked() && hints->dev) {
+        qemu_bh_cancel(hints->dev->hinting.changed);
+        virtio_notify_config(VIRTIO_DEVICE(hints->dev));
     }
 }
 
@@ -415,32 +468,26 @@ static void hinting_settle(VirtIOBalloon *s, HintingState state)
  * It may wait for the worker to apply one hint, which in turn only waits for
  * locks that the migration thread does not hold between two steps.
  */
-static int hinting_precopy_notify(NotifierWithReturn *n, void *data,
-                                  Error **errp)
+static int hints_precopy_notify(NotifierWithReturn *n, void *data,
+                                Error **errp)
 {
-    VirtIOBalloonHinting *h = container_of(n, VirtIOBalloonHinting, precopy);
-    VirtIOBalloon *s = container_of(h, VirtIOBalloon, hinting);
-    VirtIODevice *vdev = VIRTIO_DEVICE(s);
+    BalloonHints *hints = container_of(n, BalloonHints, precopy);
     PrecopyNotifyData *step = data;
 
-    /* Postcopy would wait for ever for a page that was never sent */
-    if (migrate_postcopy_ram() ||
-        !virtio_vdev_has_feature(vdev, VIRTIO_BALLOON_F_FREE_PAGE_HINT)) {
-        return 0;
-    }
     switch (step->reason) {
     case PRECOPY_NOTIFY_BEFORE_BITMAP_SYNC:
-        hinting_settle(s, HINTING_STOP);
+        hints_settle(hints, HINTING_STOP);
         break;
     case PRECOPY_NOTIFY_AFTER_BITMAP_SYNC:
-        if (!runstate_is_running()) {
-            hinting_settle(s, HINTING_DONE);
-        } else if (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK) {
-            hinting_request(s);
+        if (runstate_is_running()) {
+            hints_request(hints);
+        } else {
+            hints_settle(hints, HINTING_DONE);
+            hints_tell_now(hints);
         }
         break;
     case PRECOPY_NOTIFY_CLEANUP:
-        hinting_settle(s, HINTING_DONE);
+        hints_settle(hints, HINTING_DONE);
         break;
     default:
         break;
@@ -450,6 +497,8 @@ static int hinting_precopy_notify(NotifierWithReturn *n, void *data,
 
 bool virtio_balloon_hinting_check(VirtIOBalloon *s, Error **errp)
 {
+    ERRP_GUARD();
+
     if (virtio_has_feature(s->host_features,
                            VIRTIO_BALLOON_F_FREE_PAGE_HINT) &&
         !s->hinting.iothread) {
@@ -465,13 +514,11 @@ void virtio_balloon_hinting_init(VirtIOBalloon *s)
 {
     VirtIOBalloonHinting *h = &s->hinting;
 
-    h->hints = hints_new();
     h->vq = virtio_add_queue(VIRTIO_DEVICE(s), VIRTQUEUE_MAX_SIZE,
                              hinting_handle_output);
     h->changed = virtio_bh_new_guarded(DEVICE(s), hinting_changed, s);
-    h->serve = virtio_bh_new_guarded(DEVICE(s), hinting_serve_bh, s);
-    h->precopy.notify = hinting_precopy_notify;
-    precopy_add_notifier(&h->precopy);
+    h->resume = timer_new_ns(QEMU_CLOCK_REALTIME, hinting_resume, s);
+    h->hints = hints_new(s);
 }
 
 void virtio_balloon_hinting_cleanup(VirtIOBalloon *s)
@@ -481,14 +528,16 @@ void virtio_balloon_hinting_cleanup(VirtIOBalloon *s)
     if (!h->vq) {
         return;
     }
-    precopy_remove_notifier(&h->precopy);
     virtio_balloon_hinting_reset(s);
+    WITH_QEMU_LOCK_GUARD(&h->hints->lock) {
+        h->hints->dev = NULL;
+    }
     if (h->job) {
         h->job->dev = NULL;
         h->job = NULL;
     }
     g_clear_pointer(&h->changed, qemu_bh_delete);
-    g_clear_pointer(&h->serve, qemu_bh_delete);
+    g_clear_pointer(&h->resume, timer_free);
     g_clear_pointer(&h->hints, hints_unref);
     virtio_delete_queue(h->vq);
     h->vq = NULL;
@@ -501,7 +550,7 @@ void virtio_balloon_hinting_start(VirtIOBalloon *s)
     if (!h->vq) {
         return;
     }
-    qemu_bh_schedule(h->serve);
+    virtio_balloon_resume_soon(h->resume);
     if (h->retell) {
         h->retell = false;
         qemu_bh_schedule(h->changed);
@@ -515,7 +564,7 @@ void virtio_balloon_hinting_stop(VirtIOBalloon *s)
     if (!h->vq) {
         return;
     }
-    qemu_bh_cancel(h->serve);
+    timer_del(h->resume);
     if (h->job && hint_job_return(h->job)) {
         virtio_notify(VIRTIO_DEVICE(s), h->vq);
     }
@@ -528,7 +577,7 @@ void virtio_balloon_hinting_reset(VirtIOBalloon *s)
     if (!h->vq) {
         return;
     }
-    qemu_bh_cancel(h->serve);
+    timer_del(h->resume);
     for (unsigned i = 0; h->job && i < h->job->n_elems; i++) {
         virtqueue_detach_element(h->vq, h->job->elems[i], 0);
         g_free(h->job->elems[i]);
@@ -538,8 +587,11 @@ void virtio_balloon_hinting_reset(VirtIOBalloon *s)
     }
     WITH_QEMU_LOCK_GUARD(&h->hints->lock) {
         h->hints->asked = false;
-        hinting_end_round_locked(s, HINTING_STOP);
+        hints_end_round_locked(h->hints, HINTING_STOP);
     }
+    /* A stream without them must not bring back those of an earlier save */
+    h->saved_cmd_id = 0;
+    h->saved_state = HINTING_STOP;
 }
 
 void virtio_balloon_hinting_pre_save(VirtIOBalloon *s)
@@ -564,8 +616,8 @@ void virtio_balloon_hinting_post_load(VirtIOBalloon *s)
     }
     WITH_QEMU_LOCK_GUARD(&h->hints->lock) {
         h->hints->cmd_id = MAX(h->saved_cmd_id, CMD_ID_MIN - 1);
-        hinting_end_round_locked(s, h->saved_state == HINTING_STOP ?
-                                    HINTING_STOP : HINTING_DONE);
-        h->retell = h->hints->state != h->saved_state;
+        h->retell = h->saved_state != HINTING_STOP;
+        hints_end_round_locked(h->hints, h->retell ? HINTING_DONE :
+                                                     HINTING_STOP);
     }
 }

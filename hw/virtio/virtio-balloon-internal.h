@@ -18,6 +18,13 @@
  */
 #define BALLOON_DISCARD_STEP (4 * MiB)
 
+/*
+ * How long a queue is served at a time with the BQL held, and how long at
+ * least the BQL is left to others before it is served on: nanoseconds.
+ */
+#define BALLOON_SLICE_NS (500 * SCALE_US)
+#define BALLOON_GAP_NS (50 * SCALE_US)
+
 /* --- virtio-balloon-discard.c ------------------------------------------- */
 
 void virtio_balloon_discard_init(VirtIOBalloon *s);
@@ -108,8 +115,14 @@ void virtio_balloon_queue_start(VirtIOBalloonQueue *q);
  */
 void virtio_balloon_queue_stop(VirtIOBalloonQueue *q);
 
+/* Put the request in progress back into the ring: the driver pauses */
+void virtio_balloon_queue_put_back(VirtIOBalloonQueue *q);
+
 /* Forget the request in progress: the ring goes away */
 void virtio_balloon_queue_reset(VirtIOBalloonQueue *q);
+
+/* Have @timer go off when others had the BQL for a moment */
+void virtio_balloon_resume_soon(QEMUTimer *timer);
 
 /* --- virtio-balloon-stats.c --------------------------------------------- */
 

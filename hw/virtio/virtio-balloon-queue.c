@@ -18,9 +18,6 @@
 #include "trace.h"
 #include "virtio-balloon-internal.h"
 
-/* How long the BQL is held, and how long at least it is left to others */
-#define SLICE_NS (500 * SCALE_US)
-#define GAP_NS (50 * SCALE_US)
 /* What stopping the VM may wait for; any request of a real driver fits */
 #define FINISH_NS (10 * SCALE_MS)
 
@@ -29,13 +26,29 @@
 QEMU_BUILD_BUG_ON(RANGES_MAX << VIRTIO_BALLOON_PFN_SHIFT >
                   BALLOON_DISCARD_STEP);
 
-/* A request was answered, or is forgotten: the next one starts afresh */
-static void queue_drop_request(VirtIOBalloonQueue *q)
+void virtio_balloon_resume_soon(QEMUTimer *timer)
 {
-    g_clear_pointer(&q->elem, g_free);
+    timer_mod(timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + BALLOON_GAP_NS);
+}
+
+/* The caller gets the request in progress; the next one starts afresh */
+static VirtQueueElement *queue_steal_request(VirtIOBalloonQueue *q)
+{
     q->offset = 0;
     q->next_range = 0;
     q->n_ranges = 0;
+    return g_steal_pointer(&q->elem);
+}
+
+/*
+ * The used ring may be anywhere, even in the device's own registers, so a push
+ * may reset the device: the request must be nobody's by then.
+ */
+static void queue_answer(VirtIOBalloonQueue *q)
+{
+    g_autofree VirtQueueElement *elem = queue_steal_request(q);
+
+    virtqueue_push(q->vq, elem, 0);
 }
 
 /* Take memory until the request is done (true) or time is up (false) */
@@ -65,15 +78,14 @@ static bool queue_serve_request(VirtIOBalloonQueue *q, int64_t deadline)
 
     virtio_balloon_discard_flush(q->dev);
     if (done) {
-        virtqueue_push(q->vq, q->elem, 0);
-        queue_drop_request(q);
+        queue_answer(q);
     }
     return done;
 }
 
 static void queue_serve(VirtIOBalloonQueue *q)
 {
-    int64_t deadline = get_clock() + SLICE_NS;
+    int64_t deadline = get_clock() + BALLOON_SLICE_NS;
     bool answered = false;
 
     while (get_clock() < deadline) {
@@ -89,7 +101,7 @@ static void queue_serve(VirtIOBalloonQueue *q)
         virtio_notify(VIRTIO_DEVICE(q->dev), q->vq);
     }
     if (q->elem || !virtio_queue_empty(q->vq)) {
-        timer_mod(q->resume, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + GAP_NS);
+        virtio_balloon_resume_soon(q->resume);
     }
 }
 
@@ -113,12 +125,14 @@ static void queue_handle_output(VirtIODevice *vdev, VirtQueue *vq)
 void virtio_balloon_queue_start(VirtIOBalloonQueue *q)
 {
     if (q->vq) {
-        timer_mod(q->resume, qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
+        virtio_balloon_resume_soon(q->resume);
     }
 }
 
-void virtio_balloon_queue_stop(VirtIOBalloonQueue *q)
+void virtio_balloon_queue_put_back(VirtIOBalloonQueue *q)
 {
+    g_autofree VirtQueueElement *elem = NULL;
+
     if (!q->vq) {
         return;
     }
@@ -126,14 +140,20 @@ void virtio_balloon_queue_stop(VirtIOBalloonQueue *q)
     if (!q->elem) {
         return;
     }
-    if (queue_serve_request(q, get_clock() + FINISH_NS)) {
+    trace_virtio_balloon_put_back(virtio_get_queue_index(q->vq), q->offset);
+    elem = queue_steal_request(q);
+    /* All its descriptors, where virtqueue_unpop() gives back just one */
+    virtqueue_rewind(q->vq, elem->ndescs);
+    elem->ndescs = 0;
+    virtqueue_detach_element(q->vq, elem, 0);
+}
+
+void virtio_balloon_queue_stop(VirtIOBalloonQueue *q)
+{
+    if (q->elem && queue_serve_request(q, get_clock() + FINISH_NS)) {
         virtio_notify(VIRTIO_DEVICE(q->dev), q->vq);
-    } else {
-        trace_virtio_balloon_put_back(virtio_get_queue_index(q->vq),
-                                      q->offset);
-        virtqueue_unpop(q->vq, q->elem, 0);
-        queue_drop_request(q);
     }
+    virtio_balloon_queue_put_back(q);
 }
 
 void virtio_balloon_queue_reset(VirtIOBalloonQueue *q)
@@ -143,8 +163,9 @@ void virtio_balloon_queue_reset(VirtIOBalloonQueue *q)
     }
     timer_del(q->resume);
     if (q->elem) {
-        virtqueue_detach_element(q->vq, q->elem, 0);
-        queue_drop_request(q);
+        g_autofree VirtQueueElement *elem = queue_steal_request(q);
+
+        virtqueue_detach_element(q->vq, elem, 0);
     }
 }
 

@@ -65,48 +65,65 @@ static void stats_read(VirtIOBalloon *s)
     trace_virtio_balloon_stats(n);
 }
 
-/* Hand the buffer back, to be filled anew; true when there is one */
-static bool stats_return_buffer(VirtIOBalloonStats *st)
+/*
+ * Hold @elem, or nothing, instead of what is held; that goes back to be filled
+ * anew.  Returns true when there was something.
+ *
+ * A push may reset the device, so what is held is in order before it.
+ */
+static bool stats_exchange_buffer(VirtIOBalloonStats *st,
+                                  VirtQueueElement *elem)
 {
-    if (!st->elem) {
-        return false;
+    g_autofree VirtQueueElement *old = g_steal_pointer(&st->elem);
+
+    st->elem = elem;
+    if (old) {
+        virtqueue_push(st->vq, old, 0);
     }
-    virtqueue_push(st->vq, st->elem, 0);
-    g_clear_pointer(&st->elem, g_free);
-    return true;
+    return old;
 }
 
 /*
  * Hold the newest buffer.  There should be no other (5.5.6.3.1); a driver that
- * leaves more gets the older ones back.
+ * leaves more gets the older ones back, as many as time allows.
  */
 static bool stats_take_buffer(VirtIOBalloon *s)
 {
     VirtIOBalloonStats *st = &s->stats;
+    int64_t deadline = get_clock() + BALLOON_SLICE_NS;
     bool taken = false, returned = false;
 
-    for (int i = 0; i < VIRTQUEUE_MAX_SIZE; i++) {
+    do {
         VirtQueueElement *elem = virtqueue_pop(st->vq, sizeof(*elem));
 
         if (!elem) {
             break;
         }
-        returned |= stats_return_buffer(st);
-        st->elem = elem;
+        returned |= stats_exchange_buffer(st, elem);
         taken = true;
+    } while (get_clock() < deadline);
+    if (!virtio_queue_empty(st->vq)) {
+        virtio_balloon_resume_soon(st->resume);
     }
     if (returned) {
         virtio_notify(VIRTIO_DEVICE(s), st->vq);
     }
-    return taken;
+    return taken && st->elem;
+}
+
+static void stats_serve(void *opaque)
+{
+    if (stats_take_buffer(opaque)) {
+        stats_read(opaque);
+    }
 }
 
 static void stats_handle_output(VirtIODevice *vdev, VirtQueue *vq)
 {
     VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
 
-    if (stats_take_buffer(s)) {
-        stats_read(s);
+    if (!timer_pending(s->stats.resume)) {
+        stats_serve(s);
     }
 }
 
@@ -121,7 +138,7 @@ static void stats_poll(void *opaque)
     VirtIOBalloon *s = opaque;
     VirtIOBalloonStats *st = &s->stats;
 
-    if (stats_return_buffer(st)) {
+    if (stats_exchange_buffer(st, NULL)) {
         virtio_notify(VIRTIO_DEVICE(s), st->vq);
     }
     stats_arm(st, st->interval * 1000LL);
@@ -210,6 +227,7 @@ void virtio_balloon_stats_init(VirtIOBalloon *s)
 
     st->vq = virtio_add_queue(VIRTIO_DEVICE(s), 128, stats_handle_output);
     st->timer = timer_new_ms(QEMU_CLOCK_VIRTUAL, stats_poll, s);
+    st->resume = timer_new_ns(QEMU_CLOCK_REALTIME, stats_serve, s);
     if (st->interval) {
         stats_arm(st, st->interval * 1000LL);
     }
@@ -221,26 +239,34 @@ void virtio_balloon_stats_cleanup(VirtIOBalloon *s)
 
     virtio_balloon_stats_reset(s);
     g_clear_pointer(&st->timer, timer_free);
+    g_clear_pointer(&st->resume, timer_free);
     virtio_delete_queue(st->vq);
     st->vq = NULL;
 }
 
 void virtio_balloon_stats_start(VirtIOBalloon *s)
 {
+    bool rewound = false;
+
     /*
      * A buffer held by the source is in use as far as the ring goes.  Hold it
      * again; what it says is the source's, and old.
      */
-    if (!s->stats.elem && virtqueue_rewind(s->stats.vq, 1)) {
+    for (int n = VIRTQUEUE_MAX_SIZE; !s->stats.elem && n && !rewound; n--) {
+        rewound = virtqueue_rewind(s->stats.vq, n);
+    }
+    if (rewound) {
         stats_take_buffer(s);
     }
 }
 
 void virtio_balloon_stats_reset(VirtIOBalloon *s)
 {
-    if (s->stats.elem) {
-        virtqueue_detach_element(s->stats.vq, s->stats.elem, 0);
-        g_clear_pointer(&s->stats.elem, g_free);
+    g_autofree VirtQueueElement *elem = g_steal_pointer(&s->stats.elem);
+
+    timer_del(s->stats.resume);
+    if (elem) {
+        virtqueue_detach_element(s->stats.vq, elem, 0);
     }
 }
 

@@ -141,6 +141,19 @@ static void balloon_rearm_config(void *opaque)
              balloon_actual_armed(s));
 }
 
+/* Was the driver saved between two bytes of actual? */
+static void balloon_load_incomplete(VirtIOBalloon *s)
+{
+    VirtIODevice *vdev = VIRTIO_DEVICE(s);
+
+    s->actual_written =
+        ldl_le_p(vdev->config +
+                 offsetof(struct virtio_balloon_config, actual));
+    s->actual_incomplete = s->actual_written != s->actual &&
+                           s->actual_written >= ACTUAL_TOP &&
+                           !virtio_vdev_has_feature(vdev, VIRTIO_F_VERSION_1);
+}
+
 static void virtio_balloon_get_config(VirtIODevice *vdev, uint8_t *data)
 {
     VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
@@ -199,7 +212,11 @@ static void virtio_balloon_set_status(VirtIODevice *vdev, uint8_t status)
 
     if (!vdev->vm_running) {
         balloon_settle(s);
-    } else if (status & VIRTIO_CONFIG_S_DRIVER_OK) {
+    } else if (!virtio_device_started(vdev, status)) {
+        virtio_balloon_queue_put_back(&s->inflate);
+        virtio_balloon_queue_put_back(&s->deflate);
+        virtio_balloon_queue_put_back(&s->report);
+    } else {
         virtio_balloon_queue_start(&s->inflate);
         virtio_balloon_queue_start(&s->deflate);
         virtio_balloon_queue_start(&s->report);
@@ -387,6 +404,7 @@ static int virtio_balloon_post_load(VirtIODevice *vdev)
     VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
 
     virtio_balloon_hinting_post_load(s);
+    balloon_load_incomplete(s);
     balloon_rearm_config(s);
     return 0;
 }

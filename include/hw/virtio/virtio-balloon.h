@@ -84,6 +84,8 @@ typedef struct VirtIOBalloonStats {
     uint32_t interval;
     /* armed while the device is realized and @interval is not 0 */
     QEMUTimer *timer;
+    /* goes on with a ring that holds more than there was time for */
+    QEMUTimer *resume;
 } VirtIOBalloonStats;
 
 /* virtio-balloon-hinting.c: free page hints for migration (5.5.6.5) */
@@ -93,12 +95,10 @@ typedef struct VirtIOBalloonHinting {
     IOThread *iothread;
     /* the protocol's state; shared with migration and worker threads */
     BalloonHints *hints;
-    /* told of each step of precopy; may run without the BQL */
-    NotifierWithReturn precopy;
     /* tells the guest, under the BQL, that the command id changed */
     QEMUBH *changed;
-    /* goes on with the ring when the VM runs again */
-    QEMUBH *serve;
+    /* goes on with the ring when time was up or the VM runs again */
+    QEMUTimer *resume;
     /* the hints that a worker is applying, or NULL */
     struct BalloonHintJob *job;
     /* the command id became another one while the VM was loaded */
