@@ -14,7 +14,6 @@ import argparse
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 
@@ -25,19 +24,18 @@ REPO = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FIRMWARE = ("/usr/share/seabios", "/usr/share/qemu", "/usr/lib/ipxe/qemu")
 OPTIONS = ("--without-default-features", "--enable-system", "--enable-tcg",
            "--enable-kvm", "--enable-fdt=system", "--enable-werror",
-           "--disable-install-blobs", "--disable-download")
+           "--disable-docs", "--disable-install-blobs", "--disable-download")
 
 
 def configure(source, build, options, environment):
-    """Configure @build, afresh when the options are others than last time."""
+    """Configure @build, unless that was done with the same options."""
     command = [f"{source}/configure", "--python=/usr/bin/python3", *options]
     stamp = os.path.join(build, ".configured")
     text = json.dumps(command)
     if os.path.exists(stamp) and overlay.read(stamp) == text:
         return
     base.say("configuring QEMU (half a minute)")
-    shutil.rmtree(build, ignore_errors=True)
-    os.makedirs(build)
+    os.makedirs(build, exist_ok=True)
     base.check_disk(build)
     subprocess.run(command, cwd=build, env=environment, check=True,
                    stdout=subprocess.DEVNULL)

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Pictures of a benchmark's figures, drawn with gnuplot as SVG and PNG."""
+
+import os
+import subprocess
+from typing import NamedTuple
+
+from bench_report import RESOLUTION
+
+TERMINALS = {
+    "svg": 'set terminal svg size 1150,{height} font "DejaVu Sans,14" '
+           'background "white"\n',
+    "png": 'set terminal pngcairo size 1150,{height} font "DejaVu Sans,11.5"'
+           ' background "white"\n',
+}
+# Bars lie on their side: gnuplot's boxxyerror, one row of the data a pair
+COMMON = """\
+set output "{output}"
+set title "{title}" font ",17" offset -{half},0
+set datafile separator "\\t"
+set border 1 lc rgb "#404040"
+set grid xtics lc rgb "#e0e0e0" lt 1 lw 1
+set logscale x
+set xrange [{low}:{high}]
+set yrange [{rows}-0.3:-0.7]
+set ytics nomirror scale 0 ({names})
+set xtics nomirror out
+set xlabel "{unit}"
+set lmargin {margin}
+set rmargin 5
+set tmargin 3.5
+set bmargin 6.5
+set key at screen 0.5,{key} center center horizontal maxrows 1 \\
+    Left reverse samplen 1.6
+set style fill solid 1 noborder
+"""
+BARS = """\
+plot "{data}" using 5:($1+0.19):({low}):5:($1+0.03):($1+0.35) \\
+        with boxxyerror lc rgb "#b8b8b8" title "stock", \\
+     "" using 2:($1-0.19):({low}):2:($1-0.35):($1-0.03) \\
+        with boxxyerror lc rgb "#1f6fb4" title "ours", \\
+"""
+SPREADS = """\
+     "" using 2:($1-0.19):3:4 with xerrorbars pt 0 lc rgb "#0b2f52" \\
+        notitle, \\
+     "" using 5:($1+0.19):6:7 with xerrorbars pt 0 lc rgb "#555555" \\
+        notitle, \\
+     "" using 8:($1-0.38):(0):(0.76) with vectors nohead lw 2.5 \\
+        lc rgb "#d9622b" title "kernel alone (floor)"
+"""
+PERCENTILES = """\
+     "" using 3:($1-0.19) with points pt 7 ps 0.9 lc rgb "#0b2f52" notitle, \\
+     "" using 6:($1+0.19) with points pt 7 ps 0.9 lc rgb "#555555" \\
+        title "99th percentile"
+"""
+
+
+
+
+class Bar(NamedTuple):
+    """A pair of bars: Spread-like triples (median, low, high) of both sides
+    and, where there is one, a mark."""
+
+    name: str
+    ours: tuple
+    stock: tuple
+    mark: float = None
+
+
+def write_data(path, bars, low):
+    """Logarithms know no zero: what is less than the axis ends at it."""
+    with open(path, "w", encoding="ascii") as file:
+        for number, bar in enumerate(bars):
+            figures = [max(figure, low) for figure in (*bar.ours, *bar.stock)]
+            mark = max(bar.mark, low) if bar.mark else "NaN"
+            file.write("\t".join(map(str, (number, *figures, mark))) + "\n")
+
+
+def draw(folder, name, bars, more, **values):
+    """Write name.svg and name.png; returns their paths.
+
+    @more: what is plotted beside the bars.  @values: title, unit, low and
+    high end of the axis.  Raises CalledProcessError or FileNotFoundError when
+    gnuplot fails.
+    """
+    data = os.path.join(folder, f"{name}.dat")
+    write_data(data, bars, values["low"])
+    names = ", ".join(f'"{bar.name}" {n}' for n, bar in enumerate(bars))
+    margin = max(len(bar.name) for bar in bars) + 2
+    height = 180 + 30 * len(bars)
+    paths = []
+    for kind, terminal in TERMINALS.items():
+        output = os.path.join(folder, f"{name}.{kind}")
+        script = (terminal + COMMON + BARS + more).format(
+            output=output, data=data, names=names, rows=len(bars),
+            height=height, key=25 / height, margin=margin, half=margin / 2,
+            **values)
+        subprocess.run(["gnuplot"], input=script, text=True, check=True)
+        paths.append(output)
+    return paths
+
+
+def triple(spread):
+    return spread["median"], spread["low"], spread["high"]
+
+
+def draw_device(folder, rows, floors):
+    """The device alone: a pair of bars a row."""
+    bars = []
+    for row in rows:
+        floor = None
+        if row["operation"] != "deflate" and row["state"] == "touched":
+            floor = floors.get(row["backing"], {}).get("median")
+        bars.append(Bar(
+            f"{row['backing']}: {row['operation']} {row['order']},"
+            f" {row['state']}", triple(row["ours"]["cpu"]),
+            triple(row["stock"]["cpu"]), floor))
+    return draw(folder, "device", bars, SPREADS, low=RESOLUTION, high=10,
+                title="What the balloon costs QEMU's process",
+                unit="CPU seconds a GiB: median, smallest and largest (no bar:"
+                     f" less than {RESOLUTION})")
+
+
+def draw_waits(folder, waits):
+    """Longest waits as bars, the percentile as a point."""
+    bars = []
+    for scenario, sides in waits.items():
+        for who, title in (("qmp", "QMP"), ("vcpu", "vCPU")):
+            if who in sides["ours"]:
+                ours, stock = (
+                    (wait["longest"] * 1000, wait["percentile"] * 1000,
+                     wait["longest"] * 1000)
+                    for wait in (sides["ours"][who], sides["stock"][who]))
+                cut = " *" if sides["stock"][who]["cut"] else ""
+                bars.append(Bar(f"{scenario}: {title}{cut}", ours, stock))
+    return draw(folder, "waits", bars, PERCENTILES, low=0.01, high=20000,
+                title="How long the balloon keeps others waiting",
+                unit="longest wait, ms (*: stock went on for longer than was"
+                     " waited for)")

@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Run one of the functional tests in tests/functional with our guest image.
+
+usage: functional.py [--qemu PATH] [--tree PATH] [--stock] TEST [NAME...]
+
+TEST is a file name as test_virtio_balloon.py; NAMEs of single tests as
+VirtioBalloon.test_resize restrict the run.  Output is TAP.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import unittest
+
+import guests
+from guests import image
+
+
+def environment(options):
+    """What QEMU's test framework and our tests read from the environment."""
+    return {**image.variables(),
+            "QEMU_TEST_QEMU_BINARY": os.path.abspath(options.qemu),
+            "BALLOON_GUEST_ACCEL": guests.accelerator(options),
+            "BALLOON_STOCK": "1" if options.stock else ""}
+
+
+def run(options, folder):
+    """Run the tests; True when all passed."""
+    os.environ.update(environment(options), QEMU_BUILD_ROOT=folder)
+    pycotap = image.base.fetch_deb("python3-pycotap")
+    sys.path[:0] = [guests.FUNCTIONAL, f"{options.tree}/python",
+                    f"{options.tree}/tests/functional",
+                    f"{pycotap}/usr/lib/python3/dist-packages"]
+    from pycotap import LogMode, TAPTestRunner  # pylint: disable=C0415,E0401
+    module = os.path.basename(options.test).removesuffix(".py")
+    names = [f"{module}.{name}" for name in options.names] or [module]
+    suite = unittest.defaultTestLoader.loadTestsFromNames(names)
+    runner = TAPTestRunner(message_log=LogMode.LogToError,
+                           test_output_log=LogMode.LogToError)
+    return runner.run(suite).wasSuccessful()
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    guests.add_options(parser)
+    parser.add_argument("--stock", action="store_true",
+                        help="leave out what stock QEMU does not do")
+    parser.add_argument("test")
+    parser.add_argument("names", nargs="*")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="balloon-") as folder:
+        try:
+            passed = run(options, folder)
+        except image.base.BaseError as error:
+            sys.exit(f"functional: {error}")
+    sys.exit(not passed)
+
+
+if __name__ == "__main__":
+    main()

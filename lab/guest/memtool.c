@@ -1,0 +1,149 @@
+/*
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Use memory in a guest, in ways that can be checked afterwards.
+ *
+ *   memtool dirty MIB              write MIB of fresh memory, then free it
+ *   memtool hog MIB                the same, but keep it until killed
+ *   memtool fill FILE MIB SEED     write a pattern to FILE (on a tmpfs)
+ *   memtool verify FILE MIB SEED   is the pattern still there?
+ *   memtool churn FILE MIB SEED    verify and rewrite FILE until FILE.stop
+ *                                  exists, leaving the pattern of SEED
+ *
+ * The exit code is 0 when all went well, 1 when a pattern was damaged and 2
+ * when the system refused something.
+ */
+
+#include <err.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define MIB (1024 * 1024)
+#define PAGE_WORDS (4096 / sizeof(uint64_t))
+
+typedef struct {
+    uint64_t *words;
+    size_t count;
+} Memory;
+
+/* The word at @index of the pattern of @seed (the mixer of splitmix64). */
+static uint64_t pattern(uint64_t seed, uint64_t index)
+{
+    uint64_t x = seed * 0x9e3779b97f4a7c15 + index;
+
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
+    return x ^ (x >> 31);
+}
+
+static void fill(Memory memory, uint64_t seed)
+{
+    for (size_t i = 0; i < memory.count; i++) {
+        memory.words[i] = pattern(seed, i);
+    }
+}
+
+/* Count the pages that differ from the pattern and name the first. */
+static bool verify(Memory memory, uint64_t seed)
+{
+    size_t damaged = 0;
+
+    for (size_t i = 0; i < memory.count; i++) {
+        if (memory.words[i] == pattern(seed, i)) {
+            continue;
+        }
+        if (!damaged++) {
+            printf("page %zu differs: %016" PRIx64 "\n",
+                   i / PAGE_WORDS, memory.words[i]);
+        }
+        i |= PAGE_WORDS - 1;            /* on to the next page */
+    }
+    printf("%zu pages damaged\n", damaged);
+    return !damaged;
+}
+
+static Memory map(size_t mib, int flags, int fd)
+{
+    Memory memory = { .count = mib * MIB / sizeof(uint64_t) };
+
+    memory.words = mmap(NULL, mib * MIB, PROT_READ | PROT_WRITE, flags, fd, 0);
+    if (memory.words == MAP_FAILED) {
+        err(2, "cannot map %zu MiB", mib);
+    }
+    return memory;
+}
+
+static Memory map_anonymous(size_t mib)
+{
+    return map(mib, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+}
+
+static Memory map_file(const char *name, size_t mib, bool create)
+{
+    int fd = open(name, O_RDWR | (create ? O_CREAT : 0), 0600);
+
+    if (fd < 0 || (create && ftruncate(fd, mib * MIB))) {
+        err(2, "%s", name);
+    }
+    return map(mib, MAP_SHARED, fd);
+}
+
+/* Verify and rewrite in turns until the file @name.stop appears. */
+static bool churn(const char *name, Memory memory, uint64_t seed)
+{
+    char stop[256];
+    uint64_t round = 0;
+
+    snprintf(stop, sizeof(stop), "%s.stop", name);
+    fill(memory, seed);
+    while (access(stop, F_OK)) {
+        if (!verify(memory, seed + round)) {
+            return false;
+        }
+        fill(memory, seed + ++round);
+    }
+    printf("%" PRIu64 " rounds\n", round);
+    if (!verify(memory, seed + round)) {
+        return false;
+    }
+    fill(memory, seed);
+    return true;
+}
+
+static bool is(const char *command, const char *name, int argc, int wanted)
+{
+    return !strcmp(command, name) && argc == wanted;
+}
+
+int main(int argc, char **argv)
+{
+    const char *command = argc > 1 ? argv[1] : "";
+    size_t mib = argc > 2 ? atoi(argv[argc == 5 ? 3 : 2]) : 0;
+    uint64_t seed = argc == 5 ? strtoull(argv[4], NULL, 0) : 1;
+    bool good = true;
+
+    setlinebuf(stdout);
+    if (is(command, "dirty", argc, 3)) {
+        fill(map_anonymous(mib), seed);
+    } else if (is(command, "hog", argc, 3)) {
+        fill(map_anonymous(mib), seed);
+        printf("holding %zu MiB\n", mib);
+        pause();
+    } else if (is(command, "fill", argc, 5)) {
+        fill(map_file(argv[2], mib, true), seed);
+    } else if (is(command, "verify", argc, 5)) {
+        good = verify(map_file(argv[2], mib, false), seed);
+    } else if (is(command, "churn", argc, 5)) {
+        good = churn(argv[2], map_file(argv[2], mib, true), seed);
+    } else {
+        errx(2, "usage: memtool dirty|hog MIB | "
+             "fill|verify|churn FILE MIB SEED");
+    }
+    return good ? 0 : 1;
+}

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Guests for the programs of this folder: image, accelerator, clean-up."""
+
+import contextlib
+import os
+import re
+import sys
+import tempfile
+
+LAB = os.path.dirname(os.path.abspath(__file__))
+REPO = os.path.dirname(LAB)
+QEMU = os.path.join(REPO, "build", "qemu-system-x86_64")
+TREE = os.path.join(REPO, "build", "qemu")
+FUNCTIONAL = os.path.join(REPO, "tests", "functional")
+
+sys.path[:0] = [FUNCTIONAL, os.path.join(LAB, "guest")]
+
+import image  # noqa: E402  pylint: disable=wrong-import-position
+from virtio_balloon_guest import BalloonGuest, GuestError  # noqa: E402
+
+
+def add_options(parser):
+    """Options that every program here takes."""
+    parser.add_argument("--qemu", default=QEMU, help="the QEMU to run")
+    parser.add_argument("--tree", default=TREE,
+                        help="its source tree, for the Python packages in it")
+
+
+def machine_class(options):
+    """The class QEMUMachine of QEMU's tree; GuestError if there is none."""
+    if not os.access(options.qemu, os.X_OK):
+        raise GuestError(f"no QEMU at {options.qemu}: `./balloon build`"
+                         " makes it")
+    sys.path.insert(1, os.path.join(options.tree, "python"))
+    try:
+        from qemu.machine import QEMUMachine  # pylint: disable=C0415,E0401
+    except ImportError as error:
+        raise GuestError(f"no source of QEMU in {options.tree}: {error}"
+                         ) from error
+    return QEMUMachine
+
+
+@contextlib.contextmanager
+def guest(options, arguments=(), **settings):
+    """A BalloonGuest, not started; its QEMU is killed at the end.
+
+    @options: what add_options() parsed.  @arguments: more for QEMU.
+    @settings: passed to BalloonGuest.
+    """
+    with tempfile.TemporaryDirectory(prefix="balloon-") as folder:
+        vm = machine_class(options)(options.qemu, args=arguments,
+                                    base_temp_dir=folder, log_dir=folder)
+        with BalloonGuest(vm, folder, image.image(), **settings) as made:
+            yield made
+
+
+def accelerator(options):
+    """'kvm' where it truly runs a guest, 'tcg' elsewhere.
+
+    A machine may have /dev/kvm and be unable to run a guest, so one is
+    booted where the processor claims to be able to.
+    """
+    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+        capable = re.search(r"^flags.*\b(vmx|svm)\b", file.read(), re.M)
+    if not capable or not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "tcg"
+    with guest(options, accelerator="kvm") as trial:
+        try:
+            trial.start()
+            trial.run("true", timeout=15)
+        except Exception:  # pylint: disable=broad-except
+            return "tcg"   # whatever went wrong, TCG works
+    return "kvm"

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A Linux guest with a memory balloon, seen from both sides.
+
+The guest boots a kernel and an initramfs that serves commands on a
+virtio-serial port named "lab": one line in; out comes a line "EXIT-CODE
+LENGTH", then LENGTH bytes of output.
+"""
+
+import os
+import re
+import socket
+import time
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+BALLOON_PAGE = 4 * KIB
+KERNEL_PARAMETERS = "console=ttyS0 quiet panic=-1 mitigations=off"
+
+
+class GuestError(Exception):
+    """The guest or QEMU did not do what was asked of it."""
+
+
+class Channel:
+    """Runs commands in the guest."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(path)
+        self.file = self.socket.makefile("rb")
+
+    def close(self):
+        self.file.close()
+        self.socket.close()
+
+    def send(self, command):
+        self.socket.sendall(command.encode() + b"\n")
+
+    def answer(self, timeout):
+        """(exit code, output) of a command; OSError when none comes."""
+        self.socket.settimeout(timeout)
+        head = self.file.readline()
+        if not head:
+            raise ConnectionError("QEMU closed the guest's channel")
+        code, length = map(int, head.split())
+        return code, self.file.read(length).decode(errors="replace")
+
+
+class BalloonGuest:
+    """A QEMUMachine that runs the guest; @folder takes sockets and logs."""
+
+    def __init__(self, vm, folder, image, memory=GIB,
+                 balloon="virtio-balloon-pci", accelerator="tcg",
+                 parameters=""):
+        """@image: (kernel, initrd).  @balloon: what -device is given, without
+        an id; it becomes balloon0 (None: no balloon).  @parameters: more for
+        the kernel."""
+        self.vm = vm
+        self.memory = memory
+        self.channel = None
+        self.console = os.path.join(folder, "console.txt")
+        self.port = os.path.join(folder, "lab")
+        self.ram = None
+        kernel, initrd = image
+        vm.add_args("-nodefaults", "-accel", accelerator,
+                    "-m", f"{memory // KIB}k",
+                    "-kernel", kernel, "-initrd", initrd, "-append",
+                    f"{KERNEL_PARAMETERS} {parameters}",
+                    "-serial", f"file:{self.console}",
+                    "-chardev",
+                    f"socket,id=lab,path={self.port},server=on,wait=off",
+                    "-device", "virtio-serial-pci",
+                    "-device", "virtserialport,chardev=lab,name=lab")
+        if balloon:
+            vm.add_args("-device", f"{balloon},id=balloon0")
+
+    def start(self):
+        """Launch QEMU; the guest answers some seconds later."""
+        self.vm.launch()
+        self.channel = Channel(self.port)
+
+    def stop(self):
+        if self.channel:
+            self.channel.close()
+        self.vm.shutdown(hard=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_exception):
+        self.stop()
+
+    # The guest's side
+
+    def attempt(self, command, timeout=60):
+        """Run @command in the guest; returns its exit code and output."""
+        try:
+            self.channel.send(command)
+            return self.channel.answer(timeout)
+        except OSError as error:
+            raise self.error(f"no answer to `{command}` within {timeout} s"
+                             f" ({error})") from error
+
+    def run(self, command, timeout=60):
+        """Output of @command in the guest, which must succeed."""
+        code, output = self.attempt(command, timeout)
+        if code:
+            raise self.error(f"`{command}` ended with {code}: {output}")
+        return output
+
+    def total(self):
+        """The guest's MemTotal in bytes."""
+        return self.meminfo("MemTotal")
+
+    def meminfo(self, name):
+        text = self.run("cat /proc/meminfo")
+        return int(re.search(rf"^{name}: *(\d+)", text, re.M)[1]) * KIB
+
+    # QEMU's side
+
+    def hmp(self, line):
+        """Answer of the human monitor to @line, without the line end."""
+        answer = self.vm.cmd("human-monitor-command", command_line=line)
+        return answer.replace("\r\n", "\n").rstrip("\n")
+
+    def actual(self):
+        return self.vm.cmd("query-balloon")["actual"]
+
+    def target(self, size):
+        self.vm.cmd("balloon", value=size)
+
+    def reach(self, size, timeout=60):
+        """Wait until `actual` is @size."""
+        self.until(lambda: self.actual() == size, timeout,
+                   lambda: f"actual is {self.actual()}, not {size}")
+
+    def resize(self, size, timeout=60):
+        self.target(size)
+        self.reach(size, timeout)
+
+    def resident(self):
+        """Bytes of the guest's RAM that the host holds in memory."""
+        if not self.ram:
+            self.ram = self.ram_range()
+        kib = 0
+        with open(f"/proc/{self.vm.get_pid()}/smaps", encoding="utf-8",
+                  errors="replace") as file:
+            inside = False
+            for line in file:
+                bounds = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
+                if bounds:
+                    inside = (int(bounds[1], 16) < self.ram[1] and
+                              int(bounds[2], 16) > self.ram[0])
+                elif inside and line.startswith("Rss:"):
+                    kib += int(line.split()[1])
+        return kib * KIB
+
+    def ram_range(self):
+        """Host addresses (first, end) of the largest RAM block."""
+        rows = re.findall(r"0x\w+ +0x\w+ +0x(\w+) +0x(\w+) +r[ow]$",
+                          self.hmp("info ramblock"), re.M)
+        size, start = max((int(s, 16), int(a, 16)) for s, a in rows)
+        return start, start + size
+
+    def migrate(self, uri, timeout=120):
+        """Migrate to @uri; returns the final answer of query-migrate."""
+        self.vm.cmd("migrate", uri=uri)
+        return self.migrated(timeout)
+
+    def migrated(self, timeout=120):
+        """Wait until the migration that goes on is complete."""
+        def over():
+            status = self.vm.cmd("query-migrate").get("status")
+            return status in ("completed", "failed", "cancelled")
+
+        self.until(over, timeout,
+                   lambda: f"migration: {self.vm.cmd('query-migrate')}")
+        info = self.vm.cmd("query-migrate")
+        if info["status"] != "completed":
+            raise self.error(f"migration: {info}")
+        return info
+
+    def arrive(self, timeout=60):
+        """Wait until a guest that was migrated to this QEMU runs here."""
+        self.until(lambda: self.vm.cmd("query-status")["running"], timeout,
+                   lambda: f"status: {self.vm.cmd('query-status')}")
+
+    # Waiting
+
+    def until(self, condition, timeout, complaint):
+        """Poll @condition; at the deadline fail with what @complaint says."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > deadline:
+                raise self.error(f"after {timeout} s: {complaint()}")
+            time.sleep(0.02)
+
+    def error(self, message):
+        """A GuestError with the last lines of the guest's console."""
+        try:
+            with open(self.console, encoding="utf-8",
+                      errors="replace") as file:
+                tail = "".join(file.readlines()[-12:])
+        except OSError:
+            tail = ""
+        return GuestError(f"{message}\nlast lines of the console:\n{tail}")
