@@ -8,6 +8,7 @@ smallest and the largest.  Writes a table, bench.json and pictures.
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -147,6 +148,8 @@ def run(options):
 
 def main():
     options = parse()
+    # QEMUs are ended and huge pages given back when the benchmark is ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: terminated"))
     os.makedirs(options.output, exist_ok=True)
     try:
         run(options)

@@ -46,7 +46,7 @@ SPREADS = """\
      "" using 5:($1+0.19):6:7 with xerrorbars pt 0 lc rgb "#555555" \\
         notitle, \\
      "" using 8:($1-0.38):(0):(0.76) with vectors nohead lw 2.5 \\
-        lc rgb "#d9622b" title "kernel alone (floor)"
+        lc rgb "#d9622b" title "kernel (floor)"
 """
 PERCENTILES = """\
      "" using 3:($1-0.19) with points pt 7 ps 0.9 lc rgb "#0b2f52" notitle, \\

@@ -4,6 +4,7 @@
 import contextlib
 import os
 import re
+import signal
 import sys
 import tempfile
 
@@ -17,6 +18,9 @@ sys.path[:0] = [FUNCTIONAL, os.path.join(LAB, "guest")]
 
 import image  # noqa: E402  pylint: disable=wrong-import-position
 from virtio_balloon_guest import BalloonGuest, GuestError  # noqa: E402
+
+# What runs out of time gets SIGTERM: its QEMUs must end then, too
+signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
 
 
 def add_options(parser):

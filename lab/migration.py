@@ -172,12 +172,15 @@ def run(options):
     results, complaints = {}, []
     with concurrent.futures.ProcessPoolExecutor(options.jobs) as pool:
         jobs = {pool.submit(travel, options, case): case for case in cases}
-        for job in concurrent.futures.as_completed(jobs):
-            case, (result, complaint) = jobs[job], job.result()
-            results[case] = result
-            complaints += [complaint] if complaint else []
-            print(f"[{len(results)}/{len(cases)}] {case.machine}"
-                  f" {case.column}: {', '.join(result)}", flush=True)
+        try:
+            for job in concurrent.futures.as_completed(jobs):
+                case, (result, complaint) = jobs[job], job.result()
+                results[case] = result
+                complaints += [complaint] if complaint else []
+                print(f"[{len(results)}/{len(cases)}] {case.machine}"
+                      f" {case.column}: {', '.join(result)}", flush=True)
+        finally:
+            pool.shutdown(cancel_futures=True)  # when interrupted
     table(results)
     for complaint in complaints:
         print(f"\n{complaint}")

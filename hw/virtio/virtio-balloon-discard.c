@@ -24,10 +24,10 @@
 #include "qemu/madvise.h"
 #include "qemu/units.h"
 #include "exec/address-spaces.h"
-#include "exec/ram_addr.h"
 #include "exec/ramblock.h"
+#include "hw/boards.h"
+#include "hw/mem/memory-device.h"
 #include "migration/misc.h"
-#include "system/hostmem.h"
 #include "trace.h"
 #include "virtio-balloon-internal.h"
 
@@ -158,6 +158,8 @@ void virtio_balloon_discard_flush(VirtIOBalloon *s)
     }
     d->vec_len = 0;
     d->vec_bytes = 0;
+    /* Devices may come and go when the BQL is let go */
+    d->region = NULL;
 }
 
 static void gather_private(VirtIOBalloon *s, void *host, size_t size)
@@ -236,15 +238,49 @@ static bool trim_to_block(VirtIOBalloon *s, RAMBlock *rb, BalloonRange *range)
     return whole;
 }
 
-/*
- * Memory of the machine is backed by a memory backend; other RAM belongs to
- * devices, which have it for a purpose.
- */
-static bool region_is_guest_ram(MemoryRegion *mr)
+/* Is @mr the memory of a plugged DIMM, or of a virtio-mem device? */
+static bool region_is_plugged(MemoryRegion *mr)
 {
-    return memory_region_is_ram(mr) && !memory_region_is_rom(mr) &&
-           !memory_region_is_ram_device(mr) &&
-           object_dynamic_cast(memory_region_owner(mr), TYPE_MEMORY_BACKEND);
+    Object *owner = memory_region_owner(mr);
+    g_autofree char *path = owner ? object_get_canonical_path(owner) : NULL;
+    MemoryDeviceInfoList *list = qmp_memory_device_list();
+    bool found = false;
+
+    for (MemoryDeviceInfoList *item = list; item && !found;
+         item = item->next) {
+        MemoryDeviceInfo *info = item->value;
+        const char *memdev =
+            info->type == MEMORY_DEVICE_INFO_KIND_DIMM ?
+                info->u.dimm.data->memdev :
+            info->type == MEMORY_DEVICE_INFO_KIND_VIRTIO_MEM ?
+                info->u.virtio_mem.data->memdev : NULL;
+
+        found = memdev && !g_strcmp0(memdev, path);
+    }
+    qapi_free_MemoryDeviceInfoList(list);
+    return found;
+}
+
+/*
+ * The machine's memory is the balloon's to give back.  NVDIMMs, virtio-pmem,
+ * ivshmem and other devices have memory as well, which is to be kept or is
+ * somebody else's.
+ */
+static bool region_is_guest_ram(VirtIOBalloon *s, MemoryRegion *mr)
+{
+    MemoryRegion *ram = current_machine->ram;
+
+    if (!memory_region_is_ram(mr) || memory_region_is_rom(mr)) {
+        return false;
+    }
+    if (mr == ram || mr->container == ram) {
+        return true;
+    }
+    if (s->discard.region != mr) {
+        s->discard.region = mr;
+        s->discard.region_is_plugged = region_is_plugged(mr);
+    }
+    return s->discard.region_is_plugged;
 }
 
 static void discard_section(VirtIOBalloon *s, MemoryRegionSection *section)
@@ -254,7 +290,7 @@ static void discard_section(VirtIOBalloon *s, MemoryRegionSection *section)
         .size = int128_get64(section->size),
     };
 
-    if (!region_is_guest_ram(section->mr) || section->readonly ||
+    if (!region_is_guest_ram(s, section->mr) || section->readonly ||
         section->nonvolatile) {
         virtio_balloon_discard_skip(s, BALLOON_SKIP_NOT_RAM, range.size);
     } else if (trim_to_block(s, section->mr->ram_block, &range)) {
@@ -315,7 +351,7 @@ bool virtio_balloon_discard_host_range(VirtIOBalloon *s,
     ram_addr_t offset;
     RAMBlock *rb = qemu_ram_block_from_host(iov->iov_base, false, &offset);
 
-    if (!rb || !region_is_guest_ram(rb->mr) || ramblock_is_pmem(rb)) {
+    if (!rb || !region_is_guest_ram(s, rb->mr)) {
         virtio_balloon_discard_skip(s, BALLOON_SKIP_NOT_RAM, iov->iov_len);
         return false;
     }

@@ -45,6 +45,9 @@ typedef struct VirtIOBalloonDiscard {
     uint64_t skipped[BALLOON_SKIP__MAX];
     /* names of the RAMBlocks whose failure has been reported to the user */
     GHashTable *warned;
+    /* the last region that was asked about, and whether DIMM or virtio-mem */
+    MemoryRegion *region;
+    bool region_is_plugged;
     /* host ranges of private anonymous memory waiting for one vectored call */
     struct iovec *vec;
     unsigned vec_len;
