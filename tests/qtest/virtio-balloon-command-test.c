@@ -1,0 +1,279 @@
+/*
+ * The virtio balloon: QMP and HMP commands, the event, the target
+ *
+ * contract: No device, balloon, HMP, Target, BALLOON_CHANGE, actual;
+ * virtio 1.2, sections 5.5.4 and 5.5.6
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/timer.h"
+#include "qemu/units.h"
+#include "virtio-balloon-driver.h"
+#include "virtio-balloon-monitor.h"
+#include "virtio-balloon-test.h"
+
+#define RAM (128 * MiB)
+
+static void no_device(void)
+{
+    QTestState *qts = qtest_init("-machine pc");
+    const char *desc = "No balloon device has been activated";
+
+    balloon_assert_error(qts, "DeviceNotActive", desc,
+                         "{'execute': 'query-balloon'}");
+    balloon_assert_error(qts, "DeviceNotActive", desc,
+                         "{'execute': 'balloon', 'arguments': {'value': 1}}");
+    balloon_assert_hmp(qts, "info balloon",
+                       "Error: No balloon device has been activated");
+    balloon_assert_hmp(qts, "balloon 64",
+                       "Error: No balloon device has been activated");
+    qtest_quit(qts);
+}
+
+/* Refused values leave the target as it was */
+static void refused_values(void)
+{
+    BalloonDriver d;
+
+    balloon_boot(&d, NULL, "-m 128");
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    balloon_set_target(d.qts, 64 * MiB);
+    for (int value = 0; value > -3; value--) {
+        balloon_assert_error(d.qts, "GenericError",
+                             "Parameter 'value' expects a size",
+                             "{'execute': 'balloon',"
+                             " 'arguments': {'value': %d}}", value);
+    }
+    balloon_assert_error(d.qts, "GenericError",
+                         "Invalid parameter type for 'value',"
+                         " expected: integer",
+                         "{'execute': 'balloon',"
+                         " 'arguments': {'value': '64M'}}");
+    balloon_assert_error(d.qts, "GenericError",
+                         "Parameter 'value' is missing",
+                         "{'execute': 'balloon', 'arguments': {}}");
+    balloon_assert_error(d.qts, "GenericError",
+                         "Parameter 'foo' is unexpected",
+                         "{'execute': 'balloon',"
+                         " 'arguments': {'value': 1, 'foo': 1}}");
+    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==, 0x4000);
+    g_assert_cmpint(balloon_query(d.qts), ==, RAM);
+    balloon_quit(&d);
+}
+
+static void hmp(void)
+{
+    BalloonDriver d;
+
+    balloon_boot(&d, NULL, "-m 128");
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    balloon_assert_hmp(d.qts, "info balloon", "balloon: actual=128");
+    balloon_assert_hmp(d.qts, "balloon 64", "");
+    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==, 0x4000);
+    balloon_assert_hmp(d.qts, "balloon 0",
+                       "Error: Parameter 'value' expects a size");
+    balloon_assert_hmp(d.qts, "balloon -5", "enter a positive value");
+    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==, 0x4000);
+
+    /* whole mebibytes, rounded down */
+    balloon_writel(&d, BALLOON_CFG_ACTUAL, 0x4001);
+    balloon_assert_hmp(d.qts, "info balloon", "balloon: actual=63");
+    balloon_quit(&d);
+}
+
+/* contract: Where ours differs on purpose: balloon in HMP takes a suffix */
+static void hmp_suffix(void)
+{
+    static const struct {
+        const char *command;
+        uint32_t num_pages;
+    } accepted[] = {
+        { "balloon 64M", 0x4000 },
+        { "balloon 96", 0x2000 },
+        { "balloon 65536k", 0x4000 },
+        { "balloon 2G", 0 },
+        { "balloon 0.0625G", 0x4000 },
+    };
+    static const char *const refused[] = {
+        "balloon 64X", "balloon much", "balloon 64MM",
+        "balloon 99999999999999999999", "balloon 16E",
+    };
+    BalloonDriver d;
+
+    balloon_boot(&d, NULL, "-m 128");
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    for (int i = 0; i < ARRAY_SIZE(accepted); i++) {
+        balloon_assert_hmp(d.qts, accepted[i].command, "");
+        g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==,
+                        accepted[i].num_pages);
+    }
+    for (int i = 0; i < ARRAY_SIZE(refused); i++) {
+        g_autofree char *said = qtest_hmp(d.qts, "%s", refused[i]);
+
+        g_assert_cmpstr(said, !=, "");
+        g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==, 0x4000);
+    }
+    balloon_quit(&d);
+}
+
+/* The guest hears of every target, be it the same, be the VM stopped */
+static void target(void)
+{
+    static const struct {
+        int64_t target;
+        uint32_t num_pages;
+    } table[] = {
+        { 64 * MiB, 0x4000 },
+        { 64 * MiB + 1, 0x3fff },
+        { 64 * MiB + 4095, 0x3fff },
+        { 64 * MiB + 4096, 0x3fff },
+        { 1, 0x7fff },
+        { 4096, 0x7fff },
+        { RAM - 1, 0 },
+        { RAM - 4096, 1 },
+        { RAM, 0 },
+        { RAM, 0 },
+        { RAM + 1, 0 },
+        { INT64_MAX, 0 },
+    };
+    BalloonDriver d;
+
+    balloon_boot(&d, NULL, "-m 128");
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    for (int stopped = 0; stopped < 2; stopped++) {
+        for (int i = 0; i < ARRAY_SIZE(table); i++) {
+            balloon_set_target(d.qts, table[i].target);
+            balloon_wait_config_interrupt(&d);
+            g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==,
+                            table[i].num_pages);
+        }
+        qtest_qmp_assert_success(d.qts, "{'execute': 'stop'}");
+    }
+    qtest_qmp_assert_success(d.qts, "{'execute': 'cont'}");
+    /* what the guest does about it is its own affair */
+    g_assert_cmpint(balloon_query(d.qts), ==, RAM);
+    g_assert_cmpint(balloon_next_change(d.qts), ==, -1);
+    balloon_quit(&d);
+}
+
+/* A target may be set before there is a driver, and when it comes it sees it */
+static void target_first(void)
+{
+    BalloonDriver d;
+
+    balloon_boot(&d, NULL, "-m 128");
+    balloon_set_target(d.qts, 32 * MiB);
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==, 0x6000);
+    balloon_reset(&d);
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==, 0x6000);
+    balloon_quit(&d);
+}
+
+static void actual(void)
+{
+    BalloonDriver d;
+
+    balloon_boot(&d, NULL, "-m 128");
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    g_assert_cmpint(balloon_query(d.qts), ==, RAM);
+    balloon_writel(&d, BALLOON_CFG_ACTUAL, 0x1234);
+    g_assert_cmpint(balloon_query(d.qts), ==, RAM - 0x1234000);
+    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_ACTUAL), ==, 0x1234);
+    balloon_assert_hmp(d.qts, "info balloon", "balloon: actual=109");
+    balloon_writel(&d, BALLOON_CFG_ACTUAL, RAM / BALLOON_PAGE);
+    g_assert_cmpint(balloon_query(d.qts), ==, 0);
+    balloon_writel(&d, BALLOON_CFG_ACTUAL, 0);
+    g_assert_cmpint(balloon_query(d.qts), ==, RAM);
+    balloon_quit(&d);
+}
+
+/* contract: Where ours differs on purpose: actual is believed up to RAM */
+static void actual_beyond_ram(void)
+{
+    static const uint32_t values[] = {
+        RAM / BALLOON_PAGE + 1, 0x10000, 0x7fffffff, 0x80000000, 0xfeffffff,
+        0xff000000, 0xffffffff,
+    };
+    BalloonDriver d;
+
+    balloon_boot(&d, NULL, "-m 128");
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    for (int i = 0; i < ARRAY_SIZE(values); i++) {
+        balloon_writel(&d, BALLOON_CFG_ACTUAL, values[i]);
+        g_assert_cmpint(balloon_query(d.qts), >=, 0);
+        g_assert_cmpint(balloon_query(d.qts), <=, RAM);
+    }
+    balloon_assert_hmp(d.qts, "info balloon", "balloon: actual=0");
+    balloon_writel(&d, BALLOON_CFG_ACTUAL, 0x4000);
+    g_assert_cmpint(balloon_query(d.qts), ==, 64 * MiB);
+    balloon_quit(&d);
+}
+
+/* One event for a value that differs, at most one a second */
+static void change_event(void)
+{
+    BalloonDriver d;
+
+    balloon_boot(&d, NULL, "-m 128");
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    balloon_writel(&d, BALLOON_CFG_ACTUAL, 0x1000);
+    g_assert_cmpint(balloon_next_change(d.qts), ==, RAM - 0x1000000);
+    qtest_clock_step(d.qts, 2 * NANOSECONDS_PER_SECOND);
+    g_assert_cmpint(balloon_next_change(d.qts), ==, -1);
+
+    balloon_writel(&d, BALLOON_CFG_ACTUAL, 0x1000);
+    qtest_clock_step(d.qts, 2 * NANOSECONDS_PER_SECOND);
+    g_assert_cmpint(balloon_next_change(d.qts), ==, -1);
+
+    for (int i = 1; i <= 10; i++) {
+        balloon_writel(&d, BALLOON_CFG_ACTUAL, 0x1000 + i);
+    }
+    g_assert_cmpint(balloon_next_change(d.qts), ==, RAM - 0x1001000);
+    g_assert_cmpint(balloon_next_change(d.qts), ==, -1);
+    qtest_clock_step(d.qts, NANOSECONDS_PER_SECOND);
+    g_assert_cmpint(balloon_next_change(d.qts), ==, RAM - 0x100a000);
+    qtest_clock_step(d.qts, NANOSECONDS_PER_SECOND);
+    g_assert_cmpint(balloon_next_change(d.qts), ==, -1);
+    balloon_quit(&d);
+}
+
+/* contract: More that breaks: DIMMs are in, NVDIMMs and virtio-mem are out */
+static void memory_devices(void)
+{
+    BalloonDriver d;
+
+    balloon_boot(&d, NULL, "-machine pc,nvdimm=on -m 128,slots=4,maxmem=2G"
+                 " -object memory-backend-ram,id=m0,size=64M"
+                 " -device pc-dimm,memdev=m0"
+                 " -object memory-backend-ram,id=m1,size=128M"
+                 " -device nvdimm,memdev=m1"
+                 " -object memory-backend-ram,id=m2,size=128M"
+                 " -device virtio-mem-pci,memdev=m2,addr=5,"
+                 "requested-size=64M");
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    g_assert_cmpint(balloon_query(d.qts), ==, 192 * MiB);
+    balloon_set_target(d.qts, 64 * MiB);
+    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==, 0x8000);
+    balloon_writel(&d, BALLOON_CFG_ACTUAL, 0x8000);
+    g_assert_cmpint(balloon_query(d.qts), ==, 64 * MiB);
+    balloon_quit(&d);
+}
+
+void virtio_balloon_add_command_tests(void)
+{
+    qtest_add_func(BALLOON_TESTS "command/no-device", no_device);
+    qtest_add_func(BALLOON_TESTS "command/refused-values", refused_values);
+    qtest_add_func(BALLOON_TESTS "command/hmp", hmp);
+    qtest_add_func(BALLOON_TESTS "command/target", target);
+    qtest_add_func(BALLOON_TESTS "command/target-first", target_first);
+    qtest_add_func(BALLOON_TESTS "command/actual", actual);
+    qtest_add_func(BALLOON_TESTS "command/change-event", change_event);
+    qtest_add_func(BALLOON_TESTS "command/memory-devices", memory_devices);
+    qtest_add_func(BALLOON_IMPROVED "command/hmp-suffix", hmp_suffix);
+    qtest_add_func(BALLOON_IMPROVED "command/actual-beyond-ram",
+                   actual_beyond_ram);
+}

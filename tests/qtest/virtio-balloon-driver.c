@@ -1,0 +1,255 @@
+/*
+ * A driver for the virtio balloon, for tests: set-up, config and memory
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/units.h"
+#include "virtio-balloon-driver.h"
+#include "libqos/pci-pc.h"
+#include "libqos/virtio-mmio.h"
+#include "standard-headers/linux/virtio_config.h"
+#include "standard-headers/linux/virtio_pci.h"
+#include "standard-headers/linux/virtio_ring.h"
+
+#define BALLOON_SLOT 4
+
+/* What fills guest memory that is not zero */
+#define DATA 0xa5
+
+/* What goes through the qtest protocol at a time; it dislikes long lines */
+#define CHUNK (32 * KiB)
+
+void balloon_attach(BalloonDriver *d, QTestState *qts, QVirtioDevice *vdev,
+                    QGuestAllocator *alloc)
+{
+    *d = (BalloonDriver) { .qts = qts, .vdev = vdev, .alloc = alloc };
+}
+
+void balloon_boot(BalloonDriver *d, const char *device, const char *options)
+{
+    QOSState *machine = qtest_pc_boot("%s -device %s,id=balloon0,addr=%d",
+                                      options ? options : "",
+                                      device ? device : "virtio-balloon-pci",
+                                      BALLOON_SLOT);
+
+    balloon_attach(d, machine->qts, NULL, &machine->alloc);
+    d->machine = machine;
+    balloon_find(d, BALLOON_SLOT);
+}
+
+void balloon_find(BalloonDriver *d, int slot)
+{
+    QPCIAddress addr = { .devfn = QPCI_DEVFN(slot, 0) };
+
+    d->pci = virtio_pci_new(d->machine->pcibus, &addr);
+    g_assert_nonnull(d->pci);
+    d->vdev = &d->pci->vdev;
+    qvirtio_pci_device_enable(d->pci);
+    g_assert_cmphex(d->vdev->device_type, ==, VIRTIO_ID_BALLOON);
+    qvirtio_start_device(d->vdev);
+}
+
+static void forget_queues(BalloonDriver *d)
+{
+    for (int i = 0; i < BALLOON_VQ_MAX; i++) {
+        if (d->vq[i]) {
+            qvirtqueue_cleanup(d->vdev->bus, d->vq[i], d->alloc);
+            d->vq[i] = NULL;
+        }
+    }
+}
+
+void balloon_lose(BalloonDriver *d)
+{
+    forget_queues(d);
+    if (d->pci) {
+        g_free(d->pci->pdev);
+        g_clear_pointer(&d->pci, g_free);
+    }
+    d->vdev = NULL;
+}
+
+void balloon_quit(BalloonDriver *d)
+{
+    if (d->vdev) {
+        balloon_lose(d);
+    }
+    qtest_shutdown(d->machine);
+}
+
+uint64_t balloon_negotiate(BalloonDriver *d, uint64_t wanted)
+{
+    uint64_t offered = qvirtio_get_features(d->vdev);
+    uint64_t leave = QVIRTIO_F_BAD_FEATURE | 1ull << VIRTIO_RING_F_EVENT_IDX;
+
+    if (wanted == BALLOON_ALL_FEATURES) {
+        leave |= 1ull << VIRTIO_RING_F_INDIRECT_DESC;
+    }
+    qvirtio_set_features(d->vdev, offered & ~leave &
+                                  (wanted | 1ull << VIRTIO_F_VERSION_1));
+    return offered;
+}
+
+unsigned balloon_queue_size(BalloonDriver *d, int index)
+{
+    d->vdev->bus->queue_select(d->vdev, index);
+    return d->vdev->bus->get_queue_size(d->vdev);
+}
+
+void balloon_setup_queues(BalloonDriver *d)
+{
+    for (int i = 0; i < BALLOON_VQ_MAX; i++) {
+        if (balloon_queue_size(d, i)) {
+            d->vq[i] = qvirtqueue_setup(d->vdev, d->alloc, i);
+        }
+    }
+}
+
+uint64_t balloon_start(BalloonDriver *d, uint64_t wanted)
+{
+    uint64_t offered = balloon_negotiate(d, wanted);
+
+    balloon_setup_queues(d);
+    qvirtio_set_driver_ok(d->vdev);
+    return offered;
+}
+
+void balloon_reset(BalloonDriver *d)
+{
+    qvirtio_start_device(d->vdev);
+    forget_queues(d);
+}
+
+uint8_t balloon_status(BalloonDriver *d)
+{
+    return d->vdev->bus->get_status(d->vdev);
+}
+
+uint8_t balloon_readb(BalloonDriver *d, unsigned offset)
+{
+    return d->vdev->bus->config_readb(d->vdev, offset);
+}
+
+/* Byte by byte: then no transport has an opinion on the order of bytes */
+uint32_t balloon_readl(BalloonDriver *d, unsigned offset)
+{
+    uint32_t value = 0;
+
+    for (int i = 0; i < 4; i++) {
+        value |= (uint32_t)balloon_readb(d, offset + i) << (8 * i);
+    }
+    return value;
+}
+
+static QVirtioPCIDevice *pci_of(BalloonDriver *d)
+{
+    return container_of(d->vdev, QVirtioPCIDevice, vdev);
+}
+
+/* Where config is in the BAR of a PCI device */
+static uint64_t pci_config(QVirtioPCIDevice *pci)
+{
+    return pci->device_cfg_offset ? pci->device_cfg_offset :
+                                    VIRTIO_PCI_CONFIG_OFF(
+                                        pci->pdev->msix_enabled);
+}
+
+static bool is_mmio(BalloonDriver *d)
+{
+    return d->vdev->bus == &qvirtio_mmio;
+}
+
+static uint64_t mmio_config(BalloonDriver *d)
+{
+    return container_of(d->vdev, QVirtioMMIODevice, vdev)->addr +
+           QVIRTIO_MMIO_DEVICE_SPECIFIC;
+}
+
+void balloon_writeb(BalloonDriver *d, unsigned offset, uint8_t value)
+{
+    if (is_mmio(d)) {
+        qtest_writeb(d->qts, mmio_config(d) + offset, value);
+    } else {
+        qpci_io_writeb(pci_of(d)->pdev, pci_of(d)->bar,
+                       pci_config(pci_of(d)) + offset, value);
+    }
+}
+
+void balloon_writew(BalloonDriver *d, unsigned offset, uint16_t value)
+{
+    if (is_mmio(d)) {
+        value = qtest_big_endian(d->qts) ? bswap16(value) : value;
+        qtest_writew(d->qts, mmio_config(d) + offset, value);
+    } else {
+        qpci_io_writew(pci_of(d)->pdev, pci_of(d)->bar,
+                       pci_config(pci_of(d)) + offset, value);
+    }
+}
+
+void balloon_writel(BalloonDriver *d, unsigned offset, uint32_t value)
+{
+    if (is_mmio(d)) {
+        value = qtest_big_endian(d->qts) ? bswap32(value) : value;
+        qtest_writel(d->qts, mmio_config(d) + offset, value);
+    } else {
+        qpci_io_writel(pci_of(d)->pdev, pci_of(d)->bar,
+                       pci_config(pci_of(d)) + offset, value);
+    }
+}
+
+void balloon_wait_config_interrupt(BalloonDriver *d)
+{
+    qvirtio_wait_config_isr(d->vdev, BALLOON_TIMEOUT_US);
+}
+
+uint64_t balloon_alloc(BalloonDriver *d, uint64_t size, uint8_t byte)
+{
+    uint64_t addr = guest_alloc(d->alloc, size);
+
+    qtest_memset(d->qts, addr, byte, size);
+    return addr;
+}
+
+uint64_t balloon_copy(BalloonDriver *d, const void *data, uint64_t size)
+{
+    uint64_t addr = guest_alloc(d->alloc, MAX(size, 1));
+
+    for (uint64_t at = 0; at < size; at += CHUNK) {
+        qtest_bufwrite(d->qts, addr + at, data + at, MIN(CHUNK, size - at));
+    }
+    return addr;
+}
+
+void balloon_assert_bytes(BalloonDriver *d, uint64_t addr, uint64_t size,
+                          uint8_t byte)
+{
+    uint8_t data[CHUNK];
+
+    for (uint64_t at = 0; at < size; at += CHUNK) {
+        uint64_t n = MIN(CHUNK, size - at);
+
+        qtest_bufread(d->qts, addr + at, data, n);
+        for (uint64_t i = 0; i < n; i++) {
+            if (data[i] != byte) {
+                g_error("guest memory at 0x%" PRIx64 ": 0x%02x, not 0x%02x",
+                        addr + at + i, data[i], byte);
+            }
+        }
+    }
+}
+
+uint64_t balloon_dirty_pages(BalloonDriver *d, unsigned pages)
+{
+    return balloon_alloc(d, (uint64_t)pages * BALLOON_PAGE, DATA);
+}
+
+void balloon_assert_pages(BalloonDriver *d, uint64_t addr, const char *map)
+{
+    for (const char *c = map; *c; c++, addr += BALLOON_PAGE) {
+        g_assert(*c == '0' || *c == 'x');
+        balloon_assert_bytes(d, addr, BALLOON_PAGE, *c == '0' ? 0 : DATA);
+    }
+}

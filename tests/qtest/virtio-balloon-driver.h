@@ -1,0 +1,177 @@
+/*
+ * A driver for the virtio balloon, for tests
+ *
+ * It can do what a real driver does, and everything that a real driver must
+ * not do.  Whatever it waits for has a deadline; a test fails when that passes.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef TESTS_VIRTIO_BALLOON_DRIVER_H
+#define TESTS_VIRTIO_BALLOON_DRIVER_H
+
+#include "libqtest.h"
+#include "libqos/libqos-malloc.h"
+#include "libqos/libqos-pc.h"
+#include "libqos/virtio.h"
+#include "libqos/virtio-pci.h"
+#include "standard-headers/linux/virtio_balloon.h"
+
+/* The number of the balloon page at an address */
+#define BALLOON_PFN(addr) ((uint32_t)((addr) >> VIRTIO_BALLOON_PFN_SHIFT))
+
+/* A balloon page, whatever the page sizes of guest and host */
+#define BALLOON_PAGE 4096
+
+/* Offsets into the config space (virtio 1.2, section 5.5.4) */
+#define BALLOON_CFG_NUM_PAGES 0
+#define BALLOON_CFG_ACTUAL 4
+#define BALLOON_CFG_CMD_ID 8
+#define BALLOON_CFG_POISON 12
+
+/* Queues by number; reporting comes after hinting, if that is offered */
+#define BALLOON_VQ_INFLATE 0
+#define BALLOON_VQ_DEFLATE 1
+#define BALLOON_VQ_STATS 2
+#define BALLOON_VQ_FIRST_OPTIONAL 3
+#define BALLOON_VQ_MAX 5
+
+#define BALLOON_TIMEOUT_US (30 * G_USEC_PER_SEC)
+
+/* The status of a device that found a fault in its ring (section 2.1) */
+#define BALLOON_STATUS_BROKEN 0x4f
+
+/* All features that this driver knows, for balloon_start() */
+#define BALLOON_ALL_FEATURES (~0ull)
+
+typedef struct BalloonDriver {
+    QTestState *qts;
+    QVirtioDevice *vdev;
+    QGuestAllocator *alloc;
+    QVirtQueue *vq[BALLOON_VQ_MAX];
+    /* of a machine that balloon_boot() made */
+    QOSState *machine;
+    QVirtioPCIDevice *pci;
+} BalloonDriver;
+
+/* One segment of a request; @write: the device is to write it */
+typedef struct BalloonSeg {
+    uint64_t addr;
+    uint32_t len;
+    bool write;
+} BalloonSeg;
+
+/* Waits, with a deadline, until @cond, which asks QEMU something, is true */
+#define balloon_wait_for(cond)                                          \
+    do {                                                                \
+        gint64 end_ = g_get_monotonic_time() + BALLOON_TIMEOUT_US;      \
+        while (!(cond)) {                                               \
+            g_assert_cmpint(g_get_monotonic_time(), <, end_);           \
+        }                                                               \
+    } while (0)
+
+/* Use the device of a machine that somebody else made; it has been reset */
+void balloon_attach(BalloonDriver *d, QTestState *qts, QVirtioDevice *vdev,
+                    QGuestAllocator *alloc);
+
+/**
+ * balloon_boot: make a PC with a balloon named balloon0 in slot 4
+ * @device: the device and its properties, as for -device; NULL for
+ *          virtio-balloon-pci
+ * @options: the rest of the command line
+ */
+void balloon_boot(BalloonDriver *d, const char *device, const char *options);
+
+/* Find the PCI balloon in @slot and reset it */
+void balloon_find(BalloonDriver *d, int slot);
+
+/* Forget the device, which may have gone; its queues too */
+void balloon_lose(BalloonDriver *d);
+
+/* End what balloon_boot() made */
+void balloon_quit(BalloonDriver *d);
+
+/**
+ * balloon_negotiate: from reset to FEATURES_OK
+ * @wanted: features to accept, if they are offered
+ *
+ * Event index and, unless it is wanted by itself, indirect descriptors are
+ * left out.  Returns: the features offered.
+ */
+uint64_t balloon_negotiate(BalloonDriver *d, uint64_t wanted);
+
+/* Set up all queues that there are */
+void balloon_setup_queues(BalloonDriver *d);
+
+/* Everything up to DRIVER_OK.  Returns: the features offered */
+uint64_t balloon_start(BalloonDriver *d, uint64_t wanted);
+
+/* Reset the device and forget the queues */
+void balloon_reset(BalloonDriver *d);
+
+/* How many entries the ring of queue @index has; 0 if there is no such queue */
+unsigned balloon_queue_size(BalloonDriver *d, int index);
+
+uint8_t balloon_status(BalloonDriver *d);
+
+/* Config accesses; 32-bit ones are little endian on every transport */
+uint8_t balloon_readb(BalloonDriver *d, unsigned offset);
+uint32_t balloon_readl(BalloonDriver *d, unsigned offset);
+void balloon_writeb(BalloonDriver *d, unsigned offset, uint8_t value);
+void balloon_writew(BalloonDriver *d, unsigned offset, uint16_t value);
+void balloon_writel(BalloonDriver *d, unsigned offset, uint32_t value);
+
+/* Wait for a config interrupt; there was no other since the last wait */
+void balloon_wait_config_interrupt(BalloonDriver *d);
+
+/* Guest memory that nothing else uses, filled with @byte */
+uint64_t balloon_alloc(BalloonDriver *d, uint64_t size, uint8_t byte);
+/* Guest memory with a copy of @data */
+uint64_t balloon_copy(BalloonDriver *d, const void *data, uint64_t size);
+/* All of that memory has the value @byte */
+void balloon_assert_bytes(BalloonDriver *d, uint64_t addr, uint64_t size,
+                          uint8_t byte);
+
+/* Some balloon pages of guest memory, full of data */
+uint64_t balloon_dirty_pages(BalloonDriver *d, unsigned pages);
+/*
+ * What has become of them, one letter each: '0' for a page that reads as zero,
+ * 'x' for one that has its data.
+ */
+void balloon_assert_pages(BalloonDriver *d, uint64_t addr, const char *map);
+
+/* Values as they stand in a request: little endian, or the guest's if legacy */
+uint16_t balloon_wire16(BalloonDriver *d, uint16_t value);
+uint32_t balloon_wire32(BalloonDriver *d, uint32_t value);
+uint64_t balloon_wire64(BalloonDriver *d, uint64_t value);
+
+/* Put a request into descriptors.  Returns: the first of them */
+uint32_t balloon_add(BalloonDriver *d, int queue, const BalloonSeg *segs,
+                     unsigned n);
+/* Make the request that starts at @head available, without a kick */
+void balloon_publish(BalloonDriver *d, int queue, uint32_t head);
+void balloon_kick(BalloonDriver *d, int queue);
+/* Is there an entry in the used ring that was not looked at? */
+bool balloon_has_used(BalloonDriver *d, int queue);
+/* Wait for the request that starts at @head to be used, with length 0 */
+void balloon_wait_used(BalloonDriver *d, int queue, uint32_t head);
+/* As that, and with an interrupt */
+void balloon_wait_served(BalloonDriver *d, int queue, uint32_t head);
+
+/* Leave a request; all earlier ones of the queue have been used */
+uint32_t balloon_post(BalloonDriver *d, int queue, const BalloonSeg *segs,
+                      unsigned n);
+/* Leave a request and wait until it is served */
+void balloon_send(BalloonDriver *d, int queue, const BalloonSeg *segs,
+                  unsigned n);
+/* Send a request of one segment */
+void balloon_send_one(BalloonDriver *d, int queue, uint64_t addr, uint32_t len,
+                      bool write);
+/* Send a list of pages */
+void balloon_send_pfns(BalloonDriver *d, int queue, const uint32_t *pfns,
+                       unsigned n);
+/* Send the pages of one range, in order */
+void balloon_send_range(BalloonDriver *d, int queue, uint64_t addr,
+                        unsigned pages);
+
+#endif

@@ -1,0 +1,154 @@
+/*
+ * A driver for the virtio balloon, for tests: requests on its queues
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "virtio-balloon-driver.h"
+#include "standard-headers/linux/virtio_config.h"
+#include "standard-headers/linux/virtio_ring.h"
+
+/* Legacy requests are in the guest's byte order (virtio 1.2, section 2.6.3) */
+static bool wire_is_big_endian(BalloonDriver *d)
+{
+    return !(d->vdev->features & 1ull << VIRTIO_F_VERSION_1) &&
+           qtest_big_endian(d->qts);
+}
+
+uint16_t balloon_wire16(BalloonDriver *d, uint16_t value)
+{
+    return wire_is_big_endian(d) ? cpu_to_be16(value) : cpu_to_le16(value);
+}
+
+uint32_t balloon_wire32(BalloonDriver *d, uint32_t value)
+{
+    return wire_is_big_endian(d) ? cpu_to_be32(value) : cpu_to_le32(value);
+}
+
+uint64_t balloon_wire64(BalloonDriver *d, uint64_t value)
+{
+    return wire_is_big_endian(d) ? cpu_to_be64(value) : cpu_to_le64(value);
+}
+
+uint32_t balloon_add(BalloonDriver *d, int queue, const BalloonSeg *segs,
+                     unsigned n)
+{
+    QVirtQueue *vq = d->vq[queue];
+    uint32_t head = vq->free_head;
+
+    g_assert_cmpuint(n, >, 0);
+    g_assert_cmpuint(head + n, <=, vq->size);
+    for (unsigned i = 0; i < n; i++) {
+        qvirtqueue_add(d->qts, vq, segs[i].addr, segs[i].len, segs[i].write,
+                       i + 1 < n);
+    }
+    return head;
+}
+
+/* Ring fields are in the byte order of requests; qtest speaks the guest's */
+static uint16_t ring_read16(BalloonDriver *d, uint64_t addr)
+{
+    uint16_t value;
+
+    qtest_memread(d->qts, addr, &value, sizeof(value));
+    return balloon_wire16(d, value);
+}
+
+static void ring_write16(BalloonDriver *d, uint64_t addr, uint16_t value)
+{
+    value = balloon_wire16(d, value);
+    qtest_memwrite(d->qts, addr, &value, sizeof(value));
+}
+
+void balloon_publish(BalloonDriver *d, int queue, uint32_t head)
+{
+    QVirtQueue *vq = d->vq[queue];
+    uint64_t idx_addr = vq->avail + offsetof(struct vring_avail, idx);
+    uint16_t idx = ring_read16(d, idx_addr);
+
+    ring_write16(d, vq->avail + offsetof(struct vring_avail, ring) +
+                    2 * (idx % vq->size), head);
+    ring_write16(d, idx_addr, idx + 1);
+}
+
+void balloon_kick(BalloonDriver *d, int queue)
+{
+    d->vdev->bus->virtqueue_kick(d->vdev, d->vq[queue]);
+}
+
+bool balloon_has_used(BalloonDriver *d, int queue)
+{
+    QVirtQueue *vq = d->vq[queue];
+
+    return ring_read16(d, vq->used + offsetof(struct vring_used, idx)) !=
+           vq->last_used_idx;
+}
+
+void balloon_wait_used(BalloonDriver *d, int queue, uint32_t head)
+{
+    uint32_t used, len;
+
+    balloon_wait_for(balloon_has_used(d, queue));
+    g_assert_true(qvirtqueue_get_buf(d->qts, d->vq[queue], &used, &len));
+    g_assert_cmpuint(used, ==, head);
+    g_assert_cmpuint(len, ==, 0);
+}
+
+void balloon_wait_served(BalloonDriver *d, int queue, uint32_t head)
+{
+    balloon_wait_used(d, queue, head);
+    qvirtio_wait_queue_isr(d->qts, d->vdev, d->vq[queue], BALLOON_TIMEOUT_US);
+}
+
+uint32_t balloon_post(BalloonDriver *d, int queue, const BalloonSeg *segs,
+                      unsigned n)
+{
+    uint32_t head;
+
+    /* An interrupt that was not waited for shall not count for this one */
+    d->vdev->bus->get_queue_isr_status(d->vdev, d->vq[queue]);
+    qvirtqueue_reset_pool(d->vq[queue]);
+    head = balloon_add(d, queue, segs, n);
+    balloon_publish(d, queue, head);
+    balloon_kick(d, queue);
+    return head;
+}
+
+void balloon_send(BalloonDriver *d, int queue, const BalloonSeg *segs,
+                  unsigned n)
+{
+    balloon_wait_served(d, queue, balloon_post(d, queue, segs, n));
+}
+
+void balloon_send_one(BalloonDriver *d, int queue, uint64_t addr, uint32_t len,
+                      bool write)
+{
+    balloon_send(d, queue, &(BalloonSeg) { addr, len, write }, 1);
+}
+
+void balloon_send_pfns(BalloonDriver *d, int queue, const uint32_t *pfns,
+                       unsigned n)
+{
+    g_autofree uint32_t *wire = g_new(uint32_t, n);
+    uint64_t list;
+
+    for (unsigned i = 0; i < n; i++) {
+        wire[i] = balloon_wire32(d, pfns[i]);
+    }
+    list = balloon_copy(d, wire, n * sizeof(*wire));
+    balloon_send_one(d, queue, list, n * sizeof(*wire), false);
+    guest_free(d->alloc, list);
+}
+
+void balloon_send_range(BalloonDriver *d, int queue, uint64_t addr,
+                        unsigned pages)
+{
+    g_autofree uint32_t *pfns = g_new(uint32_t, pages);
+
+    for (unsigned i = 0; i < pages; i++) {
+        pfns[i] = (addr >> VIRTIO_BALLOON_PFN_SHIFT) + i;
+    }
+    balloon_send_pfns(d, queue, pfns, pages);
+}
