@@ -10,6 +10,7 @@ VirtioBalloon.test_resize restrict the run.  Output is TAP.
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import unittest
@@ -26,6 +27,18 @@ def environment(options):
             "BALLOON_STOCK": "1" if options.stock else ""}
 
 
+def ending_early(suite):
+    """@suite, but SIGTERM ends the test that runs and leaves out the rest."""
+    def call(result):
+        def end(*_):
+            result.stop()
+            sys.exit("ended by SIGTERM")
+
+        signal.signal(signal.SIGTERM, end)
+        suite(result)
+    return call
+
+
 def run(options, folder):
     """Run the tests; True when all passed."""
     os.environ.update(environment(options), QEMU_BUILD_ROOT=folder)
@@ -39,7 +52,7 @@ def run(options, folder):
     suite = unittest.defaultTestLoader.loadTestsFromNames(names)
     runner = TAPTestRunner(message_log=LogMode.LogToError,
                            test_output_log=LogMode.LogToError)
-    return runner.run(suite).wasSuccessful()
+    return runner.run(ending_early(suite)).wasSuccessful()
 
 
 def main():

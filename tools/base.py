@@ -196,18 +196,19 @@ def newest_source(environment):
 
 def fetched_source():
     """Path of Debian's QEMU 10.0.x source, fetched if need be."""
-    done = cache("source", "done")
+    folder = os.path.dirname(cache("source", ""))
     with locked("apt"):
-        if os.path.exists(done):
-            return os.path.join(os.path.dirname(done), read(done))
-        check_disk(os.path.dirname(done))
+        for tree in glob.glob(f"{folder}/qemu-*/"):
+            return tree.rstrip("/")
+        check_disk(folder)
         version = newest_source(apt_environment())
         say(f"fetching the source of QEMU {version} (40 MB)")
-        apt_get(["source", f"qemu={version}"], os.path.dirname(done))
-        tree, = glob.glob(os.path.dirname(done) + "/qemu-*/")
-        with open(done, "w", encoding="utf-8") as file:
-            file.write(os.path.basename(tree.rstrip("/")))
-    return tree.rstrip("/")
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            apt_get(["source", f"qemu={version}"], temporary)
+            tree, = glob.glob(f"{temporary}/qemu-*/")
+            path = os.path.join(folder, os.path.basename(tree.rstrip("/")))
+            os.rename(tree, path)
+    return path
 
 
 def given_source(path):

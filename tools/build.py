@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -54,12 +55,25 @@ def write_launcher(path, binary):
     os.chmod(path, 0o755)
 
 
+def for_clangd(command, folder):
+    """@command without what clang may not know, for a file out of @folder."""
+    command = re.sub(r" -f(zero-call-used-regs|trivial-auto-var-init)=\S+", "",
+                     command)
+    compiler, arguments = command.split(" -", 1)
+    # trace.h is beside the link, not beside the file; and headers, for which
+    # clangd takes a neighbour's command, rely on osdep.h
+    return (f"{compiler} -iquote {folder} -include qemu/osdep.h"
+            f" -{arguments}")
+
+
 def our_entries(build):
     """The compiler's commands for the files that are links into REPO."""
     for entry in json.loads(overlay.read(f"{build}/compile_commands.json")):
         path = os.path.normpath(os.path.join(entry["directory"],
                                              entry["file"]))
         if os.path.islink(path):
+            entry["command"] = for_clangd(entry["command"],
+                                          os.path.dirname(entry["file"]))
             entry["file"] = os.path.relpath(os.path.realpath(path),
                                             entry["directory"])
             yield entry

@@ -213,8 +213,11 @@ static bool inflate_fill(VirtIOBalloonQueue *q)
     q->offset += size;
     q->next_range = 0;
     q->n_ranges = balloon_ranges_from_pfns(q->ranges, pfns, n);
+    if (!n) {
+        return false;
+    }
     trace_virtio_balloon_inflate(n, q->n_ranges);
-    return n > 0;
+    return true;
 }
 
 /* The range is of guest-physical addresses, and no larger than a step */

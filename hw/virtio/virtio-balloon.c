@@ -89,31 +89,34 @@ static void balloon_set_actual(VirtIOBalloon *s, uint32_t actual)
  * Without VIRTIO_F_VERSION_1 a driver may write actual byte by byte, and it
  * counts once the top byte is there (section 5.5.6.2.1).  The core hands over
  * the whole config space, not what was written, so the top byte of the core's
- * copy is kept at a value that no balloon reaches (16 TiB): it is written when
- * that has gone.
+ * copy is kept at a value that such a driver's balloon does not reach (16 TiB):
+ * it is written when that has gone.
  */
 #define ACTUAL_TOP 0xff000000u
 
+static bool balloon_is_legacy(VirtIOBalloon *s)
+{
+    return !virtio_vdev_has_feature(VIRTIO_DEVICE(s), VIRTIO_F_VERSION_1);
+}
+
 static uint32_t balloon_actual_armed(VirtIOBalloon *s)
 {
-    return (s->actual_incomplete ? s->actual_written : s->actual) | ACTUAL_TOP;
+    uint32_t actual = s->actual_incomplete ? s->actual_written : s->actual;
+
+    return balloon_is_legacy(s) ? actual | ACTUAL_TOP : actual;
 }
 
 static void balloon_write_actual(VirtIOBalloon *s, uint32_t value)
 {
-    if ((value & ACTUAL_TOP) == ACTUAL_TOP) {
-        if (value == balloon_actual_armed(s)) {
-            return;
-        }
-        if (!virtio_vdev_has_feature(VIRTIO_DEVICE(s), VIRTIO_F_VERSION_1)) {
-            s->actual_incomplete = true;
-            s->actual_written = value;
-            return;
-        }
-        value = (value & ~ACTUAL_TOP) | (s->actual & ACTUAL_TOP);
+    if (value == balloon_actual_armed(s)) {
+        return;
     }
-    s->actual_incomplete = false;
-    balloon_set_actual(s, value);
+    s->actual_incomplete = balloon_is_legacy(s) && value >= ACTUAL_TOP;
+    if (s->actual_incomplete) {
+        s->actual_written = value;
+    } else {
+        balloon_set_actual(s, value);
+    }
 }
 
 static void balloon_fill_config(VirtIOBalloon *s, uint8_t *data)
@@ -151,7 +154,7 @@ static void balloon_load_incomplete(VirtIOBalloon *s)
                  offsetof(struct virtio_balloon_config, actual));
     s->actual_incomplete = s->actual_written != s->actual &&
                            s->actual_written >= ACTUAL_TOP &&
-                           !virtio_vdev_has_feature(vdev, VIRTIO_F_VERSION_1);
+                           balloon_is_legacy(s);
 }
 
 static void virtio_balloon_get_config(VirtIODevice *vdev, uint8_t *data)
@@ -210,6 +213,8 @@ static void virtio_balloon_set_status(VirtIODevice *vdev, uint8_t status)
 {
     VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
 
+    /* What is legacy may have been negotiated */
+    balloon_rearm_config(s);
     if (!vdev->vm_running) {
         balloon_settle(s);
     } else if (!virtio_device_started(vdev, status)) {

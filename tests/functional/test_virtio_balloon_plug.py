@@ -47,6 +47,7 @@ class VirtioBalloonPlug(BalloonTest):
         guest.resize(320 * MIB)
         guest.channel.send("echo mem >/sys/power/state")
         self.assertIsNotNone(guest.vm.event_wait("SUSPEND", 60))
+        self.assertEqual(guest.actual(), self.memory)
         guest.vm.cmd("system_wakeup")
         self.assertIsNotNone(guest.vm.event_wait("WAKEUP", 10))
         self.assertEqual(guest.channel.answer(60), (0, ""))

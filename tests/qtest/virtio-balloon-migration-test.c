@@ -38,21 +38,6 @@ static const Variant variants[] = {
     { "9.2", "virtio-balloon-pci", "-machine pc-i440fx-9.2 -m 128", true },
 };
 
-static uint32_t leave_stats(BalloonDriver *d, uint64_t value)
-{
-    struct virtio_balloon_stat stat = {
-        .tag = balloon_wire16(d, VIRTIO_BALLOON_S_MEMFREE),
-        .val = balloon_wire64(d, value),
-    };
-    uint64_t addr = balloon_copy(d, &stat, sizeof(stat));
-    uint32_t head = balloon_post(d, STATS, &(BalloonSeg) {
-        addr, sizeof(stat)
-    }, 1);
-
-    balloon_wait_for(balloon_stat(d->qts, "free-memory") == value);
-    return head;
-}
-
 /* Migrate @d, which goes on in a new machine */
 static void migrate_to_new(BalloonDriver *d, const char *device,
                            const char *options)
@@ -119,7 +104,7 @@ static void held_buffer(void)
 
     balloon_boot(&d, "virtio-balloon-pci", "-m 128");
     balloon_start(&d, BALLOON_ALL_FEATURES);
-    head = leave_stats(&d, 42);
+    head = balloon_leave_stats(&d, 42);
     for (int hop = 0; hop < 2; hop++) {
         migrate_to_new(&d, "virtio-balloon-pci", "-m 128");
         g_assert_cmpint(balloon_get_interval(d.qts), ==, 0);
@@ -128,7 +113,7 @@ static void held_buffer(void)
     balloon_set_interval(d.qts, 1);
     balloon_wait_served(&d, STATS, head);
     for (int i = 0; i < 3; i++) {
-        head = leave_stats(&d, 43 + i);
+        head = balloon_leave_stats(&d, 43 + i);
         qtest_clock_step(d.qts, NANOSECONDS_PER_SECOND);
         balloon_wait_served(&d, STATS, head);
     }

@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
 #include "virtio-balloon-driver.h"
+#include "virtio-balloon-monitor.h"
 #include "standard-headers/linux/virtio_config.h"
 #include "standard-headers/linux/virtio_ring.h"
 
@@ -151,4 +152,17 @@ void balloon_send_range(BalloonDriver *d, int queue, uint64_t addr,
         pfns[i] = (addr >> VIRTIO_BALLOON_PFN_SHIFT) + i;
     }
     balloon_send_pfns(d, queue, pfns, pages);
+}
+
+uint32_t balloon_leave_stats(BalloonDriver *d, uint64_t value)
+{
+    struct virtio_balloon_stat stat = {
+        .tag = balloon_wire16(d, VIRTIO_BALLOON_S_MEMFREE),
+        .val = balloon_wire64(d, value),
+    };
+    BalloonSeg seg = { balloon_copy(d, &stat, sizeof(stat)), sizeof(stat) };
+    uint32_t head = balloon_post(d, BALLOON_VQ_STATS, &seg, 1);
+
+    balloon_wait_for(balloon_stat(d->qts, "free-memory") == value);
+    return head;
 }

@@ -24,19 +24,6 @@
 #define PM1_SLEEP (1 << 13)
 #define PM1_S3 (1 << 10)
 
-static void leave_stats(BalloonDriver *d, uint64_t value)
-{
-    struct virtio_balloon_stat stat = {
-        .tag = cpu_to_le16(VIRTIO_BALLOON_S_MEMFREE),
-        .val = cpu_to_le64(value),
-    };
-    uint64_t addr = balloon_copy(d, &stat, sizeof(stat));
-
-    balloon_post(d, BALLOON_VQ_STATS,
-                 &(BalloonSeg) { addr, sizeof(stat) }, 1);
-    balloon_wait_for(balloon_stat(d->qts, "free-memory") == value);
-}
-
 /* Reset the machine; a new driver finds the device as after power-on */
 static void machine_reset(BalloonDriver *d)
 {
@@ -53,7 +40,7 @@ static void machine_reset_stats(void)
                  "-m 128");
     g_assert_cmpint(balloon_get_interval(d.qts), ==, 2);
     balloon_start(&d, BALLOON_ALL_FEATURES);
-    leave_stats(&d, 5);
+    balloon_leave_stats(&d, 5);
     g_assert_cmpint(balloon_last_update(d.qts), !=, 0);
 
     machine_reset(&d);
@@ -64,7 +51,7 @@ static void machine_reset_stats(void)
 
     /* polling goes on with the new driver */
     balloon_start(&d, BALLOON_ALL_FEATURES);
-    leave_stats(&d, 6);
+    balloon_leave_stats(&d, 6);
     qtest_clock_step(d.qts, 2 * NANOSECONDS_PER_SECOND);
     balloon_wait_served(&d, BALLOON_VQ_STATS, 0);
     balloon_quit(&d);
@@ -158,7 +145,7 @@ static void wake_up(void)
     balloon_boot(&d, NULL, "-machine pc -m 128");
     balloon_start(&d, BALLOON_ALL_FEATURES);
     balloon_set_target(d.qts, 64 * MiB);
-    leave_stats(&d, 5);
+    balloon_leave_stats(&d, 5);
     balloon_writel(&d, BALLOON_CFG_ACTUAL, 0x1000);
 
     pm = qpci_device_find(d.machine->pcibus, PM_FUNCTION);

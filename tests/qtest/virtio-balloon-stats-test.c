@@ -106,106 +106,6 @@ static void first_buffer(void *obj, void *data, QGuestAllocator *alloc)
     finish(&d);
 }
 
-/* Linux leaves and kicks its first buffer before DRIVER_OK */
-static void early_buffer(void *obj, void *data, QGuestAllocator *alloc)
-{
-    QVirtioBalloon *balloon = obj;
-    Stat stat = { VIRTIO_BALLOON_S_MEMFREE, 4096 };
-    BalloonDriver d;
-    uint32_t head;
-
-    balloon_attach(&d, global_qtest, balloon->vdev, alloc);
-    balloon_negotiate(&d, BALLOON_ALL_FEATURES);
-    balloon_setup_queues(&d);
-    head = leave(&d, &stat, 1);
-    qvirtio_set_driver_ok(d.vdev);
-    wait_stat(&d, stat.tag, 4096);
-
-    balloon_set_interval(d.qts, 1);
-    balloon_wait_served(&d, STATS, head);
-    finish(&d);
-}
-
-/* Time passes, and the device had its chance: nothing was returned */
-static void assert_not_returned(BalloonDriver *d, int64_t ns)
-{
-    if (ns) {
-        qtest_clock_step(d->qts, ns);
-    }
-    balloon_query(d->qts);
-    g_assert_false(balloon_has_used(d, STATS));
-}
-
-/* A buffer is returned when polling begins, and then once an interval */
-static void polling(void *obj, void *data, QGuestAllocator *alloc)
-{
-    Stat stat = { VIRTIO_BALLOON_S_MEMTOT, 0 };
-    BalloonDriver d;
-    uint32_t head;
-
-    start(&d, obj, alloc);
-    head = leave(&d, &stat, 1);
-    wait_stat(&d, stat.tag, 0);
-    assert_not_returned(&d, 1000 * SECOND);
-
-    balloon_set_interval(d.qts, 3);
-    balloon_wait_served(&d, STATS, head);
-    for (int i = 1; i < 5; i++) {
-        stat.value = i;
-        head = leave(&d, &stat, 1);
-        wait_stat(&d, stat.tag, i);
-        assert_not_returned(&d, 3 * SECOND - 1000000);
-        qtest_clock_step(d.qts, 1000000);
-        balloon_wait_served(&d, STATS, head);
-        balloon_query(d.qts);
-    }
-    /* the values are there while the guest has the buffer */
-    g_assert_cmpuint(balloon_stat(d.qts, names[stat.tag]), ==, stat.value);
-    finish(&d);
-}
-
-/* Polling ends with interval 0, the values stay; it can begin again */
-static void polling_off(void *obj, void *data, QGuestAllocator *alloc)
-{
-    Stat stat = { VIRTIO_BALLOON_S_CACHES, 77 };
-    BalloonDriver d;
-    uint32_t head;
-
-    start(&d, obj, alloc);
-    head = leave(&d, &stat, 1);
-    wait_stat(&d, stat.tag, 77);
-    balloon_set_interval(d.qts, 2);
-    balloon_wait_served(&d, STATS, head);
-    head = leave(&d, &stat, 1);
-    balloon_set_interval(d.qts, 0);
-    assert_not_returned(&d, 100 * SECOND);
-    g_assert_cmpuint(balloon_stat(d.qts, names[stat.tag]), ==, 77);
-    g_assert_cmpint(balloon_last_update(d.qts), !=, 0);
-
-    balloon_set_interval(d.qts, 1);
-    balloon_wait_served(&d, STATS, head);
-    finish(&d);
-}
-
-/* No buffer, nothing to return; and a guest that was silent is polled again */
-static void silent_guest(void *obj, void *data, QGuestAllocator *alloc)
-{
-    Stat stat = { VIRTIO_BALLOON_S_AVAIL, 5 };
-    BalloonDriver d;
-    uint32_t head;
-
-    start(&d, obj, alloc);
-    balloon_set_interval(d.qts, 1);
-    for (int i = 0; i < 10; i++) {
-        assert_not_returned(&d, SECOND);
-    }
-    head = leave(&d, &stat, 1);
-    wait_stat(&d, stat.tag, 5);
-    qtest_clock_step(d.qts, SECOND);
-    balloon_wait_served(&d, STATS, head);
-    finish(&d);
-}
-
 /* Unknown tags and an entry that is cut off are ignored; any order will do */
 static void odd_entries(void *obj, void *data, QGuestAllocator *alloc)
 {
@@ -295,79 +195,6 @@ static void missing_tags(void *obj, void *data, QGuestAllocator *alloc)
     finish(&d);
 }
 
-/* A driver that leaves a second buffer gets the first one back */
-static void second_buffer(void *obj, void *data, QGuestAllocator *alloc)
-{
-    Stat stat = { VIRTIO_BALLOON_S_MEMFREE, 1 };
-    BalloonSeg seg = { .len = sizeof(struct virtio_balloon_stat) };
-    BalloonDriver d;
-    uint32_t first, second;
-
-    start(&d, obj, alloc);
-    first = leave(&d, &stat, 1);
-    wait_stat(&d, stat.tag, 1);
-    stat.value = 2;
-    seg.addr = stats_copy(&d, &stat, 1);
-    second = balloon_add(&d, STATS, &seg, 1);
-    balloon_publish(&d, STATS, second);
-    balloon_kick(&d, STATS);
-    wait_stat(&d, stat.tag, 2);
-    balloon_wait_served(&d, STATS, first);
-    assert_not_returned(&d, 0);
-    balloon_set_interval(d.qts, 1);
-    balloon_wait_served(&d, STATS, second);
-    finish(&d);
-}
-
-/* The buffer held while the VM is stopped is returned when it runs again */
-static void stop_cont(void *obj, void *data, QGuestAllocator *alloc)
-{
-    Stat stat = { VIRTIO_BALLOON_S_MEMFREE, 1 };
-    BalloonDriver d;
-    uint32_t head;
-
-    start(&d, obj, alloc);
-    balloon_set_interval(d.qts, 5);
-    for (int i = 1; i < 4; i++) {
-        stat.value = i;
-        head = leave(&d, &stat, 1);
-        wait_stat(&d, stat.tag, i);
-        qtest_qmp_assert_success(d.qts, "{'execute': 'stop'}");
-        g_assert_cmpuint(balloon_stat(d.qts, names[stat.tag]), ==, i);
-        qtest_qmp_assert_success(d.qts, "{'execute': 'cont'}");
-        g_assert_false(balloon_has_used(&d, STATS));
-        qtest_clock_step(d.qts, 5 * SECOND);
-        balloon_wait_served(&d, STATS, head);
-    }
-    finish(&d);
-}
-
-/* A reset of the device takes the buffer, not the values */
-static void device_reset(void *obj, void *data, QGuestAllocator *alloc)
-{
-    Stat stat = { VIRTIO_BALLOON_S_MEMFREE, 9 };
-    BalloonDriver d;
-    uint32_t head;
-
-    start(&d, obj, alloc);
-    leave(&d, &stat, 1);
-    wait_stat(&d, stat.tag, 9);
-    balloon_reset(&d);
-    g_assert_cmpuint(balloon_stat(d.qts, names[stat.tag]), ==, 9);
-
-    /* the old buffer is not returned into the new ring */
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    balloon_set_interval(d.qts, 1);
-    assert_not_returned(&d, 10 * SECOND);
-
-    stat.value = 10;
-    head = leave(&d, &stat, 1);
-    wait_stat(&d, stat.tag, 10);
-    qtest_clock_step(d.qts, SECOND);
-    balloon_wait_served(&d, STATS, head);
-    finish(&d);
-}
-
 static void register_virtio_balloon_stats_tests(void)
 {
     QOSGraphTestOptions opts = {
@@ -378,17 +205,10 @@ static void register_virtio_balloon_stats_tests(void)
         QOSTestFunc test;
     } tests[] = {
         { "stats/first-buffer", first_buffer },
-        { "stats/early-buffer", early_buffer },
-        { "stats/polling", polling },
-        { "stats/polling-off", polling_off },
-        { "stats/silent-guest", silent_guest },
         { "stats/odd-entries", odd_entries },
         { "stats/short-buffer", short_buffer },
         { "stats/long-buffer", long_buffer },
         { "stats/missing-tags", missing_tags },
-        { "stats/second-buffer", second_buffer },
-        { "stats/stop-cont", stop_cont },
-        { "stats/device-reset", device_reset },
     };
 
     for (int i = 0; i < ARRAY_SIZE(tests); i++) {

@@ -20,21 +20,8 @@
 #define MICROVM_MMIO 0xfeb00000
 #define MICROVM_TRANSPORTS 8
 
-static void leave_stats(BalloonDriver *d, uint64_t value, const char *path)
-{
-    struct virtio_balloon_stat stat = {
-        .tag = balloon_wire16(d, VIRTIO_BALLOON_S_MEMFREE),
-        .val = balloon_wire64(d, value),
-    };
-    uint64_t addr = balloon_copy(d, &stat, sizeof(stat));
-
-    balloon_post(d, BALLOON_VQ_STATS,
-                 &(BalloonSeg) { addr, sizeof(stat) }, 1);
-    balloon_wait_for(balloon_stat_at(d->qts, path, "free-memory") == value);
-}
-
 /* The driver's life, from the reset state; the VM has 128 MiB */
-static void live(BalloonDriver *d, const char *path)
+static void live(BalloonDriver *d)
 {
     uint64_t mem = balloon_dirty_pages(d, 4);
 
@@ -53,7 +40,7 @@ static void live(BalloonDriver *d, const char *path)
     balloon_send_range(d, BALLOON_VQ_DEFLATE, mem + BALLOON_PAGE, 2);
     balloon_writel(d, BALLOON_CFG_ACTUAL, 0);
     g_assert_cmpint(balloon_query(d->qts), ==, RAM);
-    leave_stats(d, 12345, path);
+    balloon_leave_stats(d, 12345);
 }
 
 static void pci(const void *data)
@@ -64,10 +51,10 @@ static void pci(const void *data)
     balloon_boot(&d, data, "-m 128");
     balloon_start(&d, BALLOON_ALL_FEATURES);
     g_assert(!(d.vdev->features & 1ull << VIRTIO_F_VERSION_1) == legacy);
-    live(&d, BALLOON_PATH);
+    live(&d);
     balloon_reset(&d);
     balloon_start(&d, BALLOON_ALL_FEATURES);
-    live(&d, BALLOON_PATH);
+    live(&d);
     balloon_quit(&d);
 }
 
@@ -92,7 +79,7 @@ static void msix(const void *data)
             container_of(d.vq[BALLOON_VQ_STATS], QVirtQueuePCI, vq)->msix_addr;
     }
     qvirtio_set_driver_ok(d.vdev);
-    live(&d, BALLOON_PATH);
+    live(&d);
     balloon_quit(&d);
 }
 
@@ -104,7 +91,7 @@ static void no_vectors(void)
     g_assert_cmphex(qpci_find_capability(d.pci->pdev, PCI_CAP_ID_MSIX, 0), ==,
                     0);
     balloon_start(&d, BALLOON_ALL_FEATURES);
-    live(&d, BALLOON_PATH);
+    live(&d);
     balloon_quit(&d);
 }
 
@@ -133,7 +120,7 @@ static void mmio(void)
     balloon_attach(&d, qts, &device.vdev, &alloc);
     qvirtio_start_device(d.vdev);
     balloon_start(&d, BALLOON_ALL_FEATURES);
-    live(&d, BALLOON_PATH);
+    live(&d);
     balloon_lose(&d);
     alloc_destroy(&alloc);
     qtest_quit(qts);

@@ -1,0 +1,216 @@
+/*
+ * The virtio balloon with a request half done, and a driver that cannot wait
+ *
+ * A kick of a device without ioeventfd is served, for a slice of time, before
+ * it returns; what is left of a huge request is parked then.  The host may let
+ * the device get on with it before the test does, so a test that needs a
+ * parked request tries until it has one.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/timer.h"
+#include "virtio-balloon-hostile.h"
+#include "virtio-balloon-monitor.h"
+#include "standard-headers/linux/virtio_config.h"
+#include "standard-headers/linux/virtio_pci.h"
+
+/* A list of scattered pages, and how often a request has it */
+#define PFNS 1024
+#define LISTS 500
+#define AREA_PAGES (2 * PFNS)
+
+/* Memory enough for a report that takes long */
+#define OPTIONS BALLOON_HOSTILE_OPTIONS "-m 1024"
+#define REPORT_SIZE (512 * MiB)
+
+#define AREA_BYTE 0x3c
+#define ATTEMPTS 10
+
+/* Leave a request to inflate every other page of @area, many times over */
+static uint32_t post_huge_inflate(BalloonDriver *d, uint64_t area)
+{
+    uint32_t pfns[PFNS];
+    BalloonSeg segs[LISTS];
+    uint64_t list;
+
+    for (int i = 0; i < PFNS; i++) {
+        pfns[i] = balloon_wire32(d, BALLOON_PFN(area) + 2 * i);
+    }
+    list = balloon_copy(d, pfns, sizeof(pfns));
+    for (int i = 0; i < LISTS; i++) {
+        segs[i] = (BalloonSeg) { list, sizeof(pfns) };
+    }
+    return balloon_post(d, BALLOON_VQ_INFLATE, segs, LISTS);
+}
+
+/* Leave a report of @area and much that follows, many times over */
+static uint32_t post_huge_report(BalloonDriver *d, uint64_t area)
+{
+    BalloonSeg segs[LISTS];
+
+    for (int i = 0; i < LISTS; i++) {
+        segs[i] = (BalloonSeg) { area, REPORT_SIZE, true };
+    }
+    return balloon_post(d, BALLOON_VQ_REPORT, segs, LISTS);
+}
+
+typedef uint32_t (*PostFunc)(BalloonDriver *d, uint64_t area);
+
+static void boot(BalloonDriver *d)
+{
+    balloon_boot(d, BALLOON_HOSTILE_DEVICE ",ioeventfd=off", OPTIONS);
+}
+
+/* Take a queue from the device (2.6.1) */
+static void reset_queue(BalloonDriver *d, int queue)
+{
+    QVirtioPCIDevice *pci = d->pci;
+    uint32_t offset = pci->common_cfg_offset + VIRTIO_PCI_COMMON_Q_RESET;
+
+    d->vdev->bus->queue_select(d->vdev, queue);
+    qpci_io_writew(pci->pdev, pci->bar, offset, 1);
+    balloon_wait_for(qpci_io_readw(pci->pdev, pci->bar, offset) == 0);
+}
+
+/* Give the device a new queue instead */
+static void renew_queue(BalloonDriver *d, int queue)
+{
+    qvirtqueue_cleanup(d->vdev->bus, d->vq[queue], d->alloc);
+    d->vq[queue] = qvirtqueue_setup(d->vdev, d->alloc, queue);
+}
+
+/* The area is the driver's again: it does not wait for a queue to use it */
+static void use_area(BalloonDriver *d, uint64_t area)
+{
+    qtest_memset(d->qts, area, AREA_BYTE, AREA_PAGES * BALLOON_PAGE);
+}
+
+/* And it stays as the driver left it */
+static void assert_area_kept(BalloonDriver *d, uint64_t area)
+{
+    uint64_t mem = balloon_dirty_pages(d, 2);
+
+    /* What was parked would go on before these are served */
+    for (int i = 0; i < 3; i++) {
+        balloon_send_range(d, BALLOON_VQ_INFLATE, mem, 1);
+        balloon_send_range(d, BALLOON_VQ_DEFLATE, mem, 1);
+        qtest_qmp_assert_success(d->qts, "{'execute': 'query-status'}");
+    }
+    balloon_assert_pages(d, mem, "0x");
+    balloon_assert_bytes(d, area, AREA_PAGES * BALLOON_PAGE, AREA_BYTE);
+    guest_free(d->alloc, mem);
+}
+
+/* virtio 1.2, 2.6.1: nothing more is done with requests of the old queue */
+static void test_queue_reset_inflate(void)
+{
+    BalloonDriver d;
+    uint64_t area;
+    bool parked = false;
+
+    boot(&d);
+    balloon_start(&d, BALLOON_INDIRECT_TOO);
+    g_assert_true(d.vdev->features & 1ull << VIRTIO_F_RING_RESET);
+    area = guest_alloc(d.alloc, AREA_PAGES * BALLOON_PAGE);
+    for (int i = 0; i < ATTEMPTS && !parked; i++) {
+        post_huge_inflate(&d, area);
+        parked = !balloon_has_used(&d, BALLOON_VQ_INFLATE);
+        reset_queue(&d, BALLOON_VQ_INFLATE);
+        use_area(&d, area);
+        renew_queue(&d, BALLOON_VQ_INFLATE);
+        assert_area_kept(&d, area);
+    }
+    g_assert_true(parked);
+    balloon_assert_next_driver(&d);
+    balloon_quit(&d);
+}
+
+/* virtio 1.2, 2.6.1: the buffer that was held is none of the new queue's */
+static void test_queue_reset_stats(void)
+{
+    BalloonDriver d;
+    uint32_t head;
+
+    boot(&d);
+    balloon_start(&d, BALLOON_INDIRECT_TOO);
+    balloon_post_free_memory(&d, 1000, 1);
+    balloon_wait_for(balloon_stat(d.qts, "free-memory") == 1000);
+    reset_queue(&d, BALLOON_VQ_STATS);
+    renew_queue(&d, BALLOON_VQ_STATS);
+
+    /* With nothing to return, nothing is */
+    balloon_set_interval(d.qts, 1);
+    qtest_clock_step(d.qts, 2 * NANOSECONDS_PER_SECOND);
+    g_assert_false(balloon_has_used(&d, BALLOON_VQ_STATS));
+
+    head = balloon_post_free_memory(&d, 2000, 1);
+    balloon_wait_for(balloon_stat(d.qts, "free-memory") == 2000);
+    g_assert_false(balloon_has_used(&d, BALLOON_VQ_STATS));
+    qtest_clock_step(d.qts, 2 * NANOSECONDS_PER_SECOND);
+    balloon_wait_served(&d, BALLOON_VQ_STATS, head);
+    g_assert_false(balloon_has_used(&d, BALLOON_VQ_STATS));
+    balloon_assert_next_driver(&d);
+    balloon_quit(&d);
+}
+
+/* contract 6: a reset gives all memory back, at once */
+static void test_device_reset(const void *data)
+{
+    PostFunc post = data;
+    BalloonDriver d;
+    uint64_t area;
+    int queue = post == post_huge_inflate ? BALLOON_VQ_INFLATE :
+                                            BALLOON_VQ_REPORT;
+    unsigned parked = 0;
+
+    boot(&d);
+    area = guest_alloc(d.alloc, REPORT_SIZE);
+    for (int i = 0; i < ATTEMPTS && parked < 3; i++) {
+        balloon_start(&d, BALLOON_INDIRECT_TOO);
+        qtest_memset(d.qts, area, 1, AREA_PAGES * BALLOON_PAGE);
+        post(&d, area);
+        parked += !balloon_has_used(&d, queue);
+        qvirtio_reset(d.vdev);
+        use_area(&d, area);
+        balloon_reset(&d);
+        balloon_start(&d, BALLOON_INDIRECT_TOO);
+        assert_area_kept(&d, area);
+        balloon_reset(&d);
+    }
+    g_assert_cmpuint(parked, ==, 3);
+    balloon_assert_next_driver(&d);
+    balloon_quit(&d);
+}
+
+/* A machine that is reset meanwhile starts anew */
+static void test_system_reset(void)
+{
+    BalloonDriver d;
+    uint64_t area;
+
+    boot(&d);
+    balloon_start(&d, BALLOON_INDIRECT_TOO);
+    area = guest_alloc(d.alloc, AREA_PAGES * BALLOON_PAGE);
+    post_huge_inflate(&d, area);
+    qtest_system_reset(d.qts);
+    use_area(&d, area);
+    qvirtio_pci_device_enable(d.pci);
+    balloon_assert_next_driver(&d);
+    assert_area_kept(&d, area);
+    balloon_quit(&d);
+}
+
+void balloon_add_hostile_parked_tests(void)
+{
+    qtest_add_func("/virtio-balloon/improved/parked/queue-reset",
+                   test_queue_reset_inflate);
+    qtest_add_func("/virtio-balloon/improved/queue-reset/stats",
+                   test_queue_reset_stats);
+    qtest_add_data_func("/virtio-balloon/improved/parked/reset-inflate",
+                        post_huge_inflate, test_device_reset);
+    qtest_add_data_func("/virtio-balloon/improved/parked/reset-report",
+                        post_huge_report, test_device_reset);
+    qtest_add_func("/virtio-balloon/parked/system-reset", test_system_reset);
+}

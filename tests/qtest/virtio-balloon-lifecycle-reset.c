@@ -1,0 +1,336 @@
+/*
+ * Resets of a virtio balloon: device, machine, queue, sleep and snapshot
+ *
+ * Comments name the section of the contract or of virtio 1.2 that they test.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/timer.h"
+#include "qobject/qdict.h"
+#include "standard-headers/linux/virtio_config.h"
+#include "standard-headers/linux/virtio_pci.h"
+#include "virtio-balloon-lifecycle.h"
+#include "virtio-balloon-monitor.h"
+
+#define RAM BALLOON_LIFE_RAM
+#define TARGET_PAGES 0x1000
+#define ACTUAL_PAGES 0x800
+#define ACTUAL_LEFT (RAM - ACTUAL_PAGES * BALLOON_PAGE)
+
+/* The PC's power management: function 3 of slot 1, and where its ports go */
+#define PM_DEVFN QPCI_DEVFN(1, 3)
+#define PM_PORTS 0x600
+#define PM_CONTROL (PM_PORTS + 4)
+#define PM_SLEEP_S3 (1 << 13 | 1 << 10)
+
+static void start(BalloonDriver *d, const char *device, const char *options)
+{
+    g_autofree char *all = g_strdup_printf("-m 256 %s", options);
+
+    balloon_boot(d, device, all);
+    balloon_start(d, BALLOON_ALL_FEATURES);
+}
+
+/* A driver that has reached half of its target */
+static void inflate_some(BalloonDriver *d)
+{
+    balloon_set_target(d->qts, RAM - TARGET_PAGES * BALLOON_PAGE);
+    balloon_writel(d, BALLOON_CFG_ACTUAL, ACTUAL_PAGES);
+    g_assert_cmpint(balloon_next_change(d->qts), ==, ACTUAL_LEFT);
+}
+
+/* contract 6: the target stays when the device is reset */
+static void test_target_stays(void)
+{
+    BalloonDriver d;
+
+    start(&d, NULL, "");
+    inflate_some(&d);
+    balloon_reset(&d);
+    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==,
+                    TARGET_PAGES);
+    qtest_system_reset(d.qts);
+    balloon_lose(&d);
+    balloon_find(&d, 4);
+    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==,
+                    TARGET_PAGES);
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    balloon_assert_works(&d);
+    balloon_quit(&d);
+}
+
+/* contract 6: a reset gives the memory back, and says so once */
+static void test_actual_goes(const void *machine)
+{
+    BalloonDriver d;
+
+    start(&d, NULL, "");
+    inflate_some(&d);
+    qtest_clock_step(d.qts, 2 * NANOSECONDS_PER_SECOND);
+    if (machine) {
+        qtest_system_reset_nowait(d.qts);
+    } else {
+        balloon_reset(&d);
+    }
+    balloon_wait_for(balloon_query(d.qts) == RAM);
+    g_assert_cmpint(balloon_next_change(d.qts), ==, RAM);
+    qtest_clock_step(d.qts, 2 * NANOSECONDS_PER_SECOND);
+    g_assert_cmpint(balloon_next_change(d.qts), ==, -1);
+    balloon_quit(&d);
+}
+
+/*
+ * contract 1, "Guest writes": what one driver wrote does not come back when
+ * the next one writes another field
+ */
+static void test_poison_is_forgotten(void)
+{
+    BalloonDriver d;
+
+    start(&d, NULL, "");
+    balloon_writel(&d, BALLOON_CFG_POISON, 0xaaaaaaaa);
+    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_POISON), ==, 0xaaaaaaaa);
+    balloon_reset(&d);
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    balloon_writel(&d, BALLOON_CFG_ACTUAL, 1);
+    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_POISON), ==, 0);
+    balloon_quit(&d);
+}
+
+/* contract 6: an old actual does not come back either */
+static void test_actual_is_forgotten(void)
+{
+    BalloonDriver d;
+
+    start(&d, NULL, "");
+    inflate_some(&d);
+    balloon_reset(&d);
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    balloon_writel(&d, BALLOON_CFG_POISON, 0);
+    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_ACTUAL), ==, 0);
+    g_assert_cmpint(balloon_query(d.qts), ==, RAM);
+    balloon_quit(&d);
+}
+
+/* Suspend to RAM as the guest does, and wake up */
+static void sleep_and_wake(BalloonDriver *d)
+{
+    QPCIDevice *pm = qpci_device_find(d->machine->pcibus, PM_DEVFN);
+
+    qpci_config_writel(pm, 0x40, PM_PORTS | 1);
+    qpci_config_writeb(pm, 0x80, 1);
+    g_free(pm);
+    qtest_outw(d->qts, PM_CONTROL, PM_SLEEP_S3);
+    qtest_qmp_eventwait(d->qts, "SUSPEND");
+    qtest_qmp_assert_success(d->qts, "{'execute': 'system_wakeup'}");
+    qtest_qmp_eventwait(d->qts, "WAKEUP");
+}
+
+/* contract 6: waking up is no reset, the balloon is as large as before */
+static void test_sleep(void)
+{
+    BalloonDriver d;
+
+    start(&d, NULL, "");
+    inflate_some(&d);
+    balloon_post_stats(&d, 4711);
+    sleep_and_wake(&d);
+    g_assert_cmpint(balloon_query(d.qts), ==, ACTUAL_LEFT);
+    balloon_lose(&d);
+    balloon_find(&d, 4);
+    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==,
+                    TARGET_PAGES);
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    balloon_assert_works(&d);
+    balloon_quit(&d);
+}
+
+static void G_GNUC_PRINTF(2, 3) wait_job(QTestState *qts, const char *command,
+                                         ...)
+{
+    va_list ap;
+    bool concluded = false;
+
+    va_start(ap, command);
+    qtest_vqmp_assert_success(qts, command, ap);
+    va_end(ap);
+    while (!concluded) {
+        QDict *event = qtest_qmp_eventwait_ref(qts, "JOB_STATUS_CHANGE");
+
+        concluded = !g_strcmp0(qdict_get_str(qdict_get_qdict(event, "data"),
+                                             "status"), "concluded");
+        qobject_unref(event);
+    }
+    qtest_qmp_assert_success(qts, "{'execute': 'job-dismiss',"
+                             " 'arguments': {'id': 'j'}}");
+}
+
+/* An empty disk that can hold snapshots, named disk */
+static void add_disk(QTestState *qts, const char *path)
+{
+    wait_job(qts, "{'execute': 'blockdev-create', 'arguments': {'job-id': 'j',"
+             " 'options': {'driver': 'file', 'filename': %s, 'size': 0}}}",
+             path);
+    qtest_qmp_assert_success(
+        qts, "{'execute': 'blockdev-add', 'arguments': {'driver': 'file',"
+        " 'node-name': 'file', 'filename': %s}}", path);
+    wait_job(qts, "{'execute': 'blockdev-create', 'arguments': {'job-id': 'j',"
+             " 'options': {'driver': 'qcow2', 'file': 'file',"
+             " 'size': 1048576}}}");
+    qtest_qmp_assert_success(
+        qts, "{'execute': 'blockdev-add', 'arguments': {'driver': 'qcow2',"
+        " 'node-name': 'disk', 'file': 'file'}}");
+}
+
+static void snapshot(QTestState *qts, const char *command)
+{
+    wait_job(qts, "{'execute': %s, 'arguments': {'job-id': 'j', 'tag': 's',"
+             " 'vmstate': 'disk', 'devices': ['disk']}}", command);
+}
+
+/* contract 1, "Migration": a snapshot brings its own balloon back */
+static void test_snapshot(void)
+{
+    BalloonDriver d;
+    g_autofree char *folder = g_dir_make_tmp("virtio-balloon-XXXXXX", NULL);
+    g_autofree char *path = g_build_filename(folder, "disk.qcow2", NULL);
+
+    start(&d, NULL, "");
+    add_disk(d.qts, path);
+    inflate_some(&d);
+    snapshot(d.qts, "snapshot-save");
+    balloon_set_target(d.qts, RAM);
+    balloon_writel(&d, BALLOON_CFG_ACTUAL, 1);
+    snapshot(d.qts, "snapshot-load");
+    g_assert_cmpint(balloon_query(d.qts), ==, ACTUAL_LEFT);
+    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==,
+                    TARGET_PAGES);
+    balloon_quit(&d);
+    unlink(path);
+    rmdir(folder);
+}
+
+static uint64_t common_offset(BalloonDriver *d, unsigned field)
+{
+    return d->pci->common_cfg_offset + field;
+}
+
+/* Reset one queue (virtio 1.2, section 2.6.1) */
+static void reset_queue(BalloonDriver *d, int queue)
+{
+    uint64_t reset = common_offset(d, VIRTIO_PCI_COMMON_Q_RESET);
+
+    d->vdev->bus->queue_select(d->vdev, queue);
+    qpci_io_writew(d->pci->pdev, d->pci->bar, reset, 1);
+    balloon_wait_for(!qpci_io_readw(d->pci->pdev, d->pci->bar, reset));
+}
+
+/* Set it up again */
+static void restart_queue(BalloonDriver *d, int queue)
+{
+    qvirtqueue_cleanup(d->vdev->bus, d->vq[queue], d->alloc);
+    d->vq[queue] = qvirtqueue_setup(d->vdev, d->alloc, queue);
+}
+
+/* contract 1, "Stats": the held buffer is forgotten with its ring */
+static void test_reset_stats_queue(void)
+{
+    BalloonDriver d;
+
+    start(&d, NULL, "");
+    g_assert_cmphex(d.vdev->features & 1ull << VIRTIO_F_RING_RESET, !=, 0);
+    for (int i = 1; i < 4; i++) {
+        balloon_post_stats(&d, i);
+        reset_queue(&d, BALLOON_VQ_STATS);
+        restart_queue(&d, BALLOON_VQ_STATS);
+        balloon_set_interval(d.qts, 1);
+        qtest_clock_step(d.qts, 3 * NANOSECONDS_PER_SECOND);
+        g_assert_false(balloon_has_used(&d, BALLOON_VQ_STATS));
+        g_assert_cmpuint(balloon_stat(d.qts, "free-memory"), ==, i);
+        balloon_set_interval(d.qts, 0);
+    }
+    balloon_post_stats(&d, 5);
+    balloon_set_interval(d.qts, 1);
+    balloon_wait_used(&d, BALLOON_VQ_STATS, 0);
+    balloon_quit(&d);
+}
+
+/*
+ * contract 1, "Inflate": the queue, or the device, is reset in a request,
+ * which takes nothing more from the guest
+ */
+static void test_reset_inflating(const void *whole)
+{
+    BalloonDriver d;
+    uint64_t size = BALLOON_HUGE_PAGES * BALLOON_PAGE;
+    uint64_t pages;
+
+    start(&d, NULL, "");
+    pages = guest_alloc(d.alloc, size);
+    for (int i = 0; i < 2; i++) {
+        balloon_post_huge(&d, pages, BALLOON_HUGE_MAX);
+        if (whole) {
+            balloon_reset(&d);
+            qtest_memset(d.qts, pages, 0x3c, size);
+            balloon_start(&d, BALLOON_ALL_FEATURES);
+        } else {
+            reset_queue(&d, BALLOON_VQ_INFLATE);
+            qtest_memset(d.qts, pages, 0x3c, size);
+            restart_queue(&d, BALLOON_VQ_INFLATE);
+        }
+        balloon_assert_works(&d);
+        balloon_assert_bytes(&d, pages, size, 0x3c);
+    }
+    balloon_quit(&d);
+}
+
+/*
+ * A request of any size does not keep the monitor waiting: it answers while
+ * the request is half done.  A test that was slow to ask may try again.
+ */
+static void test_monitor_answers(void)
+{
+    BalloonDriver d;
+    uint64_t pages;
+    bool half_done = false;
+
+    start(&d, NULL, "");
+    pages = guest_alloc(d.alloc, BALLOON_HUGE_PAGES * BALLOON_PAGE);
+    for (int i = 0; i < 3 && !half_done; i++) {
+        uint32_t head;
+
+        qtest_memset(d.qts, pages, 0x3c, BALLOON_PAGE);
+        head = balloon_post_huge(&d, pages, BALLOON_HUGE_MAX);
+        balloon_wait_for(!qtest_readb(d.qts, pages));
+        g_assert_cmpint(balloon_query(d.qts), ==, RAM);
+        half_done = !balloon_has_used(&d, BALLOON_VQ_INFLATE);
+        balloon_wait_served(&d, BALLOON_VQ_INFLATE, head);
+    }
+    g_assert_true(half_done);
+    balloon_quit(&d);
+}
+
+void balloon_add_reset_tests(void)
+{
+    qtest_add_func("/virtio-balloon/reset/target", test_target_stays);
+    qtest_add_data_func("/virtio-balloon/improved/reset/device", NULL,
+                        test_actual_goes);
+    qtest_add_data_func("/virtio-balloon/improved/reset/machine", "machine",
+                        test_actual_goes);
+    qtest_add_func("/virtio-balloon/improved/reset/poison",
+                   test_poison_is_forgotten);
+    qtest_add_func("/virtio-balloon/improved/reset/actual",
+                   test_actual_is_forgotten);
+    qtest_add_func("/virtio-balloon/reset/sleep", test_sleep);
+    qtest_add_func("/virtio-balloon/reset/snapshot", test_snapshot);
+    qtest_add_func("/virtio-balloon/improved/reset/stats-queue",
+                   test_reset_stats_queue);
+    qtest_add_data_func("/virtio-balloon/reset/inflate-queue", NULL,
+                        test_reset_inflating);
+    qtest_add_data_func("/virtio-balloon/reset/inflating", "whole",
+                        test_reset_inflating);
+    qtest_add_func("/virtio-balloon/improved/monitor-answers",
+                   test_monitor_answers);
+}

@@ -1,0 +1,47 @@
+/*
+ * The groups of tests of virtio-balloon-lifecycle-test, and their steps
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef TESTS_VIRTIO_BALLOON_LIFECYCLE_H
+#define TESTS_VIRTIO_BALLOON_LIFECYCLE_H
+
+#include "qemu/units.h"
+#include "virtio-balloon-driver.h"
+
+/*
+ * Every test holds for the balloon that QEMU 10.0 came with, except those
+ * below /virtio-balloon/improved, where this one differs on purpose.
+ */
+void balloon_add_reset_tests(void);
+void balloon_add_memory_tests(void);
+void balloon_add_backing_tests(void);
+
+/* Memory of the machine of balloon_boot_without(); others take -m 256 */
+#define BALLOON_LIFE_RAM (256 * MiB)
+
+/*
+ * A request that takes many slices: one list of scattered pages, of so many,
+ * again and again
+ */
+#define BALLOON_HUGE_PAGES 512
+#define BALLOON_HUGE_PFNS (64 * KiB)
+#define BALLOON_HUGE_MAX 64
+
+/* Make a PC that has no balloon, but the devices of @options */
+void balloon_boot_without(BalloonDriver *d, const char *options);
+
+/* A target reaches the driver, and what that says comes back */
+void balloon_assert_resizes(BalloonDriver *d);
+
+/* As that, and pages go when they shall; the queues are set up */
+void balloon_assert_works(BalloonDriver *d);
+
+/* Leave an inflate request with @n such lists of the pages at @addr */
+uint32_t balloon_post_huge(BalloonDriver *d, uint64_t addr, unsigned n);
+
+/* Leave a statistics buffer, and wait until the device has read it */
+void balloon_post_stats(BalloonDriver *d, uint64_t free_bytes);
+
+#endif
