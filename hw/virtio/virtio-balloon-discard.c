@@ -290,8 +290,7 @@ static void discard_section(VirtIOBalloon *s, MemoryRegionSection *section)
         .size = int128_get64(section->size),
     };
 
-    if (!region_is_guest_ram(s, section->mr) || section->readonly ||
-        section->nonvolatile) {
+    if (!region_is_guest_ram(s, section->mr) || section->readonly) {
         virtio_balloon_discard_skip(s, BALLOON_SKIP_NOT_RAM, range.size);
     } else if (trim_to_block(s, section->mr->ram_block, &range)) {
         discard_block(s, section->mr->ram_block, &range);
