@@ -102,17 +102,22 @@ def apply_edits(text, edits):
     return result + text[last:]
 
 
+def listed_files(repo):
+    """The repository's files by git, or else all there are."""
+    try:
+        return subprocess.run(
+            ["git", "-C", repo, "ls-files", "-co", "--exclude-standard"],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            check=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        return [os.path.relpath(os.path.join(folder, name), repo)
+                for folder, _, names in os.walk(repo) for name in names
+                if not folder.endswith("__pycache__")]
+
+
 def our_files(repo):
     """Paths of the repository that have a place in QEMU's tree."""
-    listing = subprocess.run(
-        ["git", "-C", repo, "ls-files", "-co", "--exclude-standard"],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    if listing.returncode == 0:
-        paths = listing.stdout.splitlines()
-    else:
-        paths = [os.path.relpath(os.path.join(folder, name), repo)
-                 for folder, _, names in os.walk(repo) for name in names]
-    return sorted(p for p in paths if p.startswith(IN_TREE)
+    return sorted(p for p in listed_files(repo) if p.startswith(IN_TREE)
                   and os.path.isfile(os.path.join(repo, p)))
 
 

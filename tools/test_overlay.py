@@ -4,6 +4,7 @@
 import os
 import tempfile
 import unittest
+from unittest import mock
 
 import overlay
 
@@ -152,6 +153,12 @@ class LayTest(unittest.TestCase):
         overlay.lay(*(os.path.join(self.root, name)
                       for name in ("repo", "other", "tree")))
         self.assertEqual(overlay.read(self.tree("VERSION")), "10.0.99\n")
+
+    def test_without_git(self):
+        with mock.patch.dict(os.environ, PATH="/nonexistent"):
+            files = overlay.our_files(os.path.join(self.root, "repo"))
+        self.assertEqual(files, [f"hw/x/{name}" for name in
+                                 ("Kconfig", "balloon.c", "new.c")])
 
     def test_pristine_is_never_touched(self):
         self.lay()

@@ -121,6 +121,26 @@ static uint8_t saved_isr(const char *file, uint32_t features)
     return at[-3];
 }
 
+/* A QEMU that has loaded the VM in @file and waits */
+static QTestState *load_vm(const char *file)
+{
+    g_autofree char *load = g_strconcat("exec:cat ", file, NULL);
+    QTestState *to;
+
+    to = qtest_initf(BALLOON_HOSTILE_OPTIONS "-device " LEGACY_DEVICE
+                     ",id=balloon0,addr=4 -S -incoming defer");
+    qtest_qmp_assert_success(to, "{'execute': 'migrate-incoming',"
+                             " 'arguments': {'uri': %s}}", load);
+    balloon_wait_migration(to, "completed");
+    return to;
+}
+
+static void full_speed(QTestState *qts)
+{
+    qtest_qmp_assert_success(qts, "{'execute': 'migrate-set-parameters',"
+                             " 'arguments': {'max-bandwidth': 17179869184}}");
+}
+
 /*
  * virtio 1.2, 5.5.6.5: a driver keeps the pages until it hears of DONE.  If
  * migration ends with that, the interrupt goes along with the device, for the
@@ -131,7 +151,6 @@ static void test_done_interrupt(void)
     g_autofree char *file = g_strdup_printf("%s/virtio-balloon-%d",
                                             g_get_tmp_dir(), getpid());
     g_autofree char *save = g_strconcat("exec:cat > ", file, NULL);
-    g_autofree char *load = g_strconcat("exec:cat ", file, NULL);
     QTestState *to;
     BalloonDriver d;
     uint16_t isr, config;
@@ -143,8 +162,7 @@ static void test_done_interrupt(void)
     set_capability(d.qts, "pause-before-switchover");
     balloon_begin_migration(d.qts, save);
     balloon_wait_asked(&d);
-    qtest_qmp_assert_success(d.qts, "{'execute': 'migrate-set-parameters',"
-                             " 'arguments': {'max-bandwidth': 17179869184}}");
+    full_speed(d.qts);
     balloon_wait_migration(d.qts, "pre-switchover");
     /* Whatever the device had to say so far, the driver knows it */
     g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_CMD_ID), !=,
@@ -156,16 +174,65 @@ static void test_done_interrupt(void)
     g_assert_cmphex(saved_isr(file, d.vdev->features) & ISR_CONFIG, ==,
                     ISR_CONFIG);
 
-    to = qtest_initf(BALLOON_HOSTILE_OPTIONS "-device " LEGACY_DEVICE
-                     ",id=balloon0,addr=4 -S -incoming defer");
-    qtest_qmp_assert_success(to, "{'execute': 'migrate-incoming',"
-                             " 'arguments': {'uri': %s}}", load);
-    balloon_wait_migration(to, "completed");
+    to = load_vm(file);
     g_assert_cmphex(qtest_inb(to, isr) & ISR_CONFIG, ==, ISR_CONFIG);
     g_assert_cmphex(qtest_inl(to, config + BALLOON_CFG_CMD_ID), ==,
                     VIRTIO_BALLOON_CMD_ID_DONE);
     qtest_quit(to);
     balloon_quit(&d);
+    unlink(file);
+}
+
+/* Have the VM in @file hint under @id, in @state: after the subsection's head */
+static void patch_hinting(const char *file, uint32_t id, uint32_t state)
+{
+    const char name[] = "virtio-balloon-device/free-page-report";
+    uint32_t values[] = { cpu_to_be32(id), cpu_to_be32(state) };
+    g_autofree char *data = NULL;
+    char *at;
+    gsize size;
+
+    g_assert_true(g_file_get_contents(file, &data, &size, NULL));
+    at = memmem(data, size, name, strlen(name));
+    g_assert_nonnull(at);
+    memcpy(at + strlen(name) + sizeof(uint32_t), values, sizeof(values));
+    g_assert_true(g_file_set_contents(file, data, size, NULL));
+}
+
+/*
+ * A VM may arrive in the middle of a round, or with nonsense for a state: the
+ * migration that asked is over, so the driver gets its pages back and hears of
+ * it, and the next migration asks again.
+ */
+static void test_half_done(const void *data)
+{
+    uint32_t state = GPOINTER_TO_UINT(data), id = 0x80000005;
+    g_autofree char *file = g_strdup_printf("%s/virtio-balloon-%d",
+                                            g_get_tmp_dir(), getpid());
+    g_autofree char *save = g_strconcat("exec:cat > ", file, NULL);
+    uint16_t isr, config;
+    BalloonDriver d;
+    QTestState *to;
+
+    balloon_boot(&d, LEGACY_DEVICE, BALLOON_HOSTILE_OPTIONS);
+    isr = d.pci->bar.addr + VIRTIO_PCI_ISR;
+    config = d.pci->bar.addr + VIRTIO_PCI_CONFIG_OFF(false);
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    balloon_begin_migration(d.qts, save);
+    balloon_wait_asked(&d);
+    full_speed(d.qts);
+    balloon_wait_migration(d.qts, "completed");
+    balloon_quit(&d);
+    patch_hinting(file, id, state);
+
+    to = load_vm(file);
+    qtest_qmp_assert_success(to, "{'execute': 'cont'}");
+    balloon_wait_for(qtest_inb(to, isr) & ISR_CONFIG);
+    g_assert_cmphex(qtest_inl(to, config + BALLOON_CFG_CMD_ID), ==,
+                    VIRTIO_BALLOON_CMD_ID_DONE);
+    balloon_begin_migration(to, NOWHERE);
+    balloon_wait_for(qtest_inl(to, config + BALLOON_CFG_CMD_ID) > id);
+    qtest_quit(to);
     unlink(file);
 }
 
@@ -181,6 +248,13 @@ void balloon_add_hostile_migration_tests(void)
                         GINT_TO_POINTER(true), test_short_id_only);
     qtest_add_func("/virtio-balloon/improved/migration/ignored-memory",
                    test_ignored_memory);
+    for (uint32_t state = 1; state < 5; state++) {
+        g_autofree char *path = g_strdup_printf(
+            "/virtio-balloon/%smigration/half-done/%u",
+            state == 3 ? "" : "improved/", state);
+
+        qtest_add_data_func(path, GUINT_TO_POINTER(state), test_half_done);
+    }
     qtest_add_func("/virtio-balloon/migration/done-interrupt",
                    test_done_interrupt);
 }

@@ -138,6 +138,17 @@ static void test_nvdimm_pages(void)
     balloon_quit(&d);
 }
 
+/* A disk in the shape of memory is kept just the same */
+static void test_pmem_pages(void)
+{
+    BalloonDriver d;
+
+    start(&d, NULL, RAM_OPTIONS "-object memory-backend-ram,id=m0,size=64M "
+          "-device virtio-pmem-pci,memdev=m0,addr=5");
+    inflate_one(&d, device_addr(d.qts), 0x5a);
+    balloon_quit(&d);
+}
+
 /* contract 5: virtio-mem is counted by who asked for it */
 static void test_virtio_mem(void)
 {
@@ -221,6 +232,8 @@ void balloon_add_memory_tests(void)
     qtest_add_func("/virtio-balloon/memory/nvdimm-size", test_nvdimm_size);
     qtest_add_func("/virtio-balloon/improved/memory/nvdimm-pages",
                    test_nvdimm_pages);
+    qtest_add_func("/virtio-balloon/improved/memory/pmem-pages",
+                   test_pmem_pages);
     qtest_add_func("/virtio-balloon/memory/virtio-mem", test_virtio_mem);
     qtest_add_func("/virtio-balloon/improved/memory/actual-beyond",
                    test_actual_beyond);
