@@ -120,6 +120,21 @@ static void held_buffer(void)
     balloon_quit(&d);
 }
 
+/* contract: Migration (file): what a held buffer says is old, and stays */
+static void held_values(void)
+{
+    BalloonDriver d;
+
+    balloon_boot(&d, "virtio-balloon-pci", "-m 128");
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    balloon_leave_stats(&d, 42);
+    migrate_to_new(&d, "virtio-balloon-pci", "-m 128");
+    g_assert_cmphex(balloon_stat(d.qts, "free-memory"), ==,
+                    BALLOON_STAT_UNSET);
+    g_assert_cmpint(balloon_last_update(d.qts), ==, 0);
+    balloon_quit(&d);
+}
+
 /* Every request is answered exactly once, here or there */
 static void requests_in_flight(void)
 {
@@ -169,6 +184,7 @@ void virtio_balloon_add_migration_tests(void)
         qtest_add_data_func(path, &variants[i], round_trip);
     }
     qtest_add_func(BALLOON_TESTS "migration/held-buffer", held_buffer);
+    qtest_add_func(BALLOON_IMPROVED "migration/held-values", held_values);
     qtest_add_func(BALLOON_TESTS "migration/requests-in-flight",
                    requests_in_flight);
 }
