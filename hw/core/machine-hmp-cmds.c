@@ -23,7 +23,8 @@ void hmp_balloon(Monitor *mon, const QDict *qdict)
     Error *err = NULL;
 
     if (*target == '-') {
-        monitor_printf(mon, "enter a positive value\n");
+        monitor_printf(mon, "enter a positive value\n"
+                       "Try \"help balloon\" for more information\n");
         return;
     }
     if (qemu_strtosz_MiB(target, NULL, &value) < 0 || value > INT64_MAX) {

@@ -21,60 +21,21 @@
 
 #include "qemu/osdep.h"
 #include "qemu/iov.h"
-#include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
 #include "qapi/error.h"
 #include "block/aio.h"
 #include "block/thread-pool.h"
-#include "exec/ram_addr.h"
 #include "exec/ramblock.h"
 #include "exec/target_page.h"
 #include "hw/virtio/virtio-access.h"
 #include "migration/misc.h"
-#include "system/runstate.h"
-#include "trace.h"
+#include "virtio-balloon-hints.h"
 #include "virtio-balloon-internal.h"
-
-/* Smaller ids have meanings of their own */
-#define CMD_ID_MIN 0x80000000
 
 /* How many buffers a worker gets at a time */
 #define JOB_MAX 64
-
-/* The values are migrated */
-typedef enum HintingState {
-    HINTING_STOP = 0,       /* nothing is asked for; hints are ignored */
-    HINTING_REQUESTED = 1,  /* asked for under the current id, not begun */
-    HINTING_START = 2,      /* hints arrive under the current id */
-    HINTING_DONE = 3,       /* the driver may have its pages back */
-    HINTING__MAX
-} HintingState;
-
-static const char *const state_names[] = {
-    "stop", "requested", "start", "done",
-};
-
-struct BalloonHints {
-    QemuMutex lock;
-    /* told of each step of precopy while this exists: for a worker's sake */
-    NotifierWithReturn precopy;
-
-    /* All that follows is protected by @lock */
-    /* NULL when it has been unplugged; set under the BQL as well */
-    VirtIOBalloon *dev;
-    HintingState state;
-    uint32_t cmd_id;
-    /* the driver was asked since it was last told that migration is over */
-    bool asked;
-    /* hints taken from the ring while this was less are not to be applied */
-    unsigned round;
-    /* a hint is being applied; @idle says when that is over */
-    bool applying;
-    QemuCond idle;
-    unsigned refs;
-};
 
 typedef struct BalloonHintJob {
     /* a reference */
@@ -89,110 +50,6 @@ typedef struct BalloonHintJob {
     unsigned n_elems;
 } BalloonHintJob;
 
-static int hints_precopy_notify(NotifierWithReturn *n, void *data,
-                                Error **errp);
-
-static BalloonHints *hints_new(VirtIOBalloon *s)
-{
-    BalloonHints *hints = g_new0(BalloonHints, 1);
-
-    qemu_mutex_init(&hints->lock);
-    qemu_cond_init(&hints->idle);
-    hints->dev = s;
-    hints->cmd_id = CMD_ID_MIN - 1;
-    hints->refs = 1;
-    hints->precopy.notify = hints_precopy_notify;
-    precopy_add_notifier(&hints->precopy);
-    return hints;
-}
-
-static BalloonHints *hints_ref(BalloonHints *hints)
-{
-    QEMU_LOCK_GUARD(&hints->lock);
-    hints->refs++;
-    return hints;
-}
-
-/* Runs under the BQL, which protects the list of notifiers */
-static void hints_unref(BalloonHints *hints)
-{
-    unsigned refs;
-
-    WITH_QEMU_LOCK_GUARD(&hints->lock) {
-        refs = --hints->refs;
-    }
-    if (!refs) {
-        precopy_remove_notifier(&hints->precopy);
-        qemu_cond_destroy(&hints->idle);
-        qemu_mutex_destroy(&hints->lock);
-        g_free(hints);
-    }
-}
-
-/* The guest hears of it from the main loop: nothing is notified from here */
-static void hints_set_state_locked(BalloonHints *hints, HintingState state)
-{
-    if (state != hints->state) {
-        trace_virtio_balloon_hinting_state(state_names[hints->state],
-                                           state_names[state], hints->cmd_id);
-        hints->state = state;
-        if (hints->dev) {
-            qemu_bh_schedule(hints->dev->hinting.changed);
-        }
-    }
-}
-
-/* End the round: hints that were taken from the ring are void */
-static void hints_end_round_locked(BalloonHints *hints, HintingState state)
-{
-    hints->round++;
-    hints_set_state_locked(hints, state);
-}
-
-/* Have migration send memory that a hint had it skip */
-static void hint_undo(const struct iovec *iov)
-{
-    ram_addr_t offset;
-    RAMBlock *rb = qemu_ram_block_from_host(iov->iov_base, false, &offset);
-
-    if (rb) {
-        cpu_physical_memory_set_dirty_range(rb->offset + offset, iov->iov_len,
-                                            1 << DIRTY_MEMORY_MIGRATION);
-    }
-}
-
-/*
- * Apply one hint.  Runs in a worker thread, without the BQL.
- *
- * The guest may have used the memory again when its round ended meanwhile, for
- * whatever reason: then the hint is undone, so that the memory is sent.
- */
-static void hint_apply(BalloonHints *hints, unsigned round,
-                       const struct iovec *iov)
-{
-    bool undo;
-
-    WITH_QEMU_LOCK_GUARD(&hints->lock) {
-        if (hints->round != round) {
-            return;
-        }
-        hints->applying = true;
-    }
-
-    qemu_guest_free_page_hint(iov->iov_base, iov->iov_len);
-
-    WITH_QEMU_LOCK_GUARD(&hints->lock) {
-        undo = hints->round != round;
-        if (undo) {
-            hint_undo(iov);
-        }
-        hints->applying = false;
-        qemu_cond_broadcast(&hints->idle);
-    }
-    trace_virtio_balloon_hinting_apply((uintptr_t)iov->iov_base,
-                                       iov->iov_len, undo);
-}
-
 static int hint_job_run(void *opaque)
 {
     BalloonHintJob *job = opaque;
@@ -200,8 +57,8 @@ static int hint_job_run(void *opaque)
     /* RAMBlocks are looked up; pool threads are no RCU readers by themselves */
     rcu_register_thread();
     for (guint i = 0; i < job->ranges->len; i++) {
-        hint_apply(job->hints, job->round,
-                   &g_array_index(job->ranges, struct iovec, i));
+        balloon_hints_apply(job->hints, job->round,
+                            &g_array_index(job->ranges, struct iovec, i));
     }
     rcu_unregister_thread();
     return 0;
@@ -212,18 +69,16 @@ static BalloonHintJob *hint_job_new(VirtIOBalloon *s)
     BalloonHintJob *job = g_new0(BalloonHintJob, 1);
 
     job->dev = s;
-    job->hints = hints_ref(s->hinting.hints);
+    job->hints = balloon_hints_ref(s->hinting.hints);
     job->ranges = g_array_new(false, false, sizeof(struct iovec));
-    WITH_QEMU_LOCK_GUARD(&job->hints->lock) {
-        job->round = job->hints->round;
-    }
+    job->round = balloon_hints_round(job->hints);
     return job;
 }
 
 static void hint_job_free(BalloonHintJob *job)
 {
     g_array_unref(job->ranges);
-    hints_unref(job->hints);
+    balloon_hints_unref(job->hints);
     g_free(job);
 }
 
@@ -288,20 +143,6 @@ static void hint_job_complete(void *opaque, int ret)
     hint_job_free(job);
 }
 
-/* The driver begins to answer the current id, or ends with another one */
-static void hinting_receive_id(BalloonHints *hints, uint32_t id)
-{
-    QEMU_LOCK_GUARD(&hints->lock);
-
-    if (id == hints->cmd_id) {
-        if (hints->state == HINTING_REQUESTED) {
-            hints_set_state_locked(hints, HINTING_START);
-        }
-    } else if (hints->state == HINTING_START) {
-        hints_set_state_locked(hints, HINTING_STOP);
-    }
-}
-
 /* False when @elem carries something that cannot be a command id */
 static bool hinting_read_id(VirtIOBalloon *s, VirtQueueElement *elem)
 {
@@ -311,15 +152,9 @@ static bool hinting_read_id(VirtIOBalloon *s, VirtQueueElement *elem)
         return false;
     }
     iov_to_buf(elem->out_sg, elem->out_num, 0, &id, sizeof(id));
-    hinting_receive_id(s->hinting.hints,
-                       virtio_tswap32(VIRTIO_DEVICE(s), id));
+    balloon_hints_receive_id(s->hinting.hints,
+                             virtio_tswap32(VIRTIO_DEVICE(s), id));
     return true;
-}
-
-static bool hinting_started(BalloonHints *hints)
-{
-    QEMU_LOCK_GUARD(&hints->lock);
-    return hints->state == HINTING_START;
 }
 
 /* Serve one buffer: into @job, or back to the driver; false on a bad one */
@@ -328,7 +163,7 @@ static bool hinting_serve_buffer(VirtIOBalloon *s, BalloonHintJob *job,
 {
     bool ok = !elem->out_num || hinting_read_id(s, elem);
 
-    if (ok && elem->in_num && hinting_started(s->hinting.hints)) {
+    if (ok && elem->in_num && balloon_hints_started(s->hinting.hints)) {
         hint_job_add(job, elem);
     } else {
         hinting_return(s, elem);
@@ -403,96 +238,7 @@ static void hinting_changed(void *opaque)
 
 uint32_t virtio_balloon_hinting_cmd_id(VirtIOBalloon *s)
 {
-    BalloonHints *hints = s->hinting.hints;
-
-    if (!hints) {
-        return 0;
-    }
-    QEMU_LOCK_GUARD(&hints->lock);
-    switch (hints->state) {
-    case HINTING_REQUESTED:
-    case HINTING_START:
-        return hints->cmd_id;
-    case HINTING_DONE:
-        return VIRTIO_BALLOON_CMD_ID_DONE;
-    default:
-        return VIRTIO_BALLOON_CMD_ID_STOP;
-    }
-}
-
-/* Ask for hints under a new id, if there is a driver that gives any */
-static void hints_request(BalloonHints *hints)
-{
-    QEMU_LOCK_GUARD(&hints->lock);
-    VirtIODevice *vdev = VIRTIO_DEVICE(hints->dev);
-
-    /* Postcopy would wait for ever for a page that was never sent */
-    if (vdev && (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK) &&
-        virtio_vdev_has_feature(vdev, VIRTIO_BALLOON_F_FREE_PAGE_HINT) &&
-        !migrate_postcopy_ram()) {
-        hints->cmd_id = MAX(hints->cmd_id + 1, CMD_ID_MIN);
-        hints->asked = true;
-        hints_end_round_locked(hints, HINTING_REQUESTED);
-    }
-}
-
-/* From here on no hint is being applied, and none will be before a request */
-static void hints_settle(BalloonHints *hints, HintingState state)
-{
-    QEMU_LOCK_GUARD(&hints->lock);
-
-    hints_end_round_locked(hints, hints->asked ? state : hints->state);
-    if (state == HINTING_DONE) {
-        hints->asked = false;
-    }
-    while (hints->applying) {
-        qemu_cond_wait(&hints->idle, &hints->lock);
-    }
-}
-
-/*
- * The VM has stopped for good, so the guest's interrupt must be on its way
- * before the devices are saved, not when the main loop gets to it.
- */
-static void hints_tell_now(BalloonHints *hints)
-{
-    if (bql_locked() && hints->dev) {
-        qemu_bh_cancel(hints->dev->hinting.changed);
-        virtio_notify_config(VIRTIO_DEVICE(hints->dev));
-    }
-}
-
-/*
- * A step of precopy.  Runs in the migration thread, with or without the BQL.
- *
- * It may wait for the worker to apply one hint, which in turn only waits for
- * locks that the migration thread does not hold between two steps.
- */
-static int hints_precopy_notify(NotifierWithReturn *n, void *data,
-                                Error **errp)
-{
-    BalloonHints *hints = container_of(n, BalloonHints, precopy);
-    PrecopyNotifyData *step = data;
-
-    switch (step->reason) {
-    case PRECOPY_NOTIFY_BEFORE_BITMAP_SYNC:
-        hints_settle(hints, HINTING_STOP);
-        break;
-    case PRECOPY_NOTIFY_AFTER_BITMAP_SYNC:
-        if (runstate_is_running()) {
-            hints_request(hints);
-        } else {
-            hints_settle(hints, HINTING_DONE);
-            hints_tell_now(hints);
-        }
-        break;
-    case PRECOPY_NOTIFY_CLEANUP:
-        hints_settle(hints, HINTING_DONE);
-        break;
-    default:
-        break;
-    }
-    return 0;
+    return s->hinting.hints ? balloon_hints_cmd_id(s->hinting.hints) : 0;
 }
 
 bool virtio_balloon_hinting_check(VirtIOBalloon *s, Error **errp)
@@ -518,7 +264,7 @@ void virtio_balloon_hinting_init(VirtIOBalloon *s)
                              hinting_handle_output);
     h->changed = virtio_bh_new_guarded(DEVICE(s), hinting_changed, s);
     h->resume = timer_new_ns(QEMU_CLOCK_REALTIME, hinting_resume, s);
-    h->hints = hints_new(s);
+    h->hints = balloon_hints_new(s);
 }
 
 void virtio_balloon_hinting_cleanup(VirtIOBalloon *s)
@@ -529,16 +275,14 @@ void virtio_balloon_hinting_cleanup(VirtIOBalloon *s)
         return;
     }
     virtio_balloon_hinting_reset(s);
-    WITH_QEMU_LOCK_GUARD(&h->hints->lock) {
-        h->hints->dev = NULL;
-    }
+    balloon_hints_unplug(h->hints);
     if (h->job) {
         h->job->dev = NULL;
         h->job = NULL;
     }
     g_clear_pointer(&h->changed, qemu_bh_delete);
     g_clear_pointer(&h->resume, timer_free);
-    g_clear_pointer(&h->hints, hints_unref);
+    g_clear_pointer(&h->hints, balloon_hints_unref);
     virtio_delete_queue(h->vq);
     h->vq = NULL;
 }
@@ -585,39 +329,25 @@ void virtio_balloon_hinting_reset(VirtIOBalloon *s)
     if (h->job) {
         h->job->n_elems = 0;
     }
-    WITH_QEMU_LOCK_GUARD(&h->hints->lock) {
-        h->hints->asked = false;
-        hints_end_round_locked(h->hints, HINTING_STOP);
-    }
+    balloon_hints_reset(h->hints);
     /* A stream without them must not bring back those of an earlier save */
     h->saved_cmd_id = 0;
-    h->saved_state = HINTING_STOP;
+    h->saved_state = 0;
 }
 
 void virtio_balloon_hinting_pre_save(VirtIOBalloon *s)
 {
-    BalloonHints *hints = s->hinting.hints;
+    VirtIOBalloonHinting *h = &s->hinting;
 
-    QEMU_LOCK_GUARD(&hints->lock);
-    s->hinting.saved_cmd_id = hints->cmd_id;
-    s->hinting.saved_state = hints->state;
+    balloon_hints_save(h->hints, &h->saved_cmd_id, &h->saved_state);
 }
 
-/*
- * The migration that a round belonged to is not this side's: the driver may
- * have its pages back.
- */
 void virtio_balloon_hinting_post_load(VirtIOBalloon *s)
 {
     VirtIOBalloonHinting *h = &s->hinting;
 
-    if (!h->hints) {
-        return;
-    }
-    WITH_QEMU_LOCK_GUARD(&h->hints->lock) {
-        h->hints->cmd_id = MAX(h->saved_cmd_id, CMD_ID_MIN - 1);
-        h->retell = h->saved_state != HINTING_STOP;
-        hints_end_round_locked(h->hints, h->retell ? HINTING_DONE :
-                                                     HINTING_STOP);
+    if (h->hints) {
+        h->retell = balloon_hints_load(h->hints, h->saved_cmd_id,
+                                       h->saved_state);
     }
 }

@@ -183,7 +183,7 @@ static void test_done_interrupt(void)
     unlink(file);
 }
 
-/* Have the VM in @file hint under @id, in @state: after the subsection's head */
+/* Have the VM in @file hint under @id, in @state */
 static void patch_hinting(const char *file, uint32_t id, uint32_t state)
 {
     const char name[] = "virtio-balloon-device/free-page-report";

@@ -65,6 +65,13 @@ static void assert_served(Long *l)
     g_assert_false(balloon_has_used(&l->d, INFLATE));
 }
 
+/* Is it used?  If it is not, but begun, @seen says so from now on */
+static bool watch(Long *l, bool *seen)
+{
+    *seen |= begun(l) && !balloon_has_used(&l->d, INFLATE);
+    return balloon_has_used(&l->d, INFLATE);
+}
+
 /* QEMU answers while it is at it: work is seen that is not done yet */
 static void bounded(void)
 {
@@ -72,9 +79,7 @@ static void bounded(void)
     Long l;
 
     start(&l);
-    while (!balloon_has_used(&l.d, INFLATE)) {
-        seen |= begun(&l) && !balloon_has_used(&l.d, INFLATE);
-    }
+    balloon_wait_for(watch(&l, &seen));
     g_assert_true(seen);
     assert_served(&l);
     balloon_quit(&l.d);

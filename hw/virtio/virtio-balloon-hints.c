@@ -1,0 +1,293 @@
+/*
+ * Virtio balloon: the rounds of free page hints (section 5.5.6.5)
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/lockable.h"
+#include "qemu/main-loop.h"
+#include "block/aio.h"
+#include "exec/ram_addr.h"
+#include "exec/ramblock.h"
+#include "migration/misc.h"
+#include "system/runstate.h"
+#include "trace.h"
+#include "virtio-balloon-hints.h"
+
+/* Smaller ids have meanings of their own */
+#define CMD_ID_MIN 0x80000000
+
+/* The values are migrated */
+typedef enum HintingState {
+    HINTING_STOP = 0,       /* nothing is asked for; hints are ignored */
+    HINTING_REQUESTED = 1,  /* asked for under the current id, not begun */
+    HINTING_START = 2,      /* hints arrive under the current id */
+    HINTING_DONE = 3,       /* the driver may have its pages back */
+    HINTING__MAX
+} HintingState;
+
+static const char *const state_names[] = {
+    "stop", "requested", "start", "done",
+};
+
+struct BalloonHints {
+    QemuMutex lock;
+    /* told of each step of precopy while this exists: for a worker's sake */
+    NotifierWithReturn precopy;
+
+    /* All that follows is protected by @lock */
+    /* NULL when it has been unplugged; set under the BQL as well */
+    VirtIOBalloon *dev;
+    HintingState state;
+    uint32_t cmd_id;
+    /* the driver was asked since it was last told that migration is over */
+    bool asked;
+    /* hints taken from the ring while this was less are not to be applied */
+    unsigned round;
+    /* a hint is being applied; @idle says when that is over */
+    bool applying;
+    QemuCond idle;
+    unsigned refs;
+};
+
+static int hints_precopy_notify(NotifierWithReturn *n, void *data,
+                                Error **errp);
+
+BalloonHints *balloon_hints_new(VirtIOBalloon *s)
+{
+    BalloonHints *hints = g_new0(BalloonHints, 1);
+
+    qemu_mutex_init(&hints->lock);
+    qemu_cond_init(&hints->idle);
+    hints->dev = s;
+    hints->cmd_id = CMD_ID_MIN - 1;
+    hints->refs = 1;
+    hints->precopy.notify = hints_precopy_notify;
+    precopy_add_notifier(&hints->precopy);
+    return hints;
+}
+
+BalloonHints *balloon_hints_ref(BalloonHints *hints)
+{
+    QEMU_LOCK_GUARD(&hints->lock);
+    hints->refs++;
+    return hints;
+}
+
+void balloon_hints_unref(BalloonHints *hints)
+{
+    unsigned refs;
+
+    WITH_QEMU_LOCK_GUARD(&hints->lock) {
+        refs = --hints->refs;
+    }
+    if (!refs) {
+        precopy_remove_notifier(&hints->precopy);
+        qemu_cond_destroy(&hints->idle);
+        qemu_mutex_destroy(&hints->lock);
+        g_free(hints);
+    }
+}
+
+/* The guest hears of it from the main loop: nothing is notified from here */
+static void hints_set_state_locked(BalloonHints *hints, HintingState state)
+{
+    if (state != hints->state) {
+        trace_virtio_balloon_hinting_state(state_names[hints->state],
+                                           state_names[state], hints->cmd_id);
+        hints->state = state;
+        if (hints->dev) {
+            qemu_bh_schedule(hints->dev->hinting.changed);
+        }
+    }
+}
+
+/* End the round: hints that were taken from the ring are void */
+static void hints_end_round_locked(BalloonHints *hints, HintingState state)
+{
+    hints->round++;
+    hints_set_state_locked(hints, state);
+}
+
+/* Have migration send memory that a hint had it skip */
+static void hint_undo(const struct iovec *iov)
+{
+    ram_addr_t offset;
+    RAMBlock *rb = qemu_ram_block_from_host(iov->iov_base, false, &offset);
+
+    if (rb) {
+        cpu_physical_memory_set_dirty_range(rb->offset + offset, iov->iov_len,
+                                            1 << DIRTY_MEMORY_MIGRATION);
+    }
+}
+
+void balloon_hints_apply(BalloonHints *hints, unsigned round,
+                         const struct iovec *iov)
+{
+    bool undo;
+
+    WITH_QEMU_LOCK_GUARD(&hints->lock) {
+        if (hints->round != round) {
+            return;
+        }
+        hints->applying = true;
+    }
+
+    qemu_guest_free_page_hint(iov->iov_base, iov->iov_len);
+
+    WITH_QEMU_LOCK_GUARD(&hints->lock) {
+        undo = hints->round != round;
+        if (undo) {
+            hint_undo(iov);
+        }
+        hints->applying = false;
+        qemu_cond_broadcast(&hints->idle);
+    }
+    trace_virtio_balloon_hinting_apply((uintptr_t)iov->iov_base,
+                                       iov->iov_len, undo);
+}
+
+void balloon_hints_receive_id(BalloonHints *hints, uint32_t id)
+{
+    QEMU_LOCK_GUARD(&hints->lock);
+
+    if (id == hints->cmd_id) {
+        if (hints->state == HINTING_REQUESTED) {
+            hints_set_state_locked(hints, HINTING_START);
+        }
+    } else if (hints->state == HINTING_START) {
+        hints_set_state_locked(hints, HINTING_STOP);
+    }
+}
+
+bool balloon_hints_started(BalloonHints *hints)
+{
+    QEMU_LOCK_GUARD(&hints->lock);
+    return hints->state == HINTING_START;
+}
+
+uint32_t balloon_hints_cmd_id(BalloonHints *hints)
+{
+    QEMU_LOCK_GUARD(&hints->lock);
+    switch (hints->state) {
+    case HINTING_REQUESTED:
+    case HINTING_START:
+        return hints->cmd_id;
+    case HINTING_DONE:
+        return VIRTIO_BALLOON_CMD_ID_DONE;
+    default:
+        return VIRTIO_BALLOON_CMD_ID_STOP;
+    }
+}
+
+/* Ask for hints under a new id, if there is a driver that gives any */
+static void hints_request(BalloonHints *hints)
+{
+    QEMU_LOCK_GUARD(&hints->lock);
+    VirtIODevice *vdev = VIRTIO_DEVICE(hints->dev);
+
+    /* Postcopy would wait for ever for a page that was never sent */
+    if (vdev && (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK) &&
+        virtio_vdev_has_feature(vdev, VIRTIO_BALLOON_F_FREE_PAGE_HINT) &&
+        !migrate_postcopy_ram()) {
+        hints->cmd_id = MAX(hints->cmd_id + 1, CMD_ID_MIN);
+        hints->asked = true;
+        hints_end_round_locked(hints, HINTING_REQUESTED);
+    }
+}
+
+/* From here on no hint is being applied, and none will be before a request */
+static void hints_settle(BalloonHints *hints, HintingState state)
+{
+    QEMU_LOCK_GUARD(&hints->lock);
+
+    hints_end_round_locked(hints, hints->asked ? state : hints->state);
+    if (state == HINTING_DONE) {
+        hints->asked = false;
+    }
+    while (hints->applying) {
+        qemu_cond_wait(&hints->idle, &hints->lock);
+    }
+}
+
+/*
+ * The VM has stopped for good, so the guest's interrupt must be on its way
+ * before the devices are saved, not when the main loop gets to it.
+ */
+static void hints_tell_now(BalloonHints *hints)
+{
+    if (bql_locked() && hints->dev) {
+        qemu_bh_cancel(hints->dev->hinting.changed);
+        virtio_notify_config(VIRTIO_DEVICE(hints->dev));
+    }
+}
+
+/*
+ * A step of precopy.  Runs in the migration thread, with or without the BQL.
+ *
+ * It may wait for the worker to apply one hint, which in turn only waits for
+ * locks that the migration thread does not hold between two steps.
+ */
+static int hints_precopy_notify(NotifierWithReturn *n, void *data,
+                                Error **errp)
+{
+    BalloonHints *hints = container_of(n, BalloonHints, precopy);
+    PrecopyNotifyData *step = data;
+
+    switch (step->reason) {
+    case PRECOPY_NOTIFY_BEFORE_BITMAP_SYNC:
+        hints_settle(hints, HINTING_STOP);
+        break;
+    case PRECOPY_NOTIFY_AFTER_BITMAP_SYNC:
+        if (runstate_is_running()) {
+            hints_request(hints);
+        } else {
+            hints_settle(hints, HINTING_DONE);
+            hints_tell_now(hints);
+        }
+        break;
+    case PRECOPY_NOTIFY_CLEANUP:
+        hints_settle(hints, HINTING_DONE);
+        break;
+    default:
+        break;
+    }
+    return 0;
+}
+
+unsigned balloon_hints_round(BalloonHints *hints)
+{
+    QEMU_LOCK_GUARD(&hints->lock);
+    return hints->round;
+}
+
+void balloon_hints_unplug(BalloonHints *hints)
+{
+    QEMU_LOCK_GUARD(&hints->lock);
+    hints->dev = NULL;
+}
+
+void balloon_hints_reset(BalloonHints *hints)
+{
+    QEMU_LOCK_GUARD(&hints->lock);
+    hints->asked = false;
+    hints_end_round_locked(hints, HINTING_STOP);
+}
+
+void balloon_hints_save(BalloonHints *hints, uint32_t *cmd_id, uint32_t *state)
+{
+    QEMU_LOCK_GUARD(&hints->lock);
+    *cmd_id = hints->cmd_id;
+    *state = hints->state;
+}
+
+bool balloon_hints_load(BalloonHints *hints, uint32_t cmd_id, uint32_t state)
+{
+    bool done = state != HINTING_STOP;
+
+    QEMU_LOCK_GUARD(&hints->lock);
+    hints->cmd_id = MAX(cmd_id, CMD_ID_MIN - 1);
+    hints_end_round_locked(hints, done ? HINTING_DONE : HINTING_STOP);
+    return done;
+}
