@@ -283,21 +283,37 @@ static bool region_is_guest_ram(VirtIOBalloon *s, MemoryRegion *mr)
     return s->discard.region_is_plugged;
 }
 
-static void discard_section(VirtIOBalloon *s, MemoryRegionSection *section)
+void virtio_balloon_discard_block(VirtIOBalloon *s, RAMBlock *rb,
+                                  BalloonRange *range)
 {
-    BalloonRange range = {
-        .start = section->offset_within_region,
-        .size = int128_get64(section->size),
-    };
-
-    if (!region_is_guest_ram(s, section->mr) || section->readonly) {
-        virtio_balloon_discard_skip(s, BALLOON_SKIP_NOT_RAM, range.size);
-    } else if (trim_to_block(s, section->mr->ram_block, &range)) {
-        discard_block(s, section->mr->ram_block, &range);
+    if (!rb) {
+        virtio_balloon_discard_skip(s, BALLOON_SKIP_NOT_RAM, range->size);
+    } else if (trim_to_block(s, rb, range)) {
+        discard_block(s, rb, range);
     }
 }
 
-void virtio_balloon_discard_guest(VirtIOBalloon *s, const BalloonRange *range)
+/* Hand a section over: as a part of its block if it is the guest's RAM */
+static void visit_section(VirtIOBalloon *s, MemoryRegionSection *section,
+                          BalloonBlockFn *fn)
+{
+    bool ram = region_is_guest_ram(s, section->mr) && !section->readonly;
+
+    fn(s, ram ? section->mr->ram_block : NULL, &(BalloonRange) {
+        .start = section->offset_within_region,
+        .size = int128_get64(section->size),
+    });
+}
+
+static void visit_hole(VirtIOBalloon *s, uint64_t size, BalloonBlockFn *fn)
+{
+    if (size) {
+        fn(s, NULL, &(BalloonRange) { .size = size });
+    }
+}
+
+void virtio_balloon_for_each_block(VirtIOBalloon *s, const BalloonRange *range,
+                                   BalloonBlockFn *fn)
 {
     uint64_t start = range->start;
     uint64_t end = start + range->size;
@@ -308,11 +324,11 @@ void virtio_balloon_discard_guest(VirtIOBalloon *s, const BalloonRange *range)
         uint64_t next = section.offset_within_address_space;
 
         if (!section.mr) {
-            virtio_balloon_discard_skip(s, BALLOON_SKIP_NOT_RAM, end - start);
+            visit_hole(s, end - start, fn);
             return;
         }
-        virtio_balloon_discard_skip(s, BALLOON_SKIP_NOT_RAM, next - start);
-        discard_section(s, &section);
+        visit_hole(s, next - start, fn);
+        visit_section(s, &section, fn);
         start = next + int128_get64(section.size);
         memory_region_unref(section.mr);
     }

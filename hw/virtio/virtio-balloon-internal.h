@@ -10,6 +10,7 @@
 #define HW_VIRTIO_BALLOON_INTERNAL_H
 
 #include "hw/virtio/virtio-balloon.h"
+#include "virtio-balloon-map.h"
 #include "virtio-balloon-ranges.h"
 
 /*
@@ -37,17 +38,33 @@ bool virtio_balloon_discard_inhibited(void);
 void virtio_balloon_discard_skip(VirtIOBalloon *s, BalloonSkip cause,
                                  uint64_t size);
 
+/*
+ * Deal with a part of @rb: @range, which may be changed, is of offsets into it.
+ * Where nothing of the guest's RAM is, @rb is NULL and only the size counts.
+ */
+typedef void BalloonBlockFn(VirtIOBalloon *s, RAMBlock *rb,
+                            BalloonRange *range);
+
 /**
- * virtio_balloon_discard_guest: give the host guest-physical memory back
+ * virtio_balloon_for_each_block: find guest-physical memory
  * @s: the balloon
- * @range: guest-physical addresses; of any size, but it is discarded in one go
+ * @range: guest-physical addresses
+ * @fn: called for each part of @range, in order
  *
- * Holes and what is not the guest's RAM are left alone and counted, and so is
+ * virtio_balloon_discard_flush() must be called before the BQL is let go.
+ */
+void virtio_balloon_for_each_block(VirtIOBalloon *s, const BalloonRange *range,
+                                   BalloonBlockFn *fn);
+
+/*
+ * A BalloonBlockFn: give the whole host pages of @range back to the host, in
+ * one go.  What is not the guest's RAM is left alone and counted, and so is
  * what the backing or the host cannot take.  The work may be gathered: it is
  * done when virtio_balloon_discard_flush() returns, which must be called
  * before the BQL is let go and before the guest is answered.
  */
-void virtio_balloon_discard_guest(VirtIOBalloon *s, const BalloonRange *range);
+void virtio_balloon_discard_block(VirtIOBalloon *s, RAMBlock *rb,
+                                  BalloonRange *range);
 
 /**
  * virtio_balloon_discard_host_range: the whole host pages of a buffer
@@ -68,7 +85,7 @@ bool virtio_balloon_discard_host_range(VirtIOBalloon *s,
  * @range: from virtio_balloon_discard_host_range(), or what is left of it
  * @zero: leave the memory alone unless it reads as zero afterwards
  *
- * Gathers the work, see virtio_balloon_discard_guest().
+ * Gathers the work, see virtio_balloon_discard_block().
  *
  * Returns: how many bytes, from the start of @range, are dealt with.
  */
@@ -77,6 +94,58 @@ uint64_t virtio_balloon_discard_host(VirtIOBalloon *s,
 
 /* Do what was gathered */
 void virtio_balloon_discard_flush(VirtIOBalloon *s);
+
+/* --- virtio-balloon-defer.c --------------------------------------------- */
+
+/* Memory with pages in the balloon: see VirtIOBalloonDefer.blocks */
+typedef struct BalloonBlock {
+    RAMBlock *rb;
+    BalloonMap *map;
+} BalloonBlock;
+
+static inline BalloonBlock *balloon_block(VirtIOBalloon *s, unsigned i)
+{
+    return g_ptr_array_index(s->defer.blocks, i);
+}
+
+void virtio_balloon_defer_init(VirtIOBalloon *s);
+void virtio_balloon_defer_cleanup(VirtIOBalloon *s);
+
+/* May discards wait?  That is MUST_TELL_HOST, as negotiated */
+bool virtio_balloon_defer_allowed(VirtIOBalloon *s);
+
+/*
+ * A BalloonBlockFn: the driver gives up the balloon pages of @range, and may
+ * be answered at once.  They are discarded some time later.
+ */
+void virtio_balloon_defer_insert(VirtIOBalloon *s, RAMBlock *rb,
+                                 BalloonRange *range);
+
+/*
+ * A BalloonBlockFn: the driver takes pages back.  They are not discarded any
+ * more, and migrated again, when this returns.
+ */
+void virtio_balloon_defer_remove(VirtIOBalloon *s, RAMBlock *rb,
+                                 BalloonRange *range);
+
+/* Nothing is in the balloon: who drives the device next knows of no pages */
+void virtio_balloon_defer_reset(VirtIOBalloon *s);
+
+/* The VM runs, or stops and keeps its memory as it is */
+void virtio_balloon_defer_start(VirtIOBalloon *s);
+void virtio_balloon_defer_stop(VirtIOBalloon *s);
+
+/* Bytes in the balloon that the host has not got back yet */
+uint64_t virtio_balloon_defer_waiting(VirtIOBalloon *s);
+
+/* --- virtio-balloon-migration.c ----------------------------------------- */
+
+/* For virtio_balloon_defer_init() and _cleanup() only */
+void virtio_balloon_migration_init(VirtIOBalloon *s);
+void virtio_balloon_migration_cleanup(VirtIOBalloon *s);
+
+/* The pages in the balloon, a subsection of a VirtIOBalloon */
+extern const VMStateDescription vmstate_virtio_balloon_held;
 
 /* --- virtio-balloon-queue.c --------------------------------------------- */
 

@@ -194,7 +194,7 @@ void virtio_balloon_queue_cleanup(VirtIOBalloonQueue *q)
  * Copy the next part of the list, once, and make ranges of it; false at its
  * end.  The driver may change the list meanwhile: what was copied counts.
  */
-static bool inflate_fill(VirtIOBalloonQueue *q)
+static bool list_fill(VirtIOBalloonQueue *q)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(q->dev);
     uint32_t pfns[RANGES_MAX];
@@ -213,43 +213,57 @@ static bool inflate_fill(VirtIOBalloonQueue *q)
     q->offset += size;
     q->next_range = 0;
     q->n_ranges = balloon_ranges_from_pfns(q->ranges, pfns, n);
-    if (!n) {
-        return false;
-    }
-    trace_virtio_balloon_inflate(n, q->n_ranges);
-    return true;
+    trace_virtio_balloon_pages(virtio_get_queue_index(q->vq), n, q->n_ranges);
+    return n;
 }
 
 /* The range is of guest-physical addresses, and no larger than a step */
 static bool inflate_take(VirtIOBalloonQueue *q, BalloonRange *range)
 {
-    if (virtio_balloon_discard_inhibited()) {
-        virtio_balloon_discard_skip(q->dev, BALLOON_SKIP_INHIBITED,
-                                    range->size);
+    VirtIOBalloon *s = q->dev;
+
+    if (virtio_balloon_defer_allowed(s)) {
+        virtio_balloon_for_each_block(s, range, virtio_balloon_defer_insert);
+    } else if (virtio_balloon_discard_inhibited()) {
+        virtio_balloon_discard_skip(s, BALLOON_SKIP_INHIBITED, range->size);
     } else {
-        virtio_balloon_discard_guest(q->dev, range);
+        virtio_balloon_for_each_block(s, range, virtio_balloon_discard_block);
     }
     return true;
 }
 
 const VirtIOBalloonQueueOps virtio_balloon_inflate_ops = {
-    .fill = inflate_fill,
+    .fill = list_fill,
     .take = inflate_take,
 };
 
 /*
- * A guest may use pages of a list before the device has seen it, and its next
- * access brings the memory back: there is nothing to do and nothing to refuse.
+ * Unless it must tell first, a guest may use pages of a list before the device
+ * has seen it, and its next access brings the memory back: there is nothing to
+ * do and nothing to refuse.
  */
 static bool deflate_fill(VirtIOBalloonQueue *q)
 {
-    trace_virtio_balloon_deflate(iov_size(q->elem->out_sg, q->elem->out_num) /
-                                 sizeof(uint32_t));
+    VirtQueueElement *elem = q->elem;
+
+    if (virtio_balloon_defer_allowed(q->dev)) {
+        return list_fill(q);
+    }
+    trace_virtio_balloon_pages(virtio_get_queue_index(q->vq),
+                               iov_size(elem->out_sg, elem->out_num) /
+                               sizeof(uint32_t), 0);
     return false;
+}
+
+static bool deflate_take(VirtIOBalloonQueue *q, BalloonRange *range)
+{
+    virtio_balloon_for_each_block(q->dev, range, virtio_balloon_defer_remove);
+    return true;
 }
 
 const VirtIOBalloonQueueOps virtio_balloon_deflate_ops = {
     .fill = deflate_fill,
+    .take = deflate_take,
 };
 
 /* Take the whole host pages of every segment: ranges of host addresses */

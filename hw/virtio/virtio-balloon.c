@@ -207,6 +207,7 @@ static void balloon_settle(VirtIOBalloon *s)
     virtio_balloon_queue_stop(&s->deflate);
     virtio_balloon_queue_stop(&s->report);
     virtio_balloon_hinting_stop(s);
+    virtio_balloon_defer_stop(s);
 }
 
 static void virtio_balloon_set_status(VirtIODevice *vdev, uint8_t status)
@@ -227,6 +228,7 @@ static void virtio_balloon_set_status(VirtIODevice *vdev, uint8_t status)
         virtio_balloon_queue_start(&s->report);
         virtio_balloon_stats_start(s);
         virtio_balloon_hinting_start(s);
+        virtio_balloon_defer_start(s);
     }
 }
 
@@ -258,6 +260,7 @@ static void virtio_balloon_reset(VirtIODevice *vdev)
     virtio_balloon_queue_reset(&s->report);
     virtio_balloon_stats_reset(s);
     virtio_balloon_hinting_reset(s);
+    virtio_balloon_defer_reset(s);
     s->poison_val = 0;
     s->actual_incomplete = false;
     /* Who drives the device next does not know of pages given up before */
@@ -303,6 +306,7 @@ static void virtio_balloon_device_realize(DeviceState *dev, Error **errp)
     }
     virtio_init(vdev, VIRTIO_ID_BALLOON, balloon_config_size(s));
     virtio_balloon_discard_init(s);
+    virtio_balloon_defer_init(s);
     virtio_balloon_queue_init(s, &s->inflate, 128,
                               &virtio_balloon_inflate_ops);
     virtio_balloon_queue_init(s, &s->deflate, 128,
@@ -331,6 +335,7 @@ static void virtio_balloon_device_unrealize(DeviceState *dev)
     virtio_balloon_stats_cleanup(s);
     virtio_balloon_queue_cleanup(&s->deflate);
     virtio_balloon_queue_cleanup(&s->inflate);
+    virtio_balloon_defer_cleanup(s);
     virtio_balloon_discard_cleanup(s);
     virtio_cleanup(VIRTIO_DEVICE(dev));
 }
@@ -392,6 +397,7 @@ static const VMStateDescription vmstate_balloon_device = {
     .subsections = (const VMStateDescription * const []) {
         &vmstate_balloon_hinting,
         &vmstate_balloon_poison,
+        &vmstate_virtio_balloon_held,
         NULL
     }
 };
@@ -426,6 +432,8 @@ static const VMStateDescription vmstate_balloon = {
 };
 
 static const Property virtio_balloon_properties[] = {
+    DEFINE_PROP_BIT("must-tell-host", VirtIOBalloon, host_features,
+                    VIRTIO_BALLOON_F_MUST_TELL_HOST, false),
     DEFINE_PROP_BIT("deflate-on-oom", VirtIOBalloon, host_features,
                     VIRTIO_BALLOON_F_DEFLATE_ON_OOM, false),
     DEFINE_PROP_BIT("free-page-hint", VirtIOBalloon, host_features,

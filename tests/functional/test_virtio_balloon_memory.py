@@ -59,14 +59,14 @@ class VirtioBalloonMemory(BalloonTest):
     def test_one_discard_a_run(self):
         """Inflating costs at most one system call a contiguous run."""
         trace = self.scratch_file("trace.txt")
-        guest = self.booted("-trace", "virtio_balloon_inflate", "-D", trace)
+        guest = self.booted("-trace", "virtio_balloon_pages", "-D", trace)
         guest.run("memtool dirty 800")
         calls = self.count_calls(guest, lambda: guest.resize(512 * MIB))
         self.assertLess(guest.resident(), 512 * MIB + SLACK)
 
         with open(trace, encoding="utf-8") as file:
             requests = [(int(pages), int(runs)) for pages, runs in re.findall(
-                r"(\d+) balloon pages in (\d+) ranges", file.read())]
+                r"queue 0: (\d+) balloon pages in (\d+) ranges", file.read())]
         requests = [request for request in requests if request[0]]
         pages = sum(request[0] for request in requests)
         runs = sum(request[1] for request in requests)

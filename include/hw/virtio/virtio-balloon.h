@@ -13,6 +13,7 @@
 #ifndef HW_VIRTIO_BALLOON_H
 #define HW_VIRTIO_BALLOON_H
 
+#include "exec/ramlist.h"
 #include "hw/virtio/virtio.h"
 #include "qom/object.h"
 #include "standard-headers/linux/virtio_balloon.h"
@@ -54,6 +55,29 @@ typedef struct VirtIOBalloonDiscard {
     /* bytes that @vec covers */
     size_t vec_bytes;
 } VirtIOBalloonDiscard;
+
+typedef struct BalloonSavedBlock BalloonSavedBlock;
+
+/* virtio-balloon-defer.c: discards that may wait, with MUST_TELL_HOST */
+typedef struct VirtIOBalloonDefer {
+    /*
+     * Protects, with the BQL, @blocks and what is in the balloon: each change
+     * is made with both, either will do to look.
+     */
+    QemuMutex lock;
+    /* BalloonBlock: memory with pages in the balloon; NULL: no such property */
+    GPtrArray *blocks;
+    /* discards what waits, in bounded slices */
+    QEMUTimer *timer;
+    /* when a page was last given up, nanoseconds of QEMU_CLOCK_REALTIME */
+    int64_t last_insert;
+    /* tells that a RAMBlock goes away */
+    RAMBlockNotifier ram;
+    /* told of each step of precopy, in the migration thread */
+    NotifierWithReturn precopy;
+    /* migrated: the pages in the balloon, while they are saved or loaded */
+    QTAILQ_HEAD(, BalloonSavedBlock) saved;
+} VirtIOBalloonDefer;
 
 typedef struct VirtIOBalloonQueueOps VirtIOBalloonQueueOps;
 
@@ -140,6 +164,7 @@ struct VirtIOBalloon {
     VirtIOBalloonQueue report;
     VirtIOBalloonStats stats;
     VirtIOBalloonHinting hinting;
+    VirtIOBalloonDefer defer;
     VirtIOBalloonDiscard discard;
 };
 

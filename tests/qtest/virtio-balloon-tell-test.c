@@ -1,0 +1,353 @@
+/*
+ * A driver that must tell the virtio balloon before it uses a page again
+ *
+ * VIRTIO_BALLOON_F_MUST_TELL_HOST (virtio 1.2, sections 5.5.3 and 5.5.6): the
+ * device may answer first and discard later.  What "later" means is not
+ * tested, only that it comes, and that the guest's pages are not hit.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/units.h"
+#include "qobject/qdict.h"
+#include "virtio-balloon-driver.h"
+#include "virtio-balloon-hugepages.h"
+#include "virtio-balloon-migrate.h"
+
+#define TELL "/virtio-balloon/improved/tell/"
+#define DEVICE "virtio-balloon-pci,must-tell-host=on"
+#define INFLATE BALLOON_VQ_INFLATE
+#define DEFLATE BALLOON_VQ_DEFLATE
+#define FEATURE (1ull << VIRTIO_BALLOON_F_MUST_TELL_HOST)
+
+#define RAM "-m 128 "
+#define ANONYMOUS RAM
+#define SHARED RAM "-machine pc,memory-backend=ram " \
+               "-object memory-backend-memfd,id=ram,size=128M,share=on "
+#define HUGE_PAGES RAM "-machine pc,memory-backend=ram " \
+                   "-object memory-backend-memfd,id=ram,size=128M,share=on," \
+                   "hugetlb=on,hugetlbsize=2M "
+
+/* Where the guest has its pages: the beginning of a huge page */
+#define AREA (64 * MiB)
+#define HUGE_SIZE (2 * MiB)
+#define OLD 0xa5
+#define NEW 0x33
+
+static void start_at(BalloonDriver *d, const char *options)
+{
+    balloon_boot(d, DEVICE, options);
+    g_assert_true(balloon_start(d, BALLOON_ALL_FEATURES) & FEATURE);
+    qtest_memset(d->qts, AREA, OLD, 4 * HUGE_SIZE);
+}
+
+/* Does all of that memory have the value @byte? */
+static bool has_bytes(BalloonDriver *d, uint64_t addr, uint64_t size,
+                      uint8_t byte)
+{
+    g_autofree uint8_t *data = g_malloc(size);
+
+    qtest_memread(d->qts, addr, data, size);
+    return data[0] == byte && memcmp(data, data + 1, size - 1) == 0;
+}
+
+static void inflate(BalloonDriver *d, uint64_t addr, uint64_t size)
+{
+    balloon_send_range(d, INFLATE, addr, size / BALLOON_PAGE);
+}
+
+static void deflate(BalloonDriver *d, uint64_t addr, uint64_t size)
+{
+    balloon_send_range(d, DEFLATE, addr, size / BALLOON_PAGE);
+}
+
+/* What waited for its discard when this begins has had it when this ends */
+static void wait_for_discards(BalloonDriver *d)
+{
+    uint64_t probe = AREA + 3 * HUGE_SIZE + HUGE_SIZE / 2;
+
+    qtest_memset(d->qts, probe, OLD, BALLOON_PAGE);
+    deflate(d, probe, BALLOON_PAGE);
+    inflate(d, probe, BALLOON_PAGE);
+    balloon_wait_for(has_bytes(d, probe, BALLOON_PAGE, 0));
+}
+
+/* The one thing that it changes of what a driver sees */
+static void offered(void)
+{
+    uint64_t plain;
+    BalloonDriver d;
+
+    balloon_boot(&d, NULL, RAM);
+    plain = balloon_start(&d, 0);
+    balloon_quit(&d);
+    balloon_boot(&d, DEVICE, RAM);
+    g_assert_cmphex(balloon_start(&d, 0), ==, plain | FEATURE);
+    balloon_quit(&d);
+}
+
+/* Pages go, however few they are, and only those */
+static void pages(const void *options)
+{
+    BalloonDriver d;
+
+    start_at(&d, options);
+    inflate(&d, AREA + 5 * BALLOON_PAGE, 3 * BALLOON_PAGE);
+    inflate(&d, AREA + HUGE_SIZE, HUGE_SIZE / 2);
+    inflate(&d, AREA + HUGE_SIZE + HUGE_SIZE / 2, HUGE_SIZE / 2);
+    balloon_wait_for(has_bytes(&d, AREA + HUGE_SIZE, HUGE_SIZE, 0));
+    balloon_wait_for(has_bytes(&d, AREA + 5 * BALLOON_PAGE,
+                               3 * BALLOON_PAGE, 0));
+    balloon_assert_bytes(&d, AREA, 5 * BALLOON_PAGE, OLD);
+    balloon_assert_bytes(&d, AREA + 8 * BALLOON_PAGE,
+                         HUGE_SIZE - 8 * BALLOON_PAGE, OLD);
+    balloon_assert_bytes(&d, AREA + 2 * HUGE_SIZE, HUGE_SIZE, OLD);
+    balloon_quit(&d);
+}
+
+/* A driver that does not accept it may use a page as soon as it is answered */
+static void not_accepted(void)
+{
+    BalloonDriver d;
+
+    balloon_boot(&d, DEVICE, ANONYMOUS);
+    balloon_start(&d, ~FEATURE);
+    qtest_memset(d.qts, AREA, OLD, HUGE_SIZE);
+    for (int i = 0; i < 20; i++) {
+        inflate(&d, AREA + i * BALLOON_PAGE, BALLOON_PAGE);
+        balloon_assert_bytes(&d, AREA + i * BALLOON_PAGE, BALLOON_PAGE, 0);
+        qtest_memset(d.qts, AREA + i * BALLOON_PAGE, NEW, BALLOON_PAGE);
+    }
+    deflate(&d, AREA, 20 * BALLOON_PAGE);
+    balloon_assert_bytes(&d, AREA, 20 * BALLOON_PAGE, NEW);
+    balloon_assert_bytes(&d, AREA + 20 * BALLOON_PAGE,
+                         HUGE_SIZE - 20 * BALLOON_PAGE, OLD);
+    balloon_quit(&d);
+}
+
+/* Pages that were taken back stay, whatever happens around them */
+static void taken_back(const void *options)
+{
+    BalloonDriver d;
+
+    start_at(&d, options);
+    for (int i = 0; i < 6; i++) {
+        inflate(&d, AREA, HUGE_SIZE);
+        deflate(&d, AREA + HUGE_SIZE / 4, HUGE_SIZE / 2);
+        qtest_memset(d.qts, AREA + HUGE_SIZE / 4, NEW + i, HUGE_SIZE / 2);
+        inflate(&d, AREA + HUGE_SIZE, BALLOON_PAGE);
+        wait_for_discards(&d);
+        balloon_assert_bytes(&d, AREA + HUGE_SIZE / 4, HUGE_SIZE / 2, NEW + i);
+        deflate(&d, AREA, HUGE_SIZE);
+        qtest_memset(d.qts, AREA, OLD, HUGE_SIZE);
+    }
+    balloon_quit(&d);
+}
+
+/* A huge page goes when all of it is in the balloon, not before */
+static void huge_pages(void)
+{
+    BalloonDriver d;
+
+    if (!balloon_hugepages_take(128 * MiB / HUGE_SIZE)) {
+        g_test_skip("the host has no huge pages to spare");
+        return;
+    }
+    start_at(&d, HUGE_PAGES);
+    inflate(&d, AREA, HUGE_SIZE / 2);
+    inflate(&d, AREA + HUGE_SIZE, HUGE_SIZE / 2);
+    inflate(&d, AREA + HUGE_SIZE + HUGE_SIZE / 2, HUGE_SIZE / 2);
+    balloon_wait_for(has_bytes(&d, AREA + HUGE_SIZE, HUGE_SIZE, 0));
+    balloon_assert_bytes(&d, AREA, HUGE_SIZE, OLD);
+    balloon_assert_bytes(&d, AREA + 2 * HUGE_SIZE, HUGE_SIZE, OLD);
+
+    /* A page of it is used again, and given up again */
+    deflate(&d, AREA + HUGE_SIZE, BALLOON_PAGE);
+    qtest_memset(d.qts, AREA + HUGE_SIZE, NEW, BALLOON_PAGE);
+    inflate(&d, AREA + 2 * HUGE_SIZE, HUGE_SIZE);
+    balloon_wait_for(has_bytes(&d, AREA + 2 * HUGE_SIZE, HUGE_SIZE, 0));
+    balloon_assert_bytes(&d, AREA + HUGE_SIZE, BALLOON_PAGE, NEW);
+    inflate(&d, AREA + HUGE_SIZE, BALLOON_PAGE);
+    balloon_wait_for(has_bytes(&d, AREA + HUGE_SIZE, HUGE_SIZE, 0));
+    balloon_assert_bytes(&d, AREA, HUGE_SIZE, OLD);
+    balloon_quit(&d);
+    balloon_hugepages_restore();
+}
+
+/* A reset gives all pages back, those too whose discard still waited */
+static void reset(const void *options)
+{
+    BalloonDriver d;
+
+    start_at(&d, options);
+    for (int i = 0; i < 6; i++) {
+        inflate(&d, AREA, HUGE_SIZE / 2 + BALLOON_PAGE);
+        balloon_reset(&d);
+        qtest_memset(d.qts, AREA, NEW, HUGE_SIZE);
+        balloon_start(&d, BALLOON_ALL_FEATURES);
+        /* that would complete the unit */
+        inflate(&d, AREA + HUGE_SIZE / 2 + BALLOON_PAGE,
+                HUGE_SIZE / 2 - BALLOON_PAGE);
+        wait_for_discards(&d);
+        balloon_assert_bytes(&d, AREA, HUGE_SIZE / 2 + BALLOON_PAGE, NEW);
+        deflate(&d, AREA, HUGE_SIZE);
+        deflate(&d, AREA + 3 * HUGE_SIZE, HUGE_SIZE);
+    }
+    balloon_quit(&d);
+}
+
+/* While the VM is stopped its memory is what it is; then discards go on */
+static void stop(void)
+{
+    gint64 end;
+    BalloonDriver d;
+
+    start_at(&d, ANONYMOUS);
+    inflate(&d, AREA, BALLOON_PAGE);
+    inflate(&d, AREA + HUGE_SIZE, HUGE_SIZE);
+    qtest_qmp_assert_success(d.qts, "{'execute': 'stop'}");
+    qtest_memset(d.qts, AREA, NEW, 2 * HUGE_SIZE);
+    /* Discards are tenths of a second late at most, if they are allowed */
+    end = g_get_monotonic_time() + G_USEC_PER_SEC / 2;
+    while (g_get_monotonic_time() < end) {
+        balloon_assert_bytes(&d, AREA, 2 * HUGE_SIZE, NEW);
+    }
+    qtest_qmp_assert_success(d.qts, "{'execute': 'cont'}");
+    balloon_wait_for(has_bytes(&d, AREA, BALLOON_PAGE, 0));
+    balloon_assert_bytes(&d, AREA + BALLOON_PAGE, HUGE_SIZE - BALLOON_PAGE,
+                         NEW);
+    balloon_quit(&d);
+}
+
+/* Bytes that migration did not look at even once; less than 0 if often */
+static int64_t bytes_skipped(QTestState *qts)
+{
+    QDict *info = qtest_qmp_assert_success_ref(qts,
+                                               "{'execute': 'query-migrate'}");
+    QDict *ram = qdict_get_qdict(info, "ram");
+    int64_t seen = qdict_get_int(ram, "duplicate") +
+                   qdict_get_int(ram, "normal");
+    int64_t skipped = qdict_get_int(ram, "total") - seen * BALLOON_PAGE;
+
+    qobject_unref(info);
+    return skipped;
+}
+
+/* Returns: bytes_skipped() */
+static int64_t move(BalloonDriver *d, const char *options)
+{
+    g_autofree char *file = balloon_migration_file();
+    BalloonDriver source = *d;
+    int64_t skipped;
+
+    balloon_migrate(source.qts, file);
+    skipped = bytes_skipped(source.qts);
+    balloon_load(d, &source, DEVICE, options, file);
+    unlink(file);
+    balloon_quit(&source);
+    qtest_qmp_assert_success(d->qts, "{'execute': 'cont'}");
+    return skipped;
+}
+
+/* Pages in the balloon are not sent; which ones they are is known there too */
+static void migration(const void *options)
+{
+    const uint64_t given = 32 * MiB;
+    BalloonDriver d;
+
+    start_at(&d, options);
+    g_assert_cmpint(move(&d, options), <=, 0);
+    for (uint64_t at = 16 * MiB; at < 16 * MiB + given; at += MiB) {
+        inflate(&d, at, MiB);
+    }
+    g_assert_cmpint(move(&d, options), ==, given);
+    balloon_assert_bytes(&d, AREA, 4 * HUGE_SIZE, OLD);
+
+    /* Some are taken back there: they are sent again */
+    deflate(&d, 20 * MiB, MiB);
+    qtest_memset(d.qts, 20 * MiB, NEW, MiB);
+    g_assert_cmpint(move(&d, options), ==, given - MiB);
+    balloon_assert_bytes(&d, 20 * MiB, MiB, NEW);
+    wait_for_discards(&d);
+    balloon_assert_bytes(&d, 20 * MiB, MiB, NEW);
+    balloon_quit(&d);
+}
+
+static void set_capability(QTestState *qts, const char *name)
+{
+    qtest_qmp_assert_success(qts, "{'execute': 'migrate-set-capabilities',"
+                             " 'arguments': {'capabilities': ["
+                             " {'capability': %s, 'state': true}]}}", name);
+}
+
+/* A destination that may ask for pages later must be sent every page */
+static void postcopy(void)
+{
+    g_autofree char *file = balloon_migration_file();
+    g_autofree char *uri = g_strconcat("unix:", file, NULL);
+    BalloonDriver d, target;
+
+    start_at(&d, SHARED);
+    inflate(&d, AREA, HUGE_SIZE);
+    balloon_boot(&target, DEVICE, SHARED "-incoming defer");
+    set_capability(d.qts, "postcopy-ram");
+    set_capability(target.qts, "postcopy-ram");
+    qtest_qmp_assert_success(target.qts, "{'execute': 'migrate-incoming',"
+                             " 'arguments': {'uri': %s}}", uri);
+    qtest_qmp_assert_success(d.qts, "{'execute': 'migrate',"
+                             " 'arguments': {'uri': %s}}", uri);
+    balloon_migrate_finish(d.qts);
+    g_assert_cmpint(bytes_skipped(d.qts), <=, 0);
+    balloon_lose(&target);
+    balloon_quit(&target);
+    balloon_quit(&d);
+    unlink(file);
+}
+
+/*
+ * A background snapshot still has to read the memory.  What was given up
+ * meanwhile goes when it has ended, unless it was taken back.
+ */
+static void inhibited(void)
+{
+    g_autofree char *file = balloon_migration_file();
+    BalloonDriver d;
+
+    start_at(&d, ANONYMOUS);
+    set_capability(d.qts, "background-snapshot");
+    balloon_migrate_slowly(d.qts, file);
+    inflate(&d, AREA, HUGE_SIZE);
+    inflate(&d, AREA + HUGE_SIZE, 8 * BALLOON_PAGE);
+    deflate(&d, AREA + HUGE_SIZE, 4 * BALLOON_PAGE);
+    balloon_assert_bytes(&d, AREA, 2 * HUGE_SIZE, OLD);
+    balloon_migrate_finish(d.qts);
+    balloon_wait_for(has_bytes(&d, AREA, HUGE_SIZE, 0));
+    balloon_wait_for(has_bytes(&d, AREA + HUGE_SIZE + 4 * BALLOON_PAGE,
+                               4 * BALLOON_PAGE, 0));
+    balloon_assert_bytes(&d, AREA + HUGE_SIZE, 4 * BALLOON_PAGE, OLD);
+    balloon_assert_bytes(&d, AREA + HUGE_SIZE + 8 * BALLOON_PAGE,
+                         HUGE_SIZE - 8 * BALLOON_PAGE, OLD);
+    balloon_quit(&d);
+    unlink(file);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    qtest_add_func(TELL "offered", offered);
+    qtest_add_data_func(TELL "pages/anonymous", ANONYMOUS, pages);
+    qtest_add_data_func(TELL "pages/shared", SHARED, pages);
+    qtest_add_func(TELL "not-accepted", not_accepted);
+    qtest_add_data_func(TELL "taken-back/anonymous", ANONYMOUS, taken_back);
+    qtest_add_data_func(TELL "taken-back/shared", SHARED, taken_back);
+    qtest_add_func(TELL "huge-pages", huge_pages);
+    qtest_add_data_func(TELL "reset/anonymous", ANONYMOUS, reset);
+    qtest_add_data_func(TELL "reset/shared", SHARED, reset);
+    qtest_add_func(TELL "stop", stop);
+    qtest_add_data_func(TELL "migration/anonymous", ANONYMOUS, migration);
+    qtest_add_data_func(TELL "migration/shared", SHARED, migration);
+    qtest_add_func(TELL "postcopy", postcopy);
+    qtest_add_func(TELL "inhibited", inhibited);
+    return g_test_run();
+}
