@@ -1,14 +1,22 @@
 /*
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Firmware that reads an I/O port for ever, for which a vCPU needs QEMU's big
- * lock, and keeps account of how long each read took, in units of 256 ticks
- * of the time stamp counter:
+ * Firmware that writes to memory which a balloon may take, a few pages at a
+ * time, and between that reads an I/O port, for which a vCPU needs QEMU's big
+ * lock.  It keeps account of how long each read took, in units of 256 ticks of
+ * the time stamp counter:
  *
  *   0x1000  the longest read
  *   0x1008  the counter now, 8 bytes
  *   0x1100  number of reads by size: four classes between powers of two
+ *
+ * It is in real mode all the time: TCG knows no limits of segments.
  */
+
+#define AREA            0x8000000       /* AREA of bench_machine.py */
+#define AREA_END        0x10000000
+#define PAGE            4096
+#define PAGES           16              /* a turn */
 
         .code16
         .globl _start
@@ -16,7 +24,17 @@ _start:
         cli
         xor     %ax, %ax
         mov     %ax, %ds
+        mov     $AREA, %ebp
 again:
+        mov     $PAGES, %cx
+touch:
+        movb    $0xa5, %ds:(%ebp)
+        add     $PAGE, %ebp
+        cmp     $AREA_END, %ebp
+        jb      next
+        mov     $AREA, %ebp
+next:
+        loop    touch
         rdtsc
         mov     %eax, 0x1008
         mov     %edx, 0x100c
