@@ -7,11 +7,11 @@
  *    guest's copy goes and the file, which others may use, stays as it is;
  *  - shared memory with a file descriptor gets a hole punched, which unmaps
  *    it as well;
- *  - shared memory without one takes MADV_REMOVE.
+ *  - shared memory without one takes MADV_REMOVE, which punches a hole, too.
  *
- * Ranges of private memory are gathered, so that pages which are not
- * neighbours cost one system call where the kernel lets a process advise
- * itself with process_madvise() (Linux 6.13 and later).
+ * Ranges are gathered, so that pages which are not neighbours cost one system
+ * call, or two of shared memory, where the kernel lets a process advise itself
+ * with process_madvise() (Linux 6.13 and later).
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -33,6 +33,8 @@
 
 /* As many as the kernel takes at a time */
 #define VEC_MAX 1024
+/* Shared pages go one by one within a call: a millisecond's work */
+#define VEC_SHARED_MAX 256
 
 typedef enum DiscardMethod {
     METHOD_NONE,
@@ -96,8 +98,8 @@ static int process_madvise_probe(void)
     return pidfd;
 }
 
-/* Returns how many bytes were discarded, from the first range on */
-static size_t discard_vector(const struct iovec *iov, unsigned n)
+/* Returns how many bytes were advised, from the first range on */
+static size_t advise_vector(const struct iovec *iov, unsigned n, int advice)
 {
     static int pidfd = -2;
     ssize_t ret;
@@ -108,76 +110,21 @@ static size_t discard_vector(const struct iovec *iov, unsigned n)
     if (pidfd < 0) {
         return 0;
     }
-    ret = syscall(SYS_process_madvise, pidfd, iov, n, QEMU_MADV_DONTNEED, 0);
+    ret = syscall(SYS_process_madvise, pidfd, iov, n, advice, 0);
     return MAX(ret, 0);
 }
 #else
-static size_t discard_vector(const struct iovec *iov, unsigned n)
+static size_t advise_vector(const struct iovec *iov, unsigned n, int advice)
 {
     return 0;
 }
 #endif
 
-static void discard_private(VirtIOBalloon *s, const struct iovec *iov)
-{
-    s->discard.calls++;
-    if (qemu_madvise(iov->iov_base, iov->iov_len, QEMU_MADV_DONTNEED) == 0) {
-        s->discard.discarded += iov->iov_len;
-    } else {
-        int err = errno;
-        ram_addr_t offset;
-        RAMBlock *rb = qemu_ram_block_from_host(iov->iov_base, false, &offset);
-
-        discard_failed(s, rb, BALLOON_SKIP_REFUSED, iov->iov_len,
-                       strerror(err));
-    }
-}
-
-void virtio_balloon_discard_flush(VirtIOBalloon *s)
-{
-    VirtIOBalloonDiscard *d = &s->discard;
-    size_t done = 0;
-
-    if (d->vec_len > 1) {
-        done = discard_vector(d->vec, d->vec_len);
-        d->calls += done > 0;
-        d->discarded += done;
-    }
-    for (unsigned i = 0; i < d->vec_len; i++) {
-        if (done >= d->vec[i].iov_len) {
-            done -= d->vec[i].iov_len;
-        } else {
-            /* A range done in part is done once more: it holds nothing now */
-            s->discard.discarded -= done;
-            done = 0;
-            discard_private(s, &d->vec[i]);
-        }
-    }
-    if (d->vec_len) {
-        trace_virtio_balloon_flush(d->vec_len, d->vec_bytes);
-    }
-    d->vec_len = 0;
-    d->vec_bytes = 0;
-    /* Devices may come and go when the BQL is let go */
-    d->region = NULL;
-}
-
-static void gather_private(VirtIOBalloon *s, void *host, size_t size)
-{
-    VirtIOBalloonDiscard *d = &s->discard;
-
-    d->vec[d->vec_len++] = (struct iovec) { host, size };
-    d->vec_bytes += size;
-    if (d->vec_len == VEC_MAX || d->vec_bytes >= BALLOON_DISCARD_STEP) {
-        virtio_balloon_discard_flush(s);
-    }
-}
-
-static int punch_hole(RAMBlock *rb, const BalloonRange *range)
+static int punch_hole(RAMBlock *rb, ram_addr_t offset, size_t size)
 {
 #ifdef CONFIG_FALLOCATE_PUNCH_HOLE
     return fallocate(rb->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                     rb->fd_offset + range->start, range->size);
+                     rb->fd_offset + offset, size);
 #else
     errno = ENOSYS;
     return -1;
@@ -195,35 +142,104 @@ static DiscardMethod block_method(RAMBlock *rb)
     return rb->flags & RAM_READONLY_FD ? METHOD_NONE : METHOD_PUNCH;
 }
 
+/* Discard one range of gathered memory, by the method that suits it best */
+static void discard_one(VirtIOBalloon *s, const struct iovec *iov)
+{
+    ram_addr_t offset;
+    RAMBlock *rb = qemu_ram_block_from_host(iov->iov_base, false, &offset);
+    int ret;
+
+    switch (block_method(rb)) {
+    case METHOD_PUNCH:
+        ret = punch_hole(rb, offset, iov->iov_len);
+        break;
+    case METHOD_REMOVE:
+        ret = qemu_madvise(iov->iov_base, iov->iov_len, QEMU_MADV_REMOVE);
+        break;
+    default:
+        ret = qemu_madvise(iov->iov_base, iov->iov_len, QEMU_MADV_DONTNEED);
+        break;
+    }
+    s->discard.calls++;
+    if (ret == 0) {
+        s->discard.discarded += iov->iov_len;
+    } else {
+        discard_failed(s, rb, BALLOON_SKIP_REFUSED, iov->iov_len,
+                       strerror(errno));
+    }
+}
+
+/* Returns how many of the gathered bytes were discarded, from the first on */
+static size_t discard_vector(VirtIOBalloon *s)
+{
+    VirtIOBalloonDiscard *d = &s->discard;
+    int advice = d->vec_shared ? QEMU_MADV_REMOVE : QEMU_MADV_DONTNEED;
+    size_t done;
+
+    if (d->vec_shared) {
+        /* Unmapped together, else each is when it is removed: it costs more */
+        d->calls += advise_vector(d->vec, d->vec_len, QEMU_MADV_DONTNEED) > 0;
+    }
+    done = advise_vector(d->vec, d->vec_len, advice);
+    d->calls += done > 0;
+    d->discarded += done;
+    return done;
+}
+
+void virtio_balloon_discard_flush(VirtIOBalloon *s)
+{
+    VirtIOBalloonDiscard *d = &s->discard;
+    size_t done = 0;
+
+    if (d->vec_len > 1) {
+        done = discard_vector(s);
+    }
+    for (unsigned i = 0; i < d->vec_len; i++) {
+        if (done >= d->vec[i].iov_len) {
+            done -= d->vec[i].iov_len;
+        } else {
+            /* A range done in part is done once more: it holds nothing now */
+            s->discard.discarded -= done;
+            done = 0;
+            discard_one(s, &d->vec[i]);
+        }
+    }
+    if (d->vec_len) {
+        trace_virtio_balloon_flush(d->vec_len, d->vec_bytes);
+    }
+    d->vec_len = 0;
+    d->vec_bytes = 0;
+    /* Devices may come and go when the BQL is let go */
+    d->region = NULL;
+}
+
+static void gather(VirtIOBalloon *s, bool shared, void *host, size_t size)
+{
+    VirtIOBalloonDiscard *d = &s->discard;
+
+    if (d->vec_len && d->vec_shared != shared) {
+        virtio_balloon_discard_flush(s);
+    }
+    d->vec_shared = shared;
+    d->vec[d->vec_len++] = (struct iovec) { host, size };
+    d->vec_bytes += size;
+    if (d->vec_len == (shared ? VEC_SHARED_MAX : VEC_MAX) ||
+        d->vec_bytes >= BALLOON_DISCARD_STEP) {
+        virtio_balloon_discard_flush(s);
+    }
+}
+
 /* Discard offsets into @rb, whole host pages of it */
 static void discard_block(VirtIOBalloon *s, RAMBlock *rb,
                           const BalloonRange *range)
 {
-    void *host = rb->host + range->start;
-    int ret;
-
     trace_virtio_balloon_discard(rb->idstr, range->start, range->size);
-    switch (block_method(rb)) {
-    case METHOD_DONTNEED:
-        gather_private(s, host, range->size);
-        return;
-    case METHOD_REMOVE:
-        ret = qemu_madvise(host, range->size, QEMU_MADV_REMOVE);
-        break;
-    case METHOD_PUNCH:
-        ret = punch_hole(rb, range);
-        break;
-    default:
+    if (block_method(rb) == METHOD_NONE) {
         discard_failed(s, rb, BALLOON_SKIP_UNSUPPORTED, range->size,
                        "its file was opened for reading only");
-        return;
-    }
-    s->discard.calls++;
-    if (ret == 0) {
-        s->discard.discarded += range->size;
     } else {
-        discard_failed(s, rb, BALLOON_SKIP_REFUSED, range->size,
-                       strerror(errno));
+        gather(s, qemu_ram_is_shared(rb), rb->host + range->start,
+               range->size);
     }
 }
 

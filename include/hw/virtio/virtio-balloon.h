@@ -49,9 +49,10 @@ typedef struct VirtIOBalloonDiscard {
     /* the last region that was asked about, and whether DIMM or virtio-mem */
     MemoryRegion *region;
     bool region_is_plugged;
-    /* host ranges of private anonymous memory waiting for one vectored call */
+    /* host ranges waiting for one vectored call, all private or all shared */
     struct iovec *vec;
     unsigned vec_len;
+    bool vec_shared;
     /* bytes that @vec covers */
     size_t vec_bytes;
 } VirtIOBalloonDiscard;
