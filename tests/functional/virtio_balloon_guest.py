@@ -15,6 +15,8 @@ KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
 BALLOON_PAGE = 4 * KIB
+# Lines of smaps, which counts huge pages apart
+RESIDENT = ("Rss:", "Shared_Hugetlb:", "Private_Hugetlb:")
 KERNEL_PARAMETERS = "console=ttyS0 quiet panic=-1 mitigations=off"
 
 
@@ -152,7 +154,7 @@ class BalloonGuest:
                 if bounds:
                     inside = (int(bounds[1], 16) < self.ram[1] and
                               int(bounds[2], 16) > self.ram[0])
-                elif inside and line.startswith("Rss:"):
+                elif inside and line.startswith(RESIDENT):
                     kib += int(line.split()[1])
         return kib * KIB
 
