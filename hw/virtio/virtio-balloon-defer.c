@@ -100,10 +100,6 @@ static void defer_schedule(VirtIOBalloon *s, int64_t delay)
 void virtio_balloon_defer_insert(VirtIOBalloon *s, RAMBlock *rb,
                                  BalloonRange *range)
 {
-    if (!rb) {
-        virtio_balloon_discard_skip(s, BALLOON_SKIP_NOT_RAM, range->size);
-        return;
-    }
     if (!balloon_range_trim(range, BALLOON_PAGE_SIZE)) {
         return;
     }
@@ -118,13 +114,14 @@ void virtio_balloon_defer_insert(VirtIOBalloon *s, RAMBlock *rb,
 void virtio_balloon_defer_remove(VirtIOBalloon *s, RAMBlock *rb,
                                  BalloonRange *range)
 {
-    BalloonBlock *block = rb ? defer_find(s, rb) : NULL;
+    BalloonBlock *block = defer_find(s, rb);
+    uint64_t again;
 
     if (block && balloon_range_trim(range, BALLOON_PAGE_SIZE)) {
         trace_virtio_balloon_defer_remove(rb->idstr, range->start,
                                           range->size);
         QEMU_LOCK_GUARD(&s->defer.lock);
-        balloon_map_remove(block->map, range);
+        balloon_map_remove(block->map, range, &again);
     }
 }
 

@@ -302,37 +302,34 @@ static bool region_is_guest_ram(VirtIOBalloon *s, MemoryRegion *mr)
 void virtio_balloon_discard_block(VirtIOBalloon *s, RAMBlock *rb,
                                   BalloonRange *range)
 {
-    if (!rb) {
-        virtio_balloon_discard_skip(s, BALLOON_SKIP_NOT_RAM, range->size);
-    } else if (trim_to_block(s, rb, range)) {
+    if (trim_to_block(s, rb, range)) {
         discard_block(s, rb, range);
     }
 }
 
-/* Hand a section over: as a part of its block if it is the guest's RAM */
-static void visit_section(VirtIOBalloon *s, MemoryRegionSection *section,
-                          BalloonBlockFn *fn)
+/* Hand a section over; returns how much of it is not the guest's RAM */
+static uint64_t visit_section(VirtIOBalloon *s, MemoryRegionSection *section,
+                              BalloonBlockFn *fn)
 {
-    bool ram = region_is_guest_ram(s, section->mr) && !section->readonly;
-
-    fn(s, ram ? section->mr->ram_block : NULL, &(BalloonRange) {
+    BalloonRange range = {
         .start = section->offset_within_region,
         .size = int128_get64(section->size),
-    });
-}
+    };
 
-static void visit_hole(VirtIOBalloon *s, uint64_t size, BalloonBlockFn *fn)
-{
-    if (size) {
-        fn(s, NULL, &(BalloonRange) { .size = size });
+    if (!region_is_guest_ram(s, section->mr) || section->readonly) {
+        return range.size;
     }
+    fn(s, section->mr->ram_block, &range);
+    return 0;
 }
 
-void virtio_balloon_for_each_block(VirtIOBalloon *s, const BalloonRange *range,
-                                   BalloonBlockFn *fn)
+uint64_t virtio_balloon_for_each_block(VirtIOBalloon *s,
+                                       const BalloonRange *range,
+                                       BalloonBlockFn *fn)
 {
     uint64_t start = range->start;
     uint64_t end = start + range->size;
+    uint64_t skipped = 0;
 
     while (start < end) {
         MemoryRegionSection section =
@@ -340,14 +337,14 @@ void virtio_balloon_for_each_block(VirtIOBalloon *s, const BalloonRange *range,
         uint64_t next = section.offset_within_address_space;
 
         if (!section.mr) {
-            visit_hole(s, end - start, fn);
-            return;
+            return skipped + end - start;
         }
-        visit_hole(s, next - start, fn);
-        visit_section(s, &section, fn);
+        skipped += next - start;
+        skipped += visit_section(s, &section, fn);
         start = next + int128_get64(section.size);
         memory_region_unref(section.mr);
     }
+    return skipped;
 }
 
 /*

@@ -38,10 +38,7 @@ bool virtio_balloon_discard_inhibited(void);
 void virtio_balloon_discard_skip(VirtIOBalloon *s, BalloonSkip cause,
                                  uint64_t size);
 
-/*
- * Deal with a part of @rb: @range, which may be changed, is of offsets into it.
- * Where nothing of the guest's RAM is, @rb is NULL and only the size counts.
- */
+/* Deal with offsets into @rb: @range, which may be changed */
 typedef void BalloonBlockFn(VirtIOBalloon *s, RAMBlock *rb,
                             BalloonRange *range);
 
@@ -49,19 +46,22 @@ typedef void BalloonBlockFn(VirtIOBalloon *s, RAMBlock *rb,
  * virtio_balloon_for_each_block: find guest-physical memory
  * @s: the balloon
  * @range: guest-physical addresses
- * @fn: called for each part of @range, in order
+ * @fn: called for each part of @range that is the guest's RAM, in order
  *
  * virtio_balloon_discard_flush() must be called before the BQL is let go.
+ *
+ * Returns: how many bytes of @range are not the guest's RAM.
  */
-void virtio_balloon_for_each_block(VirtIOBalloon *s, const BalloonRange *range,
-                                   BalloonBlockFn *fn);
+uint64_t virtio_balloon_for_each_block(VirtIOBalloon *s,
+                                       const BalloonRange *range,
+                                       BalloonBlockFn *fn);
 
 /*
  * A BalloonBlockFn: give the whole host pages of @range back to the host, in
- * one go.  What is not the guest's RAM is left alone and counted, and so is
- * what the backing or the host cannot take.  The work may be gathered: it is
- * done when virtio_balloon_discard_flush() returns, which must be called
- * before the BQL is let go and before the guest is answered.
+ * one go.  What the backing or the host cannot take is left alone and counted.
+ * The work may be gathered: it is done when virtio_balloon_discard_flush()
+ * returns, which must be called before the BQL is let go and before the guest
+ * is answered.
  */
 void virtio_balloon_discard_block(VirtIOBalloon *s, RAMBlock *rb,
                                   BalloonRange *range);

@@ -80,10 +80,11 @@ static void map_touch(BalloonMap *map, unsigned long first, unsigned long end)
     map->cursor = MIN(map->cursor, ROUND_DOWN(first, map->unit));
 }
 
-void balloon_map_insert(BalloonMap *map, const BalloonRange *range)
+uint64_t balloon_map_insert(BalloonMap *map, const BalloonRange *range)
 {
     unsigned long first = range->start >> VIRTIO_BALLOON_PFN_SHIFT;
     unsigned long end = first + (range->size >> VIRTIO_BALLOON_PFN_SHIFT);
+    unsigned long before = map->n_waiting;
 
     /* What is in the balloon already has been dealt with */
     while ((first = find_next_zero_bit(map->held, end, first)) < end) {
@@ -94,6 +95,7 @@ void balloon_map_insert(BalloonMap *map, const BalloonRange *range)
         map_touch(map, first, stop);
         first = stop;
     }
+    return (uint64_t)(map->n_waiting - before) << VIRTIO_BALLOON_PFN_SHIFT;
 }
 
 /* The host page that balloon page @at is in comes back with its first use */
@@ -108,17 +110,23 @@ static void map_wait_again(BalloonMap *map, unsigned long at)
     }
 }
 
-void balloon_map_remove(BalloonMap *map, const BalloonRange *range)
+uint64_t balloon_map_remove(BalloonMap *map, const BalloonRange *range,
+                            uint64_t *again)
 {
     unsigned long first = range->start >> VIRTIO_BALLOON_PFN_SHIFT;
     unsigned long n = range->size >> VIRTIO_BALLOON_PFN_SHIFT;
+    unsigned long before = map->n_waiting;
+    unsigned long after;
 
     bitmap_clear(map->held, first, n);
     map_set_waiting(map, first, first + n, false);
+    after = map->n_waiting;
     if (map->page > 1) {
         map_wait_again(map, first);
         map_wait_again(map, first + n - 1);
     }
+    *again = (uint64_t)(map->n_waiting - after) << VIRTIO_BALLOON_PFN_SHIFT;
+    return (uint64_t)(before - after) << VIRTIO_BALLOON_PFN_SHIFT;
 }
 
 static bool map_is_held(BalloonMap *map, unsigned long first,

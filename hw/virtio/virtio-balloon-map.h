@@ -32,14 +32,23 @@ BalloonMap *balloon_map_new(uint64_t size, uint64_t page_size,
                             uint64_t unit_size);
 void balloon_map_free(BalloonMap *map);
 
-/* The driver gives up @range: it waits for its discard */
-void balloon_map_insert(BalloonMap *map, const BalloonRange *range);
-
 /*
- * The driver takes @range back: it is not to be discarded any more.  What stays
- * in the balloon of a host page of which a part was taken back waits again.
+ * The driver gives up @range: it waits for its discard.  Returns: how many
+ * bytes of it were not in the balloon yet.
  */
-void balloon_map_remove(BalloonMap *map, const BalloonRange *range);
+uint64_t balloon_map_insert(BalloonMap *map, const BalloonRange *range);
+
+/**
+ * balloon_map_remove: the driver takes pages back
+ * @map: the map
+ * @range: it is not to be discarded any more
+ * @again: set to how many bytes wait again: what stays in the balloon of host
+ *         pages which come back because a part of them is used
+ *
+ * Returns: how many bytes of @range waited.
+ */
+uint64_t balloon_map_remove(BalloonMap *map, const BalloonRange *range,
+                            uint64_t *again);
 
 /**
  * balloon_map_take: what to discard next

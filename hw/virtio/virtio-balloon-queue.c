@@ -221,13 +221,16 @@ static bool list_fill(VirtIOBalloonQueue *q)
 static bool inflate_take(VirtIOBalloonQueue *q, BalloonRange *range)
 {
     VirtIOBalloon *s = q->dev;
+    bool defer = virtio_balloon_defer_allowed(s);
 
-    if (virtio_balloon_defer_allowed(s)) {
-        virtio_balloon_for_each_block(s, range, virtio_balloon_defer_insert);
-    } else if (virtio_balloon_discard_inhibited()) {
+    if (!defer && virtio_balloon_discard_inhibited()) {
         virtio_balloon_discard_skip(s, BALLOON_SKIP_INHIBITED, range->size);
     } else {
-        virtio_balloon_for_each_block(s, range, virtio_balloon_discard_block);
+        uint64_t no_ram = virtio_balloon_for_each_block(
+            s, range, defer ? virtio_balloon_defer_insert :
+                              virtio_balloon_discard_block);
+
+        virtio_balloon_discard_skip(s, BALLOON_SKIP_NOT_RAM, no_ram);
     }
     return true;
 }

@@ -15,18 +15,23 @@ static BalloonRange pages(uint64_t first, uint64_t n)
     return (BalloonRange) { first * PAGE, n * PAGE };
 }
 
-static void insert(BalloonMap *map, uint64_t first, uint64_t n)
+/* Returns: how many pages were not in the balloon */
+static uint64_t insert(BalloonMap *map, uint64_t first, uint64_t n)
 {
     BalloonRange range = pages(first, n);
 
-    balloon_map_insert(map, &range);
+    return balloon_map_insert(map, &range) / PAGE;
 }
 
-static void take_back(BalloonMap *map, uint64_t first, uint64_t n)
+/* Returns: how many pages waited, and in *again how many do again */
+static uint64_t take_back(BalloonMap *map, uint64_t first, uint64_t n,
+                          uint64_t *again)
 {
     BalloonRange range = pages(first, n);
+    uint64_t waited = balloon_map_remove(map, &range, again);
 
-    balloon_map_remove(map, &range);
+    *again /= PAGE;
+    return waited / PAGE;
 }
 
 static void assert_takes(BalloonMap *map, bool partial, uint64_t first,
@@ -90,6 +95,7 @@ static void test_partial(void)
 /* A huge page goes as a whole or not at all */
 static void test_huge(void)
 {
+    uint64_t again;
     BalloonMap *map = balloon_map_new(32 * PAGE, 8 * PAGE, 8 * PAGE);
 
     insert(map, 0, 7);
@@ -99,7 +105,8 @@ static void test_huge(void)
     insert(map, 7, 1);
     assert_takes(map, false, 0, 8);
     /* the guest uses a part: the host has to bring back all of it */
-    take_back(map, 3, 1);
+    g_assert_cmpuint(take_back(map, 3, 1, &again), ==, 0);
+    g_assert_cmpuint(again, ==, 7);
     g_assert_cmpuint(balloon_map_waiting(map), ==, 7 * PAGE);
     assert_takes_nothing(map, true);
     insert(map, 3, 1);
@@ -110,10 +117,12 @@ static void test_huge(void)
 /* What was taken back is not discarded */
 static void test_cancel(void)
 {
+    uint64_t again;
     BalloonMap *map = balloon_map_new(32 * PAGE, PAGE, 8 * PAGE);
 
     insert(map, 0, 16);
-    take_back(map, 4, 8);
+    g_assert_cmpuint(take_back(map, 4, 8, &again), ==, 8);
+    g_assert_cmpuint(again, ==, 0);
     assert_takes_nothing(map, false);
     assert_takes(map, true, 0, 4);
     assert_takes(map, true, 12, 4);
@@ -160,23 +169,33 @@ static bool model_is_held(Model *m, unsigned first, unsigned n)
 
 static void model_insert(Model *m, unsigned first, unsigned n)
 {
+    unsigned fresh = 0;
+
     for (unsigned i = first; i < first + n; i++) {
+        fresh += !m->held[i];
         m->waiting[i] |= !m->held[i];
         m->held[i] = true;
     }
-    insert(m->map, first, n);
+    g_assert_cmpuint(insert(m->map, first, n), ==, fresh);
 }
 
 static void model_remove(Model *m, unsigned first, unsigned n)
 {
+    unsigned waited = 0;
+    unsigned wait_again = 0;
+    uint64_t again;
+
     for (unsigned i = first; i < first + n; i++) {
+        waited += m->waiting[i];
         m->held[i] = m->waiting[i] = false;
     }
     for (unsigned i = ROUND_DOWN(first, m->page);
          i < ROUND_UP(first + n, m->page); i++) {
+        wait_again += m->held[i] && !m->waiting[i];
         m->waiting[i] |= m->held[i];
     }
-    take_back(m->map, first, n);
+    g_assert_cmpuint(take_back(m->map, first, n, &again), ==, waited);
+    g_assert_cmpuint(again, ==, wait_again);
 }
 
 /* Returns false when there was nothing to take */
