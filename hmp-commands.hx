@@ -13,5 +13,6 @@ SRST
   the memory left to it is *target*.  A bare number counts mebibytes; the
   suffixes K, M, G and T are understood, so ``balloon 2048`` and
   ``balloon 2G`` ask for the same.  The command returns at once and the guest
-  follows at its own pace: see ``info balloon``.
+  follows at its own pace: see ``info balloon``.  Where the target is
+  not accepted, the range that is possible is shown.
 ERST

@@ -105,7 +105,11 @@ void virtio_balloon_defer_insert(VirtIOBalloon *s, RAMBlock *rb,
     }
     trace_virtio_balloon_defer_insert(rb->idstr, range->start, range->size);
     WITH_QEMU_LOCK_GUARD(&s->defer.lock) {
-        balloon_map_insert(defer_find_or_add_locked(s, rb)->map, range);
+        BalloonBlock *block = defer_find_or_add_locked(s, rb);
+        uint64_t fresh = balloon_map_insert(block->map, range);
+
+        virtio_balloon_discard_skip(s, BALLOON_SKIP_REPEATED,
+                                    range->size - fresh);
     }
     s->defer.last_insert = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     defer_schedule(s, GATHER_NS);
@@ -115,13 +119,15 @@ void virtio_balloon_defer_remove(VirtIOBalloon *s, RAMBlock *rb,
                                  BalloonRange *range)
 {
     BalloonBlock *block = defer_find(s, rb);
-    uint64_t again;
+    uint64_t waited, again;
 
     if (block && balloon_range_trim(range, BALLOON_PAGE_SIZE)) {
         trace_virtio_balloon_defer_remove(rb->idstr, range->start,
                                           range->size);
         QEMU_LOCK_GUARD(&s->defer.lock);
-        balloon_map_remove(block->map, range, &again);
+        waited = balloon_map_remove(block->map, range, &again);
+        virtio_balloon_discard_skip(s, BALLOON_SKIP_TAKEN_BACK, waited);
+        s->discard.revived += again;
     }
 }
 
@@ -192,6 +198,8 @@ void virtio_balloon_defer_reset(VirtIOBalloon *s)
 {
     if (s->defer.blocks) {
         timer_del(s->defer.timer);
+        virtio_balloon_discard_skip(s, BALLOON_SKIP_TAKEN_BACK,
+                                    virtio_balloon_defer_waiting(s));
         QEMU_LOCK_GUARD(&s->defer.lock);
         g_ptr_array_set_size(s->defer.blocks, 0);
     }
@@ -214,7 +222,11 @@ static void defer_ram_removed(RAMBlockNotifier *n, void *host, size_t size,
 
     QEMU_LOCK_GUARD(&s->defer.lock);
     for (unsigned i = 0; i < s->defer.blocks->len; i++) {
-        if (balloon_block(s, i)->rb->host == host) {
+        BalloonBlock *block = balloon_block(s, i);
+
+        if (block->rb->host == host) {
+            virtio_balloon_discard_skip(s, BALLOON_SKIP_TAKEN_BACK,
+                                        balloon_map_waiting(block->map));
             g_ptr_array_remove_index_fast(s->defer.blocks, i);
             return;
         }

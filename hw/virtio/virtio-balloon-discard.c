@@ -35,6 +35,8 @@
 #define VEC_MAX 1024
 /* Shared pages go one by one within a call: a millisecond's work */
 #define VEC_SHARED_MAX 256
+/* A range this large gains nothing from being unmapped with others */
+#define VEC_SHARED_SIZE (64 * KiB)
 
 typedef enum DiscardMethod {
     METHOD_NONE,
@@ -43,15 +45,22 @@ typedef enum DiscardMethod {
     METHOD_PUNCH,
 } DiscardMethod;
 
-bool virtio_balloon_discard_inhibited(void)
+BalloonInhibitor virtio_balloon_discard_inhibitor(void)
 {
     /*
      * Devices may have pinned the memory.  A page that postcopy waits for
      * would be asked for twice.  A background snapshot still has to read it.
      */
-    return ram_block_discard_is_disabled() ||
-           migration_in_incoming_postcopy() ||
-           migration_in_bg_snapshot();
+    return ram_block_discard_is_disabled() ? BALLOON_INHIBITOR_PINNED_MEMORY :
+           migration_in_incoming_postcopy() ?
+               BALLOON_INHIBITOR_INCOMING_POSTCOPY :
+           migration_in_bg_snapshot() ?
+               BALLOON_INHIBITOR_BACKGROUND_SNAPSHOT : BALLOON_INHIBITOR__MAX;
+}
+
+bool virtio_balloon_discard_inhibited(void)
+{
+    return virtio_balloon_discard_inhibitor() != BALLOON_INHIBITOR__MAX;
 }
 
 void virtio_balloon_discard_skip(VirtIOBalloon *s, BalloonSkip cause,
@@ -177,7 +186,7 @@ static size_t discard_vector(VirtIOBalloon *s)
     size_t done;
 
     if (d->vec_shared) {
-        /* Unmapped together, else each is when it is removed: it costs more */
+        /* All in one go; a hole then costs less than where a page is mapped */
         d->calls += advise_vector(d->vec, d->vec_len, QEMU_MADV_DONTNEED) > 0;
     }
     done = advise_vector(d->vec, d->vec_len, advice);
@@ -213,7 +222,7 @@ void virtio_balloon_discard_flush(VirtIOBalloon *s)
     d->region = NULL;
 }
 
-static void gather(VirtIOBalloon *s, bool shared, void *host, size_t size)
+static void gather(VirtIOBalloon *s, bool shared, const struct iovec *iov)
 {
     VirtIOBalloonDiscard *d = &s->discard;
 
@@ -221,8 +230,8 @@ static void gather(VirtIOBalloon *s, bool shared, void *host, size_t size)
         virtio_balloon_discard_flush(s);
     }
     d->vec_shared = shared;
-    d->vec[d->vec_len++] = (struct iovec) { host, size };
-    d->vec_bytes += size;
+    d->vec[d->vec_len++] = *iov;
+    d->vec_bytes += iov->iov_len;
     if (d->vec_len == (shared ? VEC_SHARED_MAX : VEC_MAX) ||
         d->vec_bytes >= BALLOON_DISCARD_STEP) {
         virtio_balloon_discard_flush(s);
@@ -233,13 +242,17 @@ static void gather(VirtIOBalloon *s, bool shared, void *host, size_t size)
 static void discard_block(VirtIOBalloon *s, RAMBlock *rb,
                           const BalloonRange *range)
 {
+    struct iovec iov = { rb->host + range->start, range->size };
+    bool shared = qemu_ram_is_shared(rb);
+
     trace_virtio_balloon_discard(rb->idstr, range->start, range->size);
     if (block_method(rb) == METHOD_NONE) {
         discard_failed(s, rb, BALLOON_SKIP_UNSUPPORTED, range->size,
                        "its file was opened for reading only");
+    } else if (shared && range->size >= VEC_SHARED_SIZE) {
+        discard_one(s, &iov);
     } else {
-        gather(s, qemu_ram_is_shared(rb), rb->host + range->start,
-               range->size);
+        gather(s, shared, &iov);
     }
 }
 
@@ -307,9 +320,15 @@ void virtio_balloon_discard_block(VirtIOBalloon *s, RAMBlock *rb,
     }
 }
 
-/* Hand a section over; returns how much of it is not the guest's RAM */
-static uint64_t visit_section(VirtIOBalloon *s, MemoryRegionSection *section,
-                              BalloonBlockFn *fn)
+/* Why it is that @mr is not ours to give back */
+static BalloonSkip region_skip_cause(MemoryRegion *mr)
+{
+    return mr->ram_block && (mr->ram_block->flags & RAM_READONLY_FD) ?
+        BALLOON_SKIP_UNSUPPORTED : BALLOON_SKIP_NOT_RAM;
+}
+
+static void visit_section(VirtIOBalloon *s, MemoryRegionSection *section,
+                          BalloonBlockFn *fn, BalloonSkipFn *skip)
 {
     BalloonRange range = {
         .start = section->offset_within_region,
@@ -317,19 +336,17 @@ static uint64_t visit_section(VirtIOBalloon *s, MemoryRegionSection *section,
     };
 
     if (!region_is_guest_ram(s, section->mr) || section->readonly) {
-        return range.size;
+        skip(s, region_skip_cause(section->mr), range.size);
+    } else {
+        fn(s, section->mr->ram_block, &range);
     }
-    fn(s, section->mr->ram_block, &range);
-    return 0;
 }
 
-uint64_t virtio_balloon_for_each_block(VirtIOBalloon *s,
-                                       const BalloonRange *range,
-                                       BalloonBlockFn *fn)
+void virtio_balloon_for_each_block(VirtIOBalloon *s, const BalloonRange *range,
+                                   BalloonBlockFn *fn, BalloonSkipFn *skip)
 {
     uint64_t start = range->start;
     uint64_t end = start + range->size;
-    uint64_t skipped = 0;
 
     while (start < end) {
         MemoryRegionSection section =
@@ -337,14 +354,14 @@ uint64_t virtio_balloon_for_each_block(VirtIOBalloon *s,
         uint64_t next = section.offset_within_address_space;
 
         if (!section.mr) {
-            return skipped + end - start;
+            skip(s, BALLOON_SKIP_NOT_RAM, end - start);
+            return;
         }
-        skipped += next - start;
-        skipped += visit_section(s, &section, fn);
+        skip(s, BALLOON_SKIP_NOT_RAM, next - start);
+        visit_section(s, &section, fn, skip);
         start = next + int128_get64(section.size);
         memory_region_unref(section.mr);
     }
-    return skipped;
 }
 
 /*

@@ -164,6 +164,7 @@ static bool hinting_serve_buffer(VirtIOBalloon *s, BalloonHintJob *job,
     bool ok = !elem->out_num || hinting_read_id(s, elem);
 
     if (ok && elem->in_num && balloon_hints_started(s->hinting.hints)) {
+        s->state.hinted += iov_size(elem->in_sg, elem->in_num);
         hint_job_add(job, elem);
     } else {
         hinting_return(s, elem);

@@ -9,6 +9,7 @@
 #ifndef HW_VIRTIO_BALLOON_INTERNAL_H
 #define HW_VIRTIO_BALLOON_INTERNAL_H
 
+#include "qapi/error.h"
 #include "hw/virtio/virtio-balloon.h"
 #include "virtio-balloon-map.h"
 #include "virtio-balloon-ranges.h"
@@ -24,14 +25,18 @@
  * least the BQL is left to others before it is served on: nanoseconds.
  */
 #define BALLOON_SLICE_NS (500 * SCALE_US)
-#define BALLOON_GAP_NS (50 * SCALE_US)
+#define BALLOON_GAP_NS (100 * SCALE_US)
 
 /* --- virtio-balloon-discard.c ------------------------------------------- */
 
 void virtio_balloon_discard_init(VirtIOBalloon *s);
 void virtio_balloon_discard_cleanup(VirtIOBalloon *s);
 
-/* True while something in QEMU cannot bear that guest memory goes away */
+/*
+ * What in QEMU cannot bear now that guest memory goes away;
+ * BALLOON_INHIBITOR__MAX for nothing
+ */
+BalloonInhibitor virtio_balloon_discard_inhibitor(void);
 bool virtio_balloon_discard_inhibited(void);
 
 /* Count @size bytes that were left alone because of @cause */
@@ -42,19 +47,20 @@ void virtio_balloon_discard_skip(VirtIOBalloon *s, BalloonSkip cause,
 typedef void BalloonBlockFn(VirtIOBalloon *s, RAMBlock *rb,
                             BalloonRange *range);
 
+/* Deal with @size bytes, which may be 0, that are not the guest's RAM */
+typedef void BalloonSkipFn(VirtIOBalloon *s, BalloonSkip cause, uint64_t size);
+
 /**
  * virtio_balloon_for_each_block: find guest-physical memory
  * @s: the balloon
  * @range: guest-physical addresses
  * @fn: called for each part of @range that is the guest's RAM, in order
+ * @skip: called for what is between them
  *
  * virtio_balloon_discard_flush() must be called before the BQL is let go.
- *
- * Returns: how many bytes of @range are not the guest's RAM.
  */
-uint64_t virtio_balloon_for_each_block(VirtIOBalloon *s,
-                                       const BalloonRange *range,
-                                       BalloonBlockFn *fn);
+void virtio_balloon_for_each_block(VirtIOBalloon *s, const BalloonRange *range,
+                                   BalloonBlockFn *fn, BalloonSkipFn *skip);
 
 /*
  * A BalloonBlockFn: give the whole host pages of @range back to the host, in
@@ -193,6 +199,43 @@ void virtio_balloon_queue_reset(VirtIOBalloonQueue *q);
 /* Have @timer go off when others had the BQL for a moment */
 void virtio_balloon_resume_soon(QEMUTimer *timer);
 
+/* --- virtio-balloon-state.c --------------------------------------------- */
+
+void virtio_balloon_state_init(VirtIOBalloon *s);
+void virtio_balloon_state_cleanup(VirtIOBalloon *s);
+
+/* Does a driver of the guest run the device? */
+bool virtio_balloon_driver_runs(VirtIOBalloon *s);
+
+/* The guest did something with the balloon, or was asked to */
+void virtio_balloon_state_moved(VirtIOBalloon *s);
+
+/* The driver comes or goes: @status is about to be the device's */
+void virtio_balloon_state_set_status(VirtIOBalloon *s, uint8_t status);
+
+/* Fill in all but the sizes */
+void virtio_balloon_state_get_info(VirtIOBalloon *s, BalloonInfo *info);
+
+/* --- virtio-balloon-query.c --------------------------------------------- */
+
+/**
+ * virtio_balloon_query_stats: ask the guest for statistics
+ * @opaque: the balloon, which may go away meanwhile
+ * @timeout_ms: how long to wait for it, by the host's clock
+ *
+ * Runs in the main loop.  Returns: its answer, or NULL with @errp set.
+ */
+BalloonStats *coroutine_fn virtio_balloon_query_stats(void *opaque,
+                                                      uint32_t timeout_ms,
+                                                      Error **errp);
+
+/* The guest gave statistics: that is what the queries wait for */
+void virtio_balloon_query_answer(VirtIOBalloon *s);
+
+/* There will be no answer to the queries, because of what @why begins with */
+void virtio_balloon_query_fail(VirtIOBalloon *s, ErrorClass class,
+                               const char *why);
+
 /* --- virtio-balloon-stats.c --------------------------------------------- */
 
 /* Add the properties guest-stats and guest-stats-polling-interval */
@@ -202,6 +245,9 @@ void virtio_balloon_stats_cleanup(VirtIOBalloon *s);
 
 /* Take back the buffer that was held when the VM was saved, if there was one */
 void virtio_balloon_stats_start(VirtIOBalloon *s);
+
+/* Have the driver give news, if it is its turn */
+void virtio_balloon_stats_ask(VirtIOBalloon *s);
 
 /* Forget the driver's buffer, keep the values: the ring goes away */
 void virtio_balloon_stats_reset(VirtIOBalloon *s);

@@ -158,6 +158,7 @@ static void saved_block_load(VirtIOBalloon *s, BalloonSavedBlock *saved,
     while ((first = find_next_bit(held, n, first)) < n) {
         unsigned long end = find_next_zero_bit(held, n, first);
 
+        s->state.inflated_pages += end - first;
         virtio_balloon_defer_insert(s, rb, &(BalloonRange) {
             .start = (uint64_t)first << VIRTIO_BALLOON_PFN_SHIFT,
             .size = (uint64_t)(end - first) << VIRTIO_BALLOON_PFN_SHIFT,

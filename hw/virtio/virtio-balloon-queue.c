@@ -191,10 +191,11 @@ void virtio_balloon_queue_cleanup(VirtIOBalloonQueue *q)
 }
 
 /*
- * Copy the next part of the list, once, and make ranges of it; false at its
- * end.  The driver may change the list meanwhile: what was copied counts.
+ * Copy the next part of the list, once, and make ranges of it.  The driver may
+ * change the list meanwhile: what was copied counts.  Returns: how many pages
+ * were listed, 0 at the end.
  */
-static bool list_fill(VirtIOBalloonQueue *q)
+static size_t list_fill(VirtIOBalloonQueue *q)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(q->dev);
     uint32_t pfns[RANGES_MAX];
@@ -213,7 +214,35 @@ static bool list_fill(VirtIOBalloonQueue *q)
     q->offset += size;
     q->next_range = 0;
     q->n_ranges = balloon_ranges_from_pfns(q->ranges, pfns, n);
+    return n;
+}
+
+static void list_seen(VirtIOBalloonQueue *q, size_t n)
+{
     trace_virtio_balloon_pages(virtio_get_queue_index(q->vq), n, q->n_ranges);
+    if (n) {
+        virtio_balloon_state_moved(q->dev);
+    }
+}
+
+/* What a driver lists twice comes to one range */
+static void inflate_count_repeated(VirtIOBalloonQueue *q, uint64_t n)
+{
+    uint64_t size = n << VIRTIO_BALLOON_PFN_SHIFT;
+
+    for (unsigned i = 0; i < q->n_ranges; i++) {
+        size -= q->ranges[i].size;
+    }
+    q->dev->state.inflated_pages += size >> VIRTIO_BALLOON_PFN_SHIFT;
+    virtio_balloon_discard_skip(q->dev, BALLOON_SKIP_REPEATED, size);
+}
+
+static bool inflate_fill(VirtIOBalloonQueue *q)
+{
+    size_t n = list_fill(q);
+
+    list_seen(q, n);
+    inflate_count_repeated(q, n);
     return n;
 }
 
@@ -223,20 +252,20 @@ static bool inflate_take(VirtIOBalloonQueue *q, BalloonRange *range)
     VirtIOBalloon *s = q->dev;
     bool defer = virtio_balloon_defer_allowed(s);
 
+    s->state.inflated_pages += range->size >> VIRTIO_BALLOON_PFN_SHIFT;
     if (!defer && virtio_balloon_discard_inhibited()) {
         virtio_balloon_discard_skip(s, BALLOON_SKIP_INHIBITED, range->size);
     } else {
-        uint64_t no_ram = virtio_balloon_for_each_block(
-            s, range, defer ? virtio_balloon_defer_insert :
-                              virtio_balloon_discard_block);
-
-        virtio_balloon_discard_skip(s, BALLOON_SKIP_NOT_RAM, no_ram);
+        virtio_balloon_for_each_block(s, range,
+                                      defer ? virtio_balloon_defer_insert :
+                                              virtio_balloon_discard_block,
+                                      virtio_balloon_discard_skip);
     }
     return true;
 }
 
 const VirtIOBalloonQueueOps virtio_balloon_inflate_ops = {
-    .fill = list_fill,
+    .fill = inflate_fill,
     .take = inflate_take,
 };
 
@@ -247,20 +276,24 @@ const VirtIOBalloonQueueOps virtio_balloon_inflate_ops = {
  */
 static bool deflate_fill(VirtIOBalloonQueue *q)
 {
-    VirtQueueElement *elem = q->elem;
+    bool defer = virtio_balloon_defer_allowed(q->dev);
+    size_t n = defer ? list_fill(q) :
+               iov_size(q->elem->out_sg, q->elem->out_num) / sizeof(uint32_t);
 
-    if (virtio_balloon_defer_allowed(q->dev)) {
-        return list_fill(q);
-    }
-    trace_virtio_balloon_pages(virtio_get_queue_index(q->vq),
-                               iov_size(elem->out_sg, elem->out_num) /
-                               sizeof(uint32_t), 0);
-    return false;
+    list_seen(q, n);
+    q->dev->state.deflated_pages += n;
+    return defer && n;
+}
+
+static void deflate_skip(VirtIOBalloon *s, BalloonSkip cause, uint64_t size)
+{
+    /* It was counted when it was given up */
 }
 
 static bool deflate_take(VirtIOBalloonQueue *q, BalloonRange *range)
 {
-    virtio_balloon_for_each_block(q->dev, range, virtio_balloon_defer_remove);
+    virtio_balloon_for_each_block(q->dev, range, virtio_balloon_defer_remove,
+                                  deflate_skip);
     return true;
 }
 
@@ -279,8 +312,13 @@ static bool report_fill(VirtIOBalloonQueue *q)
     q->n_ranges = 0;
     if (first) {
         for (unsigned i = 0; i < q->elem->in_num; i++) {
-            q->n_ranges += virtio_balloon_discard_host_range(
-                s, &q->elem->in_sg[i], &q->ranges[q->n_ranges]);
+            BalloonRange *range = &q->ranges[q->n_ranges];
+            bool whole = virtio_balloon_discard_host_range(
+                s, &q->elem->in_sg[i], range);
+
+            q->n_ranges += whole;
+            s->state.reported += q->elem->in_sg[i].iov_len -
+                                 (whole ? range->size : 0);
         }
         trace_virtio_balloon_report(q->elem->in_num, q->n_ranges);
     }
@@ -305,6 +343,7 @@ static bool report_take(VirtIOBalloonQueue *q, BalloonRange *range)
     } else {
         size = virtio_balloon_discard_host(s, range, zero);
     }
+    s->state.reported += size;
     range->start += size;
     range->size -= size;
     return range->size == 0;

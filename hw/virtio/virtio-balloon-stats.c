@@ -63,6 +63,7 @@ static void stats_read(VirtIOBalloon *s)
     }
     st->last_update = g_get_real_time() / G_USEC_PER_SEC;
     trace_virtio_balloon_stats(n);
+    virtio_balloon_query_answer(s);
 }
 
 /*
@@ -133,15 +134,19 @@ static void stats_arm(VirtIOBalloonStats *st, int64_t ms)
     timer_mod(st->timer, qemu_clock_get_ms(QEMU_CLOCK_VIRTUAL) + ms);
 }
 
+void virtio_balloon_stats_ask(VirtIOBalloon *s)
+{
+    if (stats_exchange_buffer(&s->stats, NULL)) {
+        virtio_notify(VIRTIO_DEVICE(s), s->stats.vq);
+    }
+}
+
 static void stats_poll(void *opaque)
 {
     VirtIOBalloon *s = opaque;
-    VirtIOBalloonStats *st = &s->stats;
 
-    if (stats_exchange_buffer(st, NULL)) {
-        virtio_notify(VIRTIO_DEVICE(s), st->vq);
-    }
-    stats_arm(st, st->interval * 1000LL);
+    virtio_balloon_stats_ask(s);
+    stats_arm(&s->stats, s->stats.interval * 1000LL);
 }
 
 static void stats_get_interval(Object *obj, Visitor *v, const char *name,
@@ -237,6 +242,8 @@ void virtio_balloon_stats_cleanup(VirtIOBalloon *s)
 {
     VirtIOBalloonStats *st = &s->stats;
 
+    virtio_balloon_query_fail(s, ERROR_CLASS_DEVICE_NOT_ACTIVE,
+                              "The balloon was unplugged");
     virtio_balloon_stats_reset(s);
     g_clear_pointer(&st->timer, timer_free);
     g_clear_pointer(&st->resume, timer_free);
@@ -264,6 +271,8 @@ void virtio_balloon_stats_reset(VirtIOBalloon *s)
 {
     g_autofree VirtQueueElement *elem = g_steal_pointer(&s->stats.elem);
 
+    virtio_balloon_query_fail(s, ERROR_CLASS_GENERIC_ERROR,
+                              "The balloon was reset");
     timer_del(s->stats.resume);
     if (elem) {
         virtqueue_detach_element(s->stats.vq, elem, 0);

@@ -56,12 +56,29 @@ static uint64_t balloon_guest_size(VirtIOBalloon *s)
     return ram - MIN(ram, (uint64_t)s->actual << VIRTIO_BALLOON_PFN_SHIFT);
 }
 
+/* The memory meant to be left to the guest, in bytes */
+static uint64_t balloon_target(VirtIOBalloon *s)
+{
+    uint64_t ram = balloon_ram_size();
+
+    return ram - MIN(ram, (uint64_t)s->num_pages << VIRTIO_BALLOON_PFN_SHIFT);
+}
+
 static void balloon_get_info(void *opaque, BalloonInfo *info)
 {
     info->actual = balloon_guest_size(opaque);
+    info->has_target = true;
+    info->target = balloon_target(opaque);
+    virtio_balloon_state_get_info(opaque, info);
 }
 
-static void balloon_set_target(void *opaque, ram_addr_t target)
+static void balloon_get_range(void *opaque, uint64_t *min, uint64_t *max)
+{
+    *min = VIRTIO_BALLOON(opaque)->min_size;
+    *max = balloon_ram_size();
+}
+
+static void balloon_set_target(void *opaque, uint64_t target)
 {
     VirtIOBalloon *s = opaque;
     uint64_t ram = balloon_ram_size();
@@ -69,8 +86,16 @@ static void balloon_set_target(void *opaque, ram_addr_t target)
 
     s->num_pages = MIN(pages, UINT32_MAX);
     trace_virtio_balloon_target(target, s->num_pages);
+    virtio_balloon_state_moved(s);
     virtio_notify_config(VIRTIO_DEVICE(s));
 }
+
+static const QEMUBalloonOps balloon_ops = {
+    .set_target = balloon_set_target,
+    .get_range = balloon_get_range,
+    .get_info = balloon_get_info,
+    .query_stats = virtio_balloon_query_stats,
+};
 
 static void balloon_set_actual(VirtIOBalloon *s, uint32_t actual)
 {
@@ -82,6 +107,7 @@ static void balloon_set_actual(VirtIOBalloon *s, uint32_t actual)
     now = balloon_guest_size(s);
     if (now != before) {
         qapi_event_send_balloon_change(now);
+        virtio_balloon_state_moved(s);
     }
 }
 
@@ -216,8 +242,11 @@ static void virtio_balloon_set_status(VirtIODevice *vdev, uint8_t status)
 
     /* What is legacy may have been negotiated */
     balloon_rearm_config(s);
+    virtio_balloon_state_set_status(s, status);
     if (!vdev->vm_running) {
         balloon_settle(s);
+        virtio_balloon_query_fail(s, ERROR_CLASS_GENERIC_ERROR,
+                                  "The machine was stopped");
     } else if (!virtio_device_started(vdev, status)) {
         virtio_balloon_queue_put_back(&s->inflate);
         virtio_balloon_queue_put_back(&s->deflate);
@@ -299,12 +328,18 @@ static void virtio_balloon_device_realize(DeviceState *dev, Error **errp)
     if (!virtio_balloon_hinting_check(s, errp)) {
         return;
     }
-    if (qemu_add_balloon_handler(balloon_set_target, balloon_get_info,
-                                 s) < 0) {
+    if (s->min_size > balloon_ram_size()) {
+        error_setg(errp, "min-size, %" PRIu64 " bytes, is more than the"
+                   " machine's memory, %" PRIu64 " bytes", s->min_size,
+                   balloon_ram_size());
+        return;
+    }
+    if (qemu_add_balloon_handler(&balloon_ops, s) < 0) {
         error_setg(errp, "Only one balloon device is supported");
         return;
     }
     virtio_init(vdev, VIRTIO_ID_BALLOON, balloon_config_size(s));
+    virtio_balloon_state_init(s);
     virtio_balloon_discard_init(s);
     virtio_balloon_defer_init(s);
     virtio_balloon_queue_init(s, &s->inflate, 128,
@@ -337,6 +372,7 @@ static void virtio_balloon_device_unrealize(DeviceState *dev)
     virtio_balloon_queue_cleanup(&s->inflate);
     virtio_balloon_defer_cleanup(s);
     virtio_balloon_discard_cleanup(s);
+    virtio_balloon_state_cleanup(s);
     virtio_cleanup(VIRTIO_DEVICE(dev));
 }
 
@@ -417,6 +453,7 @@ static int virtio_balloon_post_load(VirtIODevice *vdev)
     virtio_balloon_hinting_post_load(s);
     balloon_load_incomplete(s);
     balloon_rearm_config(s);
+    virtio_balloon_state_moved(s);
     return 0;
 }
 
@@ -444,6 +481,7 @@ static const Property virtio_balloon_properties[] = {
                     VIRTIO_BALLOON_F_REPORTING, false),
     DEFINE_PROP_BOOL("qemu-4-0-config-size", VirtIOBalloon,
                      qemu_4_0_config_size, false),
+    DEFINE_PROP_SIZE("min-size", VirtIOBalloon, min_size, 0),
     DEFINE_PROP_LINK("iothread", VirtIOBalloon, hinting.iothread,
                      TYPE_IOTHREAD, IOThread *),
 };

@@ -12,6 +12,7 @@
 #include "standard-headers/linux/virtio_config.h"
 #include "standard-headers/linux/virtio_pci.h"
 #include "virtio-balloon-lifecycle.h"
+#include "virtio-balloon-migrate.h"
 #include "virtio-balloon-monitor.h"
 
 #define RAM BALLOON_LIFE_RAM
@@ -147,49 +148,6 @@ static void test_sleep(void)
     balloon_quit(&d);
 }
 
-static void G_GNUC_PRINTF(2, 3) wait_job(QTestState *qts, const char *command,
-                                         ...)
-{
-    va_list ap;
-    bool concluded = false;
-
-    va_start(ap, command);
-    qtest_vqmp_assert_success(qts, command, ap);
-    va_end(ap);
-    while (!concluded) {
-        QDict *event = qtest_qmp_eventwait_ref(qts, "JOB_STATUS_CHANGE");
-
-        concluded = !g_strcmp0(qdict_get_str(qdict_get_qdict(event, "data"),
-                                             "status"), "concluded");
-        qobject_unref(event);
-    }
-    qtest_qmp_assert_success(qts, "{'execute': 'job-dismiss',"
-                             " 'arguments': {'id': 'j'}}");
-}
-
-/* An empty disk that can hold snapshots, named disk */
-static void add_disk(QTestState *qts, const char *path)
-{
-    wait_job(qts, "{'execute': 'blockdev-create', 'arguments': {'job-id': 'j',"
-             " 'options': {'driver': 'file', 'filename': %s, 'size': 0}}}",
-             path);
-    qtest_qmp_assert_success(
-        qts, "{'execute': 'blockdev-add', 'arguments': {'driver': 'file',"
-        " 'node-name': 'file', 'filename': %s}}", path);
-    wait_job(qts, "{'execute': 'blockdev-create', 'arguments': {'job-id': 'j',"
-             " 'options': {'driver': 'qcow2', 'file': 'file',"
-             " 'size': 1048576}}}");
-    qtest_qmp_assert_success(
-        qts, "{'execute': 'blockdev-add', 'arguments': {'driver': 'qcow2',"
-        " 'node-name': 'disk', 'file': 'file'}}");
-}
-
-static void snapshot(QTestState *qts, const char *command)
-{
-    wait_job(qts, "{'execute': %s, 'arguments': {'job-id': 'j', 'tag': 's',"
-             " 'vmstate': 'disk', 'devices': ['disk']}}", command);
-}
-
 /* contract 1, "Migration": a snapshot brings its own balloon back */
 static void test_snapshot(void)
 {
@@ -198,12 +156,12 @@ static void test_snapshot(void)
     g_autofree char *path = g_build_filename(folder, "disk.qcow2", NULL);
 
     start(&d, NULL, "");
-    add_disk(d.qts, path);
+    balloon_add_disk(d.qts, path);
     inflate_some(&d);
-    snapshot(d.qts, "snapshot-save");
+    balloon_snapshot(d.qts, "snapshot-save", "s");
     balloon_set_target(d.qts, RAM);
     balloon_writel(&d, BALLOON_CFG_ACTUAL, 1);
-    snapshot(d.qts, "snapshot-load");
+    balloon_snapshot(d.qts, "snapshot-load", "s");
     g_assert_cmpint(balloon_query(d.qts), ==, ACTUAL_LEFT);
     g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==,
                     TARGET_PAGES);

@@ -1,5 +1,5 @@
 /*
- * Migration of a virtio balloon through a file, for tests
+ * Migration and snapshots of a virtio balloon, for tests
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include "qemu/units.h"
 #include "qobject/qdict.h"
+#include "qobject/qnum.h"
 #include "virtio-balloon-migrate.h"
 
 #define SLOT 4
@@ -25,12 +26,28 @@ static void set_bandwidth(QTestState *qts, int64_t bytes_per_second)
                              bytes_per_second);
 }
 
+/*
+ * The VM is stopped when what is left takes a millisecond at 1000 bytes per
+ * millisecond: less than a page, that is, nothing.
+ */
+static void set_no_downtime(QTestState *qts)
+{
+    qtest_qmp_assert_success(qts, "{'execute': 'migrate-set-parameters',"
+                             " 'arguments': {'downtime-limit': 1,"
+                             " 'avail-switchover-bandwidth': 1000000}}");
+}
+
+static void migrate_to(QTestState *qts, const char *uri)
+{
+    qtest_qmp_assert_success(qts, "{'execute': 'migrate',"
+                             " 'arguments': {'uri': %s}}", uri);
+}
+
 static void migrate_start(QTestState *qts, const char *file)
 {
     g_autofree char *uri = g_strconcat("file:", file, NULL);
 
-    qtest_qmp_assert_success(qts, "{'execute': 'migrate',"
-                             " 'arguments': {'uri': %s}}", uri);
+    migrate_to(qts, uri);
 }
 
 static bool migration_is(QTestState *qts, const char *status)
@@ -70,8 +87,63 @@ void balloon_migrate(QTestState *qts, const char *file)
     balloon_migrate_finish(qts);
 }
 
-/* The PCI device as @source left it: nothing of it is reset or set up */
-static void adopt(BalloonDriver *d, BalloonDriver *source)
+/* Has it measured its speed, which it does every 100 ms? */
+static bool migration_is_measured(QTestState *qts)
+{
+    QDict *info = qtest_qmp_assert_success_ref(qts,
+                                               "{'execute': 'query-migrate'}");
+    QDict *ram = qdict_get_qdict(info, "ram");
+    bool is = ram && qnum_get_double(qobject_to(QNum, qdict_get(ram, "mbps")));
+
+    qobject_unref(info);
+    return is;
+}
+
+int balloon_migrate_begin(QTestState *qts)
+{
+    g_autofree char *file = balloon_migration_file();
+    g_autofree char *path = g_strconcat(file, "-socket", NULL);
+    g_autofree char *uri = g_strconcat("unix:", path, NULL);
+    int listener = qtest_socket_server(path);
+    int stream;
+
+    set_bandwidth(qts, 64 * KiB);
+    set_no_downtime(qts);
+    migrate_to(qts, uri);
+    stream = accept(listener, NULL, NULL);
+    g_assert_cmpint(stream, >=, 0);
+    close(listener);
+    unlink(path);
+    /* Before that, it takes what it has not looked for for nothing */
+    balloon_wait_for(migration_is_measured(qts));
+    set_bandwidth(qts, INT64_C(1) << 40);
+    return stream;
+}
+
+void balloon_migrate_pass(int stream, const char *file, size_t size)
+{
+    char data[16 * KiB];
+    int fd = open(file, O_WRONLY | O_CREAT | O_APPEND, 0600);
+    ssize_t n = 1;
+
+    g_assert_cmpint(fd, >=, 0);
+    while (size && n) {
+        n = read(stream, data, MIN(size, sizeof(data)));
+        g_assert_cmpint(n, >=, 0);
+        g_assert_cmpint(write(fd, data, n), ==, n);
+        size -= n;
+    }
+    close(fd);
+}
+
+void balloon_migrate_end(QTestState *qts, int stream, const char *file)
+{
+    balloon_migrate_pass(stream, file, SIZE_MAX);
+    close(stream);
+    balloon_wait_for(migration_is(qts, "completed"));
+}
+
+void balloon_adopt(BalloonDriver *d, BalloonDriver *source)
 {
     QPCIAddress addr = { .devfn = QPCI_DEVFN(SLOT, 0) };
 
@@ -103,5 +175,51 @@ void balloon_load(BalloonDriver *d, BalloonDriver *source, const char *device,
     qtest_qmp_assert_success(d->qts, "{'execute': 'migrate-incoming',"
                              " 'arguments': {'uri': %s}}", uri);
     balloon_wait_for(migration_is(d->qts, "completed"));
-    adopt(d, source);
+    balloon_adopt(d, source);
+}
+
+static void G_GNUC_PRINTF(2, 3) wait_job(QTestState *qts, const char *command,
+                                         ...)
+{
+    va_list ap;
+    bool concluded = false;
+
+    va_start(ap, command);
+    qtest_vqmp_assert_success(qts, command, ap);
+    va_end(ap);
+    while (!concluded) {
+        QDict *event = qtest_qmp_eventwait_ref(qts, "JOB_STATUS_CHANGE");
+        const char *status = qdict_get_str(qdict_get_qdict(event, "data"),
+                                           "status");
+
+        g_assert_cmpstr(status, !=, "aborting");
+        concluded = g_str_equal(status, "concluded");
+        qobject_unref(event);
+    }
+    qtest_qmp_assert_success(qts, "{'execute': 'job-dismiss',"
+                             " 'arguments': {'id': 'j'}}");
+}
+
+void balloon_add_disk(QTestState *qts, const char *path)
+{
+    wait_job(qts, "{'execute': 'blockdev-create', 'arguments': {'job-id': 'j',"
+             " 'options': {'driver': 'file', 'filename': %s, 'size': 0}}}",
+             path);
+    qtest_qmp_assert_success(
+        qts, "{'execute': 'blockdev-add', 'arguments': {'driver': 'file',"
+        " 'node-name': 'file', 'filename': %s,"
+        " 'cache': {'no-flush': true}}}", path);
+    wait_job(qts, "{'execute': 'blockdev-create', 'arguments': {'job-id': 'j',"
+             " 'options': {'driver': 'qcow2', 'file': 'file',"
+             " 'size': 1048576}}}");
+    qtest_qmp_assert_success(
+        qts, "{'execute': 'blockdev-add', 'arguments': {'driver': 'qcow2',"
+        " 'node-name': 'disk', 'file': 'file',"
+        " 'cache': {'no-flush': true}}}");
+}
+
+void balloon_snapshot(QTestState *qts, const char *command, const char *tag)
+{
+    wait_job(qts, "{'execute': %s, 'arguments': {'job-id': 'j', 'tag': %s,"
+             " 'vmstate': 'disk', 'devices': ['disk']}}", command, tag);
 }

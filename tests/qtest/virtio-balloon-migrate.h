@@ -1,5 +1,5 @@
 /*
- * Migration of a virtio balloon through a file, for tests
+ * Migration and snapshots of a virtio balloon, for tests
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -22,8 +22,27 @@ void balloon_migrate_slowly(QTestState *qts, const char *file);
 void balloon_migrate_finish(QTestState *qts);
 void balloon_migrate_cancel(QTestState *qts);
 
+/*
+ * Migrate through this test into a file, which so decides how far it gets.
+ * Returns: a stream for balloon_migrate_pass() and balloon_migrate_end()
+ */
+int balloon_migrate_begin(QTestState *qts);
+/*
+ * Let @size bytes pass.  The VM is not stopped as long as more than that must
+ * still be sent, and some 512 KiB.
+ */
+void balloon_migrate_pass(int stream, const char *file, size_t size);
+/* Let all pass; the VM is stopped then */
+void balloon_migrate_end(QTestState *qts, int stream, const char *file);
+
 /* From begin to end; the VM is stopped then */
 void balloon_migrate(QTestState *qts, const char *file);
+
+/*
+ * @d drives the PCI device of its machine from where @source left it: nothing
+ * of it is reset or set up
+ */
+void balloon_adopt(BalloonDriver *d, BalloonDriver *source);
 
 /**
  * balloon_load: a machine that goes on from what is in @file
@@ -32,5 +51,11 @@ void balloon_migrate(QTestState *qts, const char *file);
  */
 void balloon_load(BalloonDriver *d, BalloonDriver *source, const char *device,
                   const char *options, const char *file);
+
+/* Add an empty disk that can hold snapshots, named disk; makes the file */
+void balloon_add_disk(QTestState *qts, const char *path);
+
+/* Wait for "snapshot-save" or "snapshot-load" of snapshot @tag on that disk */
+void balloon_snapshot(QTestState *qts, const char *command, const char *tag);
 
 #endif

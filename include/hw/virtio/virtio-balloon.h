@@ -15,6 +15,8 @@
 
 #include "exec/ramlist.h"
 #include "hw/virtio/virtio.h"
+#include "qapi/qapi-types-machine.h"
+#include "qemu/queue.h"
 #include "qom/object.h"
 #include "standard-headers/linux/virtio_balloon.h"
 #include "system/iothread.h"
@@ -24,9 +26,12 @@ OBJECT_DECLARE_SIMPLE_TYPE(VirtIOBalloon, VIRTIO_BALLOON)
 
 typedef struct BalloonRange BalloonRange;
 typedef struct BalloonHints BalloonHints;
+typedef struct BalloonStatsQuery BalloonStatsQuery;
 
 /* Why bytes that the guest gave up were not discarded */
 typedef enum BalloonSkip {
+    BALLOON_SKIP_REPEATED,      /* listed before, in the same part of a list */
+    BALLOON_SKIP_TAKEN_BACK,    /* by the guest, before their discard */
     BALLOON_SKIP_NOT_RAM,       /* a hole, ROM, MMIO, a device's memory */
     BALLOON_SKIP_PARTIAL,       /* less than a whole host page */
     BALLOON_SKIP_INHIBITED,     /* something in QEMU forbids discards now */
@@ -40,6 +45,8 @@ typedef enum BalloonSkip {
 typedef struct VirtIOBalloonDiscard {
     /* bytes that the host was told to take back */
     uint64_t discarded;
+    /* bytes that wait once more, because their host page came back */
+    uint64_t revived;
     /* system calls that it took */
     uint64_t calls;
     /* bytes left alone, by cause */
@@ -106,6 +113,8 @@ typedef struct VirtIOBalloonStats {
     VirtQueueElement *elem;
     /* latest values by tag; all ones where the driver gave none */
     uint64_t values[VIRTIO_BALLOON_S_NR];
+    /* those who wait for the driver's next buffer: virtio-balloon-query.c */
+    QLIST_HEAD(, BalloonStatsQuery) queries;
     /* when they came: seconds of the host's clock since 1970, 0 for never */
     int64_t last_update;
     /* seconds between two requests for news, 0 for never */
@@ -115,6 +124,29 @@ typedef struct VirtIOBalloonStats {
     /* goes on with a ring that holds more than there was time for */
     QEMUTimer *resume;
 } VirtIOBalloonStats;
+
+/* virtio-balloon-state.c: how far the guest follows, and what came of it */
+typedef struct VirtIOBalloonState {
+    /* as of the last time that anything happened */
+    BalloonState now;
+    /* why it is "inhibited" if it is */
+    BalloonInhibitor inhibitor;
+    /* it has changed since the last event, be it back and forth */
+    bool untold;
+    /* armed while an event would be too early; tells then */
+    QEMUTimer *tell;
+    /* when the guest moved or was asked to: milliseconds of virtual time */
+    int64_t moved_ms;
+    /* that is long ago */
+    bool still;
+    /* armed until that is long ago */
+    QEMUTimer *watch;
+    /* what the driver put on the queues, as far as that was dealt with */
+    uint64_t inflated_pages;
+    uint64_t deflated_pages;
+    uint64_t reported;
+    uint64_t hinted;
+} VirtIOBalloonState;
 
 /* virtio-balloon-hinting.c: free page hints for migration (5.5.6.5) */
 typedef struct VirtIOBalloonHinting {
@@ -142,6 +174,8 @@ struct VirtIOBalloon {
     /* properties: VIRTIO_BALLOON_F_* to offer, and the size of config */
     uint32_t host_features;
     bool qemu_4_0_config_size;
+    /* property: what no target may be less than, in bytes */
+    uint64_t min_size;
 
     /* target: balloon pages the guest is asked to give up */
     uint32_t num_pages;
@@ -160,6 +194,7 @@ struct VirtIOBalloon {
     /* between reset phases: this is no reset that empties the balloon */
     bool reset_keeps_balloon;
 
+    VirtIOBalloonState state;
     VirtIOBalloonQueue inflate;
     VirtIOBalloonQueue deflate;
     VirtIOBalloonQueue report;

@@ -1,0 +1,42 @@
+/*
+ * What query-balloon says of a virtio balloon, for tests
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef TESTS_VIRTIO_BALLOON_INFO_H
+#define TESTS_VIRTIO_BALLOON_INFO_H
+
+#include "libqtest.h"
+#include "qobject/qdict.h"
+
+/* The answer to query-balloon; the caller unrefs it */
+QDict *balloon_info(QTestState *qts);
+
+/* Its member "target" */
+uint64_t balloon_target(QTestState *qts);
+
+/* A member of its "counters", or of "skipped" in there */
+uint64_t balloon_counter(QTestState *qts, const char *name);
+uint64_t balloon_skipped(QTestState *qts, const char *cause);
+
+/* The state must be this; @inhibitor is NULL unless it is "inhibited" */
+void balloon_assert_state(QTestState *qts, const char *state,
+                          const char *inhibitor);
+
+/* What the guest gave up, in bytes; all of it must be accounted for */
+uint64_t balloon_assert_sum(QTestState *qts);
+
+/*
+ * All of @size bytes, the only ones that the guest gave up, must have been
+ * skipped because of @cause
+ */
+void balloon_assert_all_skipped(QTestState *qts, const char *cause,
+                                uint64_t size);
+
+/* The event BALLOON_STATE_CHANGE that came next must be of @state ... */
+void balloon_assert_event(QTestState *qts, const char *state);
+/* ... and so far there is no other */
+void balloon_assert_no_event(QTestState *qts);
+
+#endif

@@ -1,0 +1,216 @@
+/*
+ * Memory that does not come back because something in QEMU needs it
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/timer.h"
+#include "qemu/units.h"
+#include "virtio-balloon-info.h"
+#include "virtio-balloon-manage.h"
+#include "virtio-balloon-migrate.h"
+#include "virtio-balloon-monitor.h"
+
+#define SECOND NANOSECONDS_PER_SECOND
+#define REPORT BALLOON_VQ_FIRST_OPTIONAL
+#define REPORTING "virtio-balloon-pci,free-page-reporting=on"
+#define PAGES 16
+#define SIZE (PAGES * BALLOON_PAGE)
+
+/* Guest memory that nobody uses */
+#define AREA (32 * MiB)
+
+/* Where a PC lets a PCI slot go */
+#define ACPI_EJECT 0xae08
+#define VFIO_SLOT 5
+
+static void start(BalloonDriver *d, const char *device, const char *options)
+{
+    balloon_boot(d, device, options);
+    balloon_start(d, BALLOON_ALL_FEATURES);
+}
+
+/* Inflating and reporting, and nothing of it is taken */
+static void assert_inhibited(BalloonDriver *d, const char *inhibitor)
+{
+    uint64_t before = balloon_skipped(d->qts, "inhibited");
+
+    balloon_assert_state(d->qts, "inhibited", inhibitor);
+    balloon_send_range(d, BALLOON_VQ_INFLATE, AREA, PAGES);
+    balloon_send_one(d, REPORT, AREA, SIZE, true);
+    g_assert_cmpuint(balloon_skipped(d->qts, "inhibited") - before, ==,
+                     2 * SIZE);
+    balloon_assert_sum(d->qts);
+    balloon_assert_state(d->qts, "inhibited", inhibitor);
+}
+
+/* QEMU is to find a host with a device for VFIO: virtio-balloon-fake-vfio.c */
+static void preload_vfio(void)
+{
+    const char *old = g_getenv("ASAN_OPTIONS");
+    g_autofree char *options = g_strconcat(old ? old : "",
+                                           ":verify_asan_link_order=0", NULL);
+    g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
+    g_autofree char *folder = g_path_get_dirname(self);
+    g_autofree char *library = g_build_filename(
+        folder, "virtio-balloon-fake-vfio.so", NULL);
+
+    g_assert_true(g_file_test(library, G_FILE_TEST_EXISTS));
+    g_setenv("ASAN_OPTIONS", options, true);
+    g_setenv("LD_PRELOAD", library, true);
+}
+
+/* What sysfs says of the device: its group */
+static char *make_vfio_device(void)
+{
+    char *folder = g_dir_make_tmp("virtio-balloon-XXXXXX", NULL);
+    g_autofree char *group = g_build_filename(folder, "iommu_group", NULL);
+
+    g_assert_cmpint(symlink("../42", group), ==, 0);
+    return folder;
+}
+
+static void remove_vfio_device(char *folder)
+{
+    g_autofree char *group = g_build_filename(folder, "iommu_group", NULL);
+
+    unlink(group);
+    rmdir(folder);
+    g_free(folder);
+}
+
+/* An assigned device may use any memory at any time, until it is unplugged */
+static void vfio(void)
+{
+    char *folder = make_vfio_device();
+    BalloonDriver d;
+
+    preload_vfio();
+    start(&d, REPORTING, "-m 128");
+    g_unsetenv("LD_PRELOAD");
+    balloon_assert_event(d.qts, "reached");
+    qtest_clock_step(d.qts, SECOND);
+    qtest_memset(d.qts, AREA, 0xa5, SIZE);
+    balloon_assert_state(d.qts, "reached", NULL);
+
+    qtest_qmp_device_add(d.qts, "vfio-pci", "vfio0",
+                         "{'addr': %s, 'sysfsdev': %s}",
+                         stringify(VFIO_SLOT), folder);
+    assert_inhibited(&d, "pinned-memory");
+    balloon_assert_event(d.qts, "inhibited");
+    balloon_assert_bytes(&d, AREA, SIZE, 0xa5);
+    balloon_assert_hmp(d.qts, "info balloon", "balloon: actual=128");
+
+    qtest_qmp_device_del_send(d.qts, "vfio0");
+    qtest_outl(d.qts, ACPI_EJECT, 1 << VFIO_SLOT);
+    qtest_qmp_eventwait(d.qts, "DEVICE_DELETED");
+    qtest_clock_step(d.qts, 5 * SECOND);
+    balloon_assert_event(d.qts, "reached");
+    balloon_send_one(&d, REPORT, AREA, SIZE, true);
+    balloon_assert_bytes(&d, AREA, SIZE, 0);
+    balloon_assert_sum(d.qts);
+    balloon_quit(&d);
+    remove_vfio_device(folder);
+}
+
+static bool set_capability(QTestState *qts, const char *name)
+{
+    QDict *response = qtest_qmp(
+        qts, "{'execute': 'migrate-set-capabilities', 'arguments':"
+        " {'capabilities': [{'capability': %s, 'state': true}]}}", name);
+    bool ok = qdict_haskey(response, "return");
+
+    qobject_unref(response);
+    if (!ok) {
+        g_test_skip("the host has no userfaultfd for this");
+    }
+    return ok;
+}
+
+/* A background snapshot has yet to read what the guest gives up */
+static void background_snapshot(void)
+{
+    g_autofree char *file = balloon_migration_file();
+    BalloonDriver d;
+
+    start(&d, REPORTING, "-m 128");
+    balloon_assert_event(d.qts, "reached");
+    qtest_clock_step(d.qts, SECOND);
+    qtest_memset(d.qts, AREA, 0xa5, 4 * MiB);
+    if (set_capability(d.qts, "background-snapshot")) {
+        balloon_migrate_slowly(d.qts, file);
+        assert_inhibited(&d, "background-snapshot");
+        balloon_assert_event(d.qts, "inhibited");
+        balloon_assert_bytes(&d, AREA, SIZE, 0xa5);
+        balloon_migrate_cancel(d.qts);
+        /* nobody asks, and it is noticed all the same */
+        qtest_clock_step(d.qts, 5 * SECOND);
+        balloon_assert_event(d.qts, "reached");
+        balloon_assert_state(d.qts, "reached", NULL);
+    }
+    balloon_quit(&d);
+    unlink(file);
+}
+
+static void wait_status(QTestState *qts, const char *status)
+{
+    for (bool is = false; !is; ) {
+        QDict *info = qtest_qmp_assert_success_ref(
+            qts, "{'execute': 'query-migrate'}");
+
+        is = !g_strcmp0(qdict_get_try_str(info, "status"), status);
+        qobject_unref(info);
+    }
+}
+
+/* The destination of a postcopy migration would ask for pages twice */
+static void incoming_postcopy(void)
+{
+    g_autofree char *path = balloon_migration_file();
+    g_autofree char *uri = g_strconcat("unix:", path, NULL);
+    BalloonDriver source, d;
+
+    start(&source, REPORTING, "-m 128");
+    qtest_memset(source.qts, AREA, 0xa5, 16 * MiB);
+    balloon_boot(&d, REPORTING, "-m 128 -incoming defer");
+    if (!set_capability(d.qts, "postcopy-ram") ||
+        !set_capability(source.qts, "postcopy-ram")) {
+        goto out;
+    }
+    qtest_qmp_assert_success(d.qts, "{'execute': 'migrate-incoming',"
+                             " 'arguments': {'uri': %s}}", uri);
+    qtest_qmp_assert_success(source.qts, "{'execute':"
+                             " 'migrate-set-parameters', 'arguments':"
+                             " {'max-bandwidth': 65536,"
+                             " 'max-postcopy-bandwidth': 65536}}");
+    qtest_qmp_assert_success(source.qts, "{'execute': 'migrate',"
+                             " 'arguments': {'uri': %s}}", uri);
+    wait_status(source.qts, "active");
+    qtest_qmp_assert_success(source.qts,
+                             "{'execute': 'migrate-start-postcopy'}");
+    wait_status(d.qts, "postcopy-active");
+    qtest_qmp_eventwait(d.qts, "RESUME");
+    balloon_lose(&d);
+    balloon_adopt(&d, &source);
+    assert_inhibited(&d, "incoming-postcopy");
+    qtest_qmp_assert_success(source.qts, "{'execute':"
+                             " 'migrate-set-parameters', 'arguments':"
+                             " {'max-postcopy-bandwidth': 0}}");
+    wait_status(d.qts, "completed");
+    balloon_assert_state(d.qts, "reached", NULL);
+    balloon_assert_bytes(&d, AREA, 16 * MiB, 0xa5);
+out:
+    balloon_quit(&d);
+    balloon_quit(&source);
+    unlink(path);
+}
+
+void balloon_add_inhibited_tests(void)
+{
+    qtest_add_func(BALLOON_MANAGE "inhibited/vfio", vfio);
+    qtest_add_func(BALLOON_MANAGE "inhibited/background-snapshot",
+                   background_snapshot);
+    qtest_add_func(BALLOON_MANAGE "inhibited/incoming-postcopy",
+                   incoming_postcopy);
+}

@@ -1,0 +1,167 @@
+/*
+ * The limits of the virtio balloon, and what people read of it
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/units.h"
+#include "virtio-balloon-info.h"
+#include "virtio-balloon-manage.h"
+#include "virtio-balloon-monitor.h"
+
+#define RAM (128 * MiB)
+#define LIMITED "virtio-balloon-pci,min-size=64M"
+#define REFUSAL " bytes is too small a target: the balloon's min-size is" \
+                " 67108864 bytes, give at least that"
+
+/* Below it a target is refused and changes nothing; what is not, works */
+static void min_size(void)
+{
+    static const struct {
+        int64_t target;
+        const char *error;
+    } refused[] = {
+        { 64 * MiB - 1, "67108863" REFUSAL },
+        { 1, "1" REFUSAL },
+        { 0, "Parameter 'value' expects a size" },
+        { -1, "Parameter 'value' expects a size" },
+    };
+    BalloonDriver d;
+
+    balloon_boot(&d, LIMITED, "-m 128");
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    balloon_set_target(d.qts, 96 * MiB);
+    for (int i = 0; i < ARRAY_SIZE(refused); i++) {
+        balloon_assert_error(d.qts, "GenericError", refused[i].error,
+                             "{'execute': 'balloon',"
+                             " 'arguments': {'value': %" PRId64 "}}",
+                             refused[i].target);
+        g_assert_cmpuint(balloon_target(d.qts), ==, 96 * MiB);
+        g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==,
+                        32 * MiB / BALLOON_PAGE);
+    }
+    balloon_set_target(d.qts, 64 * MiB);
+    g_assert_cmpuint(balloon_target(d.qts), ==, 64 * MiB);
+    /* the driver is not bound by it */
+    balloon_writel(&d, BALLOON_CFG_ACTUAL, 0x5000);
+    g_assert_cmpint(balloon_query(d.qts), ==, RAM - 0x5000 * BALLOON_PAGE);
+    balloon_quit(&d);
+}
+
+/* None is less than anything */
+static void no_min_size(void)
+{
+    BalloonDriver d;
+
+    balloon_boot(&d, NULL, "-m 128");
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    balloon_set_target(d.qts, 1);
+    g_assert_cmpuint(balloon_target(d.qts), ==, BALLOON_PAGE);
+    balloon_quit(&d);
+}
+
+static const char *const device_add =
+    "{'execute': 'device_add', 'arguments': {'driver': 'virtio-balloon-pci',"
+    " 'id': 'balloon0', 'addr': '4', 'min-size': %" PRId64 "}}";
+
+/* More than there is cannot be had; as much as there is can */
+static void large_min_size(void)
+{
+    QTestState *qts = qtest_init("-m 128");
+
+    balloon_assert_error(qts, "GenericError",
+                         "min-size, 134217729 bytes, is more than the"
+                         " machine's memory, 134217728 bytes",
+                         device_add, RAM + 1);
+    balloon_assert_error(qts, "GenericError",
+                         "min-size, 9223372036854775807 bytes, is more than"
+                         " the machine's memory, 134217728 bytes",
+                         device_add, INT64_MAX);
+    balloon_assert_error(qts, "DeviceNotActive",
+                         "No balloon device has been activated",
+                         "{'execute': 'query-balloon'}");
+    qtest_qmp_assert_success(qts, device_add, RAM);
+    balloon_set_target(qts, RAM);
+    qtest_quit(qts);
+}
+
+/* The whole of what an HMP command says, on one line */
+static void assert_says(BalloonDriver *d, const char *command,
+                        const char *text)
+{
+    g_autofree char *said = qtest_hmp(d->qts, "%s", command);
+
+    g_strdelimit(said, "\r", ' ');
+    if (!strstr(said, text)) {
+        g_error("'%s' does not say '%s' but: %s", command, text, said);
+    }
+}
+
+static void assert_never_says(BalloonDriver *d, const char *command,
+                              const char *text)
+{
+    g_autofree char *said = qtest_hmp(d->qts, "%s", command);
+
+    g_assert_null(strstr(said, text));
+}
+
+/* A target that cannot be says which can */
+static void hmp_range(void)
+{
+    BalloonDriver d;
+
+    balloon_boot(&d, LIMITED, "-m 128");
+    balloon_assert_hmp(d.qts, "balloon 0",
+                       "Error: Parameter 'value' expects a size");
+    assert_says(&d, "balloon 0", "The guest can be left with 64 MiB to"
+                " 128 MiB.");
+    balloon_assert_hmp(d.qts, "balloon 63", "Error: 66060288" REFUSAL);
+    assert_says(&d, "balloon 63", "64 MiB to 128 MiB.");
+    balloon_assert_hmp(d.qts, "balloon 64", "");
+    balloon_quit(&d);
+
+    balloon_boot(&d, NULL, "-m 128");
+    assert_says(&d, "balloon 0", "The guest can be left with more than 0 B,"
+                " up to 128 MiB.");
+    balloon_quit(&d);
+}
+
+/* For a person: what is so, and nothing of what is not */
+static void hmp_info(void)
+{
+    BalloonDriver d;
+    uint64_t mem;
+
+    balloon_boot(&d, "virtio-balloon-pci,free-page-reporting=on", "-m 128");
+    balloon_assert_hmp(d.qts, "info balloon", "balloon: actual=128");
+    assert_says(&d, "info balloon", "state: no-driver");
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    assert_never_says(&d, "info balloon", "not given back");
+    assert_never_says(&d, "info balloon", "waiting");
+    balloon_set_target(d.qts, 96 * MiB);
+    mem = balloon_dirty_pages(&d, 256);
+    balloon_send_range(&d, BALLOON_VQ_INFLATE, mem, 256);
+    balloon_send_pfns(&d, BALLOON_VQ_INFLATE, (uint32_t[]) { 0xffffffff }, 1);
+    balloon_writel(&d, BALLOON_CFG_ACTUAL, 257);
+    balloon_assert_hmp(d.qts, "info balloon", "balloon: actual=126");
+    assert_says(&d, "info balloon", "target: 96 MiB");
+    assert_says(&d, "info balloon", "state: inflating");
+    assert_says(&d, "info balloon", "free page reporting: on");
+    assert_says(&d, "info balloon", "free page hinting: off");
+    assert_says(&d, "info balloon", "given back to the host: 1 MiB (system"
+                " calls: 1)");
+    assert_says(&d, "info balloon", "not given back: 4 KiB, not the"
+                " machine's memory");
+    assert_never_says(&d, "info balloon", "refused");
+    balloon_quit(&d);
+}
+
+void balloon_add_limit_tests(void)
+{
+    qtest_add_func(BALLOON_MANAGE "limits/min-size", min_size);
+    qtest_add_func(BALLOON_MANAGE "limits/no-min-size", no_min_size);
+    qtest_add_func(BALLOON_MANAGE "limits/large-min-size", large_min_size);
+    qtest_add_func(BALLOON_MANAGE "limits/hmp-range", hmp_range);
+    qtest_add_func(BALLOON_MANAGE "limits/hmp-info", hmp_info);
+}
