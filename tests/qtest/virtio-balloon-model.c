@@ -1,0 +1,399 @@
+/*
+ * What a guest with a virtio balloon knows of its memory, for random tests
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/cutils.h"
+#include "qemu/units.h"
+#include "virtio-balloon-model.h"
+#include "virtio-balloon-monitor.h"
+
+/* What is written at a time: the protocol dislikes long lines */
+#define WRITE_PAGES 8u
+
+/* How much of the log a test that fails shows */
+#define LOG_SIZE (4 * KiB)
+
+static uint8_t *image_of(const BalloonModel *m, unsigned page)
+{
+    return m->image + (size_t)page * BALLOON_PAGE;
+}
+
+static uint64_t addr_of(const BalloonModel *m, unsigned page)
+{
+    return m->base + (uint64_t)page * BALLOON_PAGE;
+}
+
+void balloon_model_init(BalloonModel *m, BalloonDriver *d, uint64_t base,
+                        unsigned pages, const uint8_t *file)
+{
+    g_autofree unsigned *all = g_new(unsigned, pages);
+
+    *m = (BalloonModel) {
+        .base = base,
+        .pages = pages,
+        .image = g_malloc0((size_t)pages * BALLOON_PAGE),
+        .state = g_new0(uint8_t, pages),
+        .wild = g_new0(bool, pages),
+        .gone = g_new0(bool, pages),
+        .file = file,
+        .log = g_string_new(NULL),
+    };
+    for (unsigned i = 0; i < pages; i++) {
+        all[i] = i;
+    }
+    balloon_model_write(m, d, all, pages);
+}
+
+void balloon_model_free(BalloonModel *m)
+{
+    g_free(m->image);
+    g_free(m->state);
+    g_free(m->wild);
+    g_free(m->gone);
+    g_string_free(m->log, true);
+}
+
+void balloon_model_copy(BalloonModel *to, const BalloonModel *from)
+{
+    g_assert_cmpuint(to->pages, ==, from->pages);
+    memcpy(to->image, from->image, (size_t)from->pages * BALLOON_PAGE);
+    memcpy(to->state, from->state, from->pages * sizeof(*from->state));
+    memcpy(to->wild, from->wild, from->pages * sizeof(*from->wild));
+    memcpy(to->gone, from->gone, from->pages * sizeof(*from->gone));
+}
+
+void balloon_model_note(BalloonModel *m, const char *format, ...)
+{
+    va_list ap;
+
+    va_start(ap, format);
+    g_string_append_printf(m->log, " %" PRIu64 ":", m->operations);
+    g_string_append_vprintf(m->log, format, ap);
+    va_end(ap);
+    if (m->log->len > 2 * LOG_SIZE) {
+        g_string_erase(m->log, 0, m->log->len - LOG_SIZE);
+    }
+}
+
+/* Bytes that depend on all of @seed; no word of them is zero */
+static void fill_pattern(uint8_t *data, uint64_t seed)
+{
+    uint64_t word = seed * UINT64_C(0x9e3779b97f4a7c15);
+
+    for (unsigned i = 0; i < BALLOON_PAGE; i += sizeof(word)) {
+        word ^= word >> 29;
+        word = word * UINT64_C(0xd1342543de82ef95) + 2 * seed + 1;
+        stq_he_p(data + i, word | 1);
+    }
+}
+
+/* Pages in a row go from the image to the guest */
+static void write_run(BalloonModel *m, BalloonDriver *d, unsigned first,
+                      unsigned n)
+{
+    qtest_bufwrite(d->qts, addr_of(m, first), image_of(m, first),
+                   (size_t)n * BALLOON_PAGE);
+}
+
+static int compare_pages(const void *a, const void *b)
+{
+    const unsigned *x = a, *y = b;
+
+    return *x < *y ? -1 : *x > *y;
+}
+
+void balloon_model_write(BalloonModel *m, BalloonDriver *d,
+                         const unsigned *pages, unsigned n)
+{
+    g_autofree unsigned *sorted = g_memdup2(pages, n * sizeof(*pages));
+    unsigned run;
+
+    if (!n) {
+        return;
+    }
+    qsort(sorted, n, sizeof(*sorted), compare_pages);
+    for (unsigned i = 0; i < n; i += run) {
+        for (run = 0; i + run < n && run < WRITE_PAGES &&
+                      sorted[i + run] == sorted[i] + run; run++) {
+            fill_pattern(image_of(m, sorted[i + run]), ++m->generation);
+            m->wild[sorted[i + run]] = false;
+        }
+        write_run(m, d, sorted[i], run);
+    }
+    balloon_model_set(m, pages, n, BALLOON_OWNED);
+}
+
+void balloon_model_fill(BalloonModel *m, BalloonDriver *d, unsigned first,
+                        unsigned n, uint8_t byte)
+{
+    memset(image_of(m, first), byte, (size_t)n * BALLOON_PAGE);
+    memset(m->wild + first, false, n * sizeof(*m->wild));
+    memset(m->state + first, BALLOON_OWNED, n);
+    qtest_memset(d->qts, addr_of(m, first), byte, (size_t)n * BALLOON_PAGE);
+}
+
+void balloon_model_set(BalloonModel *m, const unsigned *pages, unsigned n,
+                       BalloonPageState state)
+{
+    for (unsigned i = 0; i < n; i++) {
+        m->state[pages[i]] = state;
+    }
+}
+
+void balloon_model_give(BalloonModel *m, const unsigned *pages, unsigned n,
+                        bool gone)
+{
+    for (unsigned i = 0; i < n; i++) {
+        m->state[pages[i]] = BALLOON_GIVEN;
+        m->gone[pages[i]] = gone;
+    }
+}
+
+void balloon_model_migrated(BalloonModel *m)
+{
+    for (unsigned i = 0; i < m->pages; i++) {
+        m->gone[i] = false;
+        m->wild[i] |= m->live && m->state[i] != BALLOON_OWNED;
+    }
+    m->live = false;
+}
+
+void balloon_model_log(const BalloonModel *m)
+{
+    fprintf(stderr, "# %" PRIu64 " operations; control:%s\n"
+            "# The random seed at the beginning of this run brings it back,"
+            " with --seed\n", m->operations, m->log->str);
+}
+
+void balloon_model_reset(BalloonModel *m)
+{
+    for (unsigned i = 0; i < m->pages; i++) {
+        if (m->state[i] != BALLOON_OWNED) {
+            m->state[i] = BALLOON_LOOSE;
+        }
+    }
+}
+
+static bool has_state(const BalloonModel *m, unsigned page, unsigned set)
+{
+    return set & BALLOON_IS(m->state[page]);
+}
+
+unsigned balloon_model_count(const BalloonModel *m, unsigned set)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < m->pages; i++) {
+        n += has_state(m, i, set);
+    }
+    return n;
+}
+
+/* From page @first on, @gap after each other, and round to the beginning */
+static unsigned pick_run(const BalloonModel *m, unsigned set, unsigned *pages,
+                         unsigned max, unsigned first, unsigned gap)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < m->pages && n < max; i += gap) {
+        unsigned page = (first + i) % m->pages;
+
+        if (has_state(m, page, set)) {
+            pages[n++] = page;
+        }
+    }
+    return n;
+}
+
+/* Those of one huge page, now and then all but a few */
+static unsigned pick_huge(const BalloonModel *m, unsigned set, unsigned *pages,
+                          unsigned max)
+{
+    unsigned huge = g_test_rand_int_range(0, m->pages / BALLOON_HUGE);
+    unsigned leave = MAX(0, g_test_rand_int_range(-4, 4));
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < BALLOON_HUGE && n < max; i++) {
+        unsigned page = huge * BALLOON_HUGE + i;
+
+        if (has_state(m, page, set)) {
+            pages[n++] = page;
+        }
+    }
+    return n > leave ? n - leave : n;
+}
+
+static void reverse(unsigned *pages, unsigned n)
+{
+    for (unsigned i = 0; i < n / 2; i++) {
+        unsigned page = pages[i];
+
+        pages[i] = pages[n - 1 - i];
+        pages[n - 1 - i] = page;
+    }
+}
+
+static void shuffle(unsigned *pages, unsigned n)
+{
+    for (unsigned i = n; i > 1; i--) {
+        unsigned other = g_test_rand_int_range(0, i);
+        unsigned page = pages[i - 1];
+
+        pages[i - 1] = pages[other];
+        pages[other] = page;
+    }
+}
+
+unsigned balloon_model_pick(const BalloonModel *m, unsigned set,
+                            unsigned *pages, unsigned max)
+{
+    unsigned first = g_test_rand_int_range(0, m->pages);
+    unsigned gap = g_test_rand_int_range(0, 3) ? 1 : g_test_rand_int_range(1, 64);
+    unsigned n;
+
+    n = g_test_rand_int_range(0, 3) ?
+        pick_run(m, set, pages, max, first, gap) :
+        pick_huge(m, set, pages, max);
+    switch (g_test_rand_int_range(0, 4)) {
+    case 0:
+        reverse(pages, n);
+        break;
+    case 1:
+        shuffle(pages, n);
+        break;
+    }
+    return n;
+}
+
+unsigned balloon_model_pick_apart(const BalloonModel *m, unsigned set,
+                                  unsigned *pages, unsigned max)
+{
+    return pick_run(m, set, pages, max, g_test_rand_int_range(0, m->pages), 2);
+}
+
+/*
+ * Some pages through a file, which is far faster than the protocol.  QEMU
+ * reads them in one go, while no request is served.
+ */
+static uint8_t *read_pages(const BalloonModel *m, BalloonDriver *d,
+                           unsigned first, unsigned n)
+{
+    uint64_t size = (uint64_t)n * BALLOON_PAGE;
+    g_autofree char *path = g_strdup_printf("%s/virtio-balloon-area-%d",
+                                            g_get_tmp_dir(), getpid());
+    char *data;
+    size_t got;
+
+    qtest_qmp_assert_success(d->qts, "{'execute': 'pmemsave', 'arguments':"
+                             " {'val': %" PRIu64 ", 'size': %" PRIu64 ","
+                             " 'filename': %s}}", addr_of(m, first), size,
+                             path);
+    g_assert_true(g_file_get_contents(path, &data, &got, NULL));
+    unlink(path);
+    g_assert_cmpuint(got, ==, size);
+    return (uint8_t *)data;
+}
+
+static bool page_is(const uint8_t *page, const uint8_t *other)
+{
+    return memcmp(page, other, BALLOON_PAGE) == 0;
+}
+
+/* A page that was discarded */
+static bool page_is_gone(const BalloonModel *m, unsigned page,
+                         const uint8_t *data)
+{
+    return m->file ? page_is(data, m->file + (size_t)page * BALLOON_PAGE) :
+                     buffer_is_zero(data, BALLOON_PAGE);
+}
+
+static bool read_is_gone(const BalloonModel *m, BalloonDriver *d,
+                         unsigned page)
+{
+    uint8_t data[BALLOON_PAGE];
+
+    qtest_bufread(d->qts, addr_of(m, page), data, sizeof(data));
+    return page_is_gone(m, page, data);
+}
+
+void balloon_model_wait_gone(const BalloonModel *m, BalloonDriver *d,
+                             bool whole)
+{
+    unsigned page;
+
+    if (!balloon_model_pick_apart(m, BALLOON_IS(BALLOON_GIVEN), &page, 1)) {
+        return;
+    }
+    for (unsigned i = 0; whole && i < BALLOON_HUGE; i++) {
+        if (m->state[ROUND_DOWN(page, BALLOON_HUGE) + i] != BALLOON_GIVEN) {
+            return;
+        }
+    }
+    balloon_wait_for(read_is_gone(m, d, page));
+}
+
+/* What a page may be that is not the guest's, or was not a moment ago */
+static bool page_is_fair(const BalloonModel *m, unsigned page,
+                         const uint8_t *data)
+{
+    bool gone = m->gone[page] && m->state[page] == BALLOON_GIVEN;
+
+    return m->wild[page] || page_is_gone(m, page, data) ||
+           buffer_is_zero(data, BALLOON_PAGE) ||
+           (!gone && page_is(data, image_of(m, page)));
+}
+
+static void fail(const BalloonModel *m, unsigned page,
+                 const uint8_t *data)
+{
+    static const char *const names[BALLOON_STATES] = {
+        "owned", "loose", "giving", "given", "taking", "reporting"
+    };
+    const uint8_t *old = image_of(m, page);
+    unsigned at = 0;
+
+    while (at < BALLOON_PAGE - 1 && data[at] == old[at]) {
+        at++;
+    }
+
+    g_autofree char *what = g_strdup_printf(
+        "guest memory at 0x%" PRIx64 ", page %u of the model, %s:"
+        " 0x%02x, not 0x%02x; the page is %s", addr_of(m, page) + at, page,
+        names[m->state[page]], data[at], old[at],
+        buffer_is_zero(data, BALLOON_PAGE) ? "zero" : "not zero");
+
+    /* Not g_error(), which leaves no time to clean up */
+    g_assertion_message(NULL, __FILE__, __LINE__, __func__, what);
+}
+
+static void check_page(BalloonModel *m, unsigned page, const uint8_t *data)
+{
+    if (m->state[page] == BALLOON_OWNED ? !page_is(data, image_of(m, page)) :
+                                          !page_is_fair(m, page, data)) {
+        fail(m, page, data);
+    }
+    if (m->state[page] == BALLOON_LOOSE && !m->live) {
+        memcpy(image_of(m, page), data, BALLOON_PAGE);
+        m->state[page] = BALLOON_OWNED;
+        m->wild[page] = false;
+    }
+}
+
+void balloon_model_check_part(BalloonModel *m, BalloonDriver *d,
+                              unsigned first, unsigned n)
+{
+    g_autofree uint8_t *data = read_pages(m, d, first, n);
+
+    for (unsigned i = 0; i < n; i++) {
+        check_page(m, first + i, data + (size_t)i * BALLOON_PAGE);
+    }
+}
+
+void balloon_model_check(BalloonModel *m, BalloonDriver *d)
+{
+    balloon_model_check_part(m, d, 0, m->pages);
+}
