@@ -8,10 +8,14 @@ blocks of 2 MiB in a report.
 """
 
 import contextlib
+import os
 import random
 import struct
+import subprocess
+import tempfile
 from typing import NamedTuple
 
+import guests
 from bench_machine import (AREA, Calls, HUGE_PAGE, Unavailable, backing_ready,
                            machine)
 from bench_qtest import DEFLATE, INFLATE, LISTS, REPORT, RING
@@ -20,6 +24,7 @@ from virtio_balloon_guest import BALLOON_PAGE, GIB, MIB
 HOLE = 0xd0000000               # an address with nothing behind it
 PFNS = 256                      # in a request
 BLOCKS = 32                     # in a report
+FLOORS = ("anonymous", "thp", "memfd", "file")
 COUNTED = 16 * MIB              # memory of a pass under strace, at most
 
 
@@ -140,8 +145,26 @@ def count(tested, row, size):
             return calls.count() * GIB // size
 
 
+@contextlib.contextmanager
+def floor_program():
+    """A function of a backing and a size in MiB: CPU seconds a GiB that the
+    kernel takes for discarding 1 MiB at a time."""
+    source = os.path.join(guests.LAB, "bench", "floor.c")
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        program = f"{folder}/floor"
+        subprocess.run(["gcc", "-O2", "-pthread", "-o", program, source],
+                       check=True)
+
+        def floor(backing, size):
+            return float(subprocess.run([program, backing, str(size)],
+                                        stdout=subprocess.PIPE, check=True,
+                                        text=True).stdout)
+        yield floor
+
+
 def bench_backing(options, backing, progress):
-    """{row: {"ours": [Result...], "stock": ..., "calls": {...}}}.
+    """{row: {"ours": [Result...], "stock": ..., "calls": {...}}}, and the
+    floor: CPU seconds a GiB.
 
     Raises Unavailable when the host has no such memory.
     """
@@ -152,8 +175,11 @@ def bench_backing(options, backing, progress):
                  for name, side in options.sides.items()}
         found = {row: {side: [] for side in sides} | {"calls": {}}
                  for row in rows(backing)}
+        floor, floors = stack.enter_context(floor_program()), []
         for seed in range(options.repeat):
             progress(f"{backing}: pass {seed + 1} of {options.repeat}")
+            if backing in FLOORS:
+                floors.append(floor(backing, options.size))
             for row, results in found.items():
                 for side, tested in sides.items():
                     results[side].append(measure(tested, row, size, seed))
@@ -161,16 +187,20 @@ def bench_backing(options, backing, progress):
         for row, results in found.items():
             for side, tested in sides.items():
                 results["calls"][side] = count(tested, row, size)
-    return found
+    return found, floors
 
 
 def bench(options, progress):
-    """All rows, and what could not be measured: {backing: why}."""
-    found, missing = {}, {}
+    """All rows, the floors, {backing: [...]}, and what could not be measured,
+    {backing: why}."""
+    found, floors, missing = {}, {}, {}
     for backing in options.backings:
         try:
-            found |= bench_backing(options, backing, progress)
+            rows_found, figures = bench_backing(options, backing, progress)
+            found |= rows_found
+            if figures:
+                floors[backing] = figures
         except Unavailable as error:
             missing[backing] = str(error)
             progress(f"{backing}: left out: {error}")
-    return found, missing
+    return found, floors, missing

@@ -21,10 +21,11 @@ from typing import NamedTuple
 
 import guests
 from bench_device import Row, traffic
-from bench_machine import AREA, machine
+from bench_machine import AREA, machine, put_ahead
 from bench_qtest import INFLATE, RING
 from virtio_balloon_guest import BALLOON_PAGE, MIB
 
+BURST = 0.7                     # seconds; the kernel lets others in after 0.95
 LIST = 64 * MIB                 # address and size of the largest request
 INTERVAL = 0.001                # seconds between two commands
 # What firmware in bench/lock.S keeps
@@ -96,7 +97,7 @@ class Monitor:
     def poll(self, end):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+            put_ahead(0, 2)
         while not self.cut and not self.over.is_set():
             before = time.perf_counter()
             try:
@@ -139,9 +140,9 @@ class Lock:
 
     def __init__(self, memory):
         self.memory = memory
-        first = self.ticks(), time.perf_counter()
+        first = self.sample()
         time.sleep(0.1)         # any time will do, it is measured
-        self.base = self.ticks(), time.perf_counter()
+        self.base = self.sample()
         self.frequency = ((self.base[0] - first[0]) /
                           (self.base[1] - first[1]))
         memory.write(LONGEST, bytes(4))
@@ -151,8 +152,19 @@ class Lock:
         """The time stamp counter when the vCPU last asked for the lock."""
         return int.from_bytes(self.memory.read(CLOCK, 8), "little")
 
-    def summary(self, cut):
-        """The wait under way, which may be @cut, counts with its age."""
+    def sample(self):
+        """(ticks, seconds) of one moment in which both threads run."""
+        found = []
+        for _ in range(20):
+            start, old = time.perf_counter(), self.ticks()
+            ticks, now = old, start
+            while ticks == old and now < start + 0.001:
+                ticks, now = self.ticks(), time.perf_counter()
+            found.append((now - start, ticks, now))
+        return min(found)[1:]
+
+    def waits(self):
+        """(seconds, count) of all of them; one under way has its age."""
         age = (time.perf_counter() - self.base[1] -
                (self.ticks() - self.base[0]) / self.frequency)
         counts = struct.unpack(f"<{CLASS_COUNT}I",
@@ -166,7 +178,7 @@ class Lock:
             wait = min(end, longest)
             # as many as would be under way when looked at each INTERVAL
             waits.append((wait, count * min(1, wait / INTERVAL)))
-        return summary(waits, cut)
+        return waits
 
 
 # What a driver may do, each at full speed
@@ -191,9 +203,9 @@ def large_requests(tested, count):
 SCENARIOS = {
     "no request": (None, False),
     "no request, a busy process": (None, True),
-    "ring of requests of 256 pages": (linux_requests, False),
-    "one request of 64 MiB": (lambda tested: large_requests(tested, 1), False),
-    "ring of requests of 64 MiB":
+    "ring of 256-page lists": (linux_requests, False),
+    "one 64 MiB list": (lambda tested: large_requests(tested, 1), False),
+    "ring of 64 MiB lists":
         (lambda tested: large_requests(tested, RING), False),
 }
 
@@ -203,15 +215,30 @@ def post_for(tested, chains, seconds):
     driver = tested.driver
     end = time.monotonic() + seconds
     while chains and time.monotonic() < end:
-        driver.post(INFLATE, chains)
-        driver.kick(INFLATE)
-        while not driver.served(INFLATE) and time.monotonic() < end:
-            time.sleep(0.0005)
+        if driver.served(INFLATE):
+            driver.post(INFLATE, chains)
+            driver.kick(INFLATE)
+        time.sleep(0.0005)
     time.sleep(max(0.0, end - time.monotonic()))
 
 
-def measure(options, side, requests, busy):
-    """{"qmp": Waits, "vcpu": Waits} under one of SCENARIOS."""
+def measure_burst(options, tested, chains, seconds):
+    """Waits of QMP, whether the last was cut short, waits of the vCPU."""
+    with contextlib.ExitStack() as stack:
+        if seconds == BURST:
+            stack.enter_context(tested.ahead_of_all())
+        lock = Lock(tested.memory)
+        with Monitor(tested.monitor, options.patience) as monitor:
+            post_for(tested, chains, seconds)
+        return monitor.waits, monitor.cut, lock.waits()
+
+
+def measure(options, side, requests, busy, bursts):
+    """{"qmp": Waits, "vcpu": Waits} under one of SCENARIOS.
+
+    In @bursts, ahead of all other processes, or for some seconds if it is 0.
+    """
+    qmp, vcpu, cut = [], [], False
     with contextlib.ExitStack() as stack:
         tested = stack.enter_context(
             machine(side, "anonymous", firmware=lock_firmware()))
@@ -219,18 +246,42 @@ def measure(options, side, requests, busy):
         chains = requests and requests(tested)
         if busy:
             stack.enter_context(busy_process())
-        lock = Lock(tested.memory)
-        with Monitor(tested.monitor, options.patience) as monitor:
-            post_for(tested, chains, options.seconds)
-        return {"qmp": monitor.summary(), "vcpu": lock.summary(monitor.cut)}
+        for _ in range(bursts or 1):
+            if not cut:
+                more_qmp, cut, more_vcpu = measure_burst(
+                    options, tested, chains, BURST if bursts else
+                    options.seconds)
+                qmp += more_qmp
+                vcpu += more_vcpu
+    return {"qmp": summary(qmp, cut), "vcpu": summary(vcpu, cut)}
+
+
+def may_be_ahead():
+    """Does the host let this process run ahead of others?"""
+    try:
+        put_ahead(0, 1)
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    except OSError:
+        return False
+    return True
 
 
 def bench(options, progress):
-    """{scenario: {side: {"qmp": Waits, "vcpu": Waits}}}."""
+    """{scenario: {side: {"qmp", "vcpu", "qmp_first", "vcpu_first": Waits}}}.
+
+    "_first": of a QEMU whose threads never wait for a processor, which needs
+    two of them.
+    """
     found = {}
+    first = may_be_ahead() and os.cpu_count() > 1
     for name, scenario in SCENARIOS.items():
         found[name] = {}
-        for title, side in options.sides.items():
+        sides = options.sides if scenario[0] is None else options.all_sides
+        for title, side in sides.items():
             progress(f"waits: {name}: {title}")
-            found[name][title] = measure(options, side, *scenario)
+            waits = measure(options, side, *scenario, 0)
+            if first:
+                more = measure(options, side, *scenario, options.bursts)
+                waits |= {f"{who}_first": wait for who, wait in more.items()}
+            found[name][title] = waits
     return found

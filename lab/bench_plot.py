@@ -5,7 +5,7 @@ import os
 import subprocess
 from typing import NamedTuple
 
-from bench_report import RESOLUTION
+from bench_report import RESOLUTION, SIDES, WAITS, guest_ratios
 
 TERMINALS = {
     "svg": 'set terminal svg size 1150,{height} font "DejaVu Sans,14" '
@@ -25,7 +25,7 @@ set xrange [{low}:{high}]
 set yrange [{rows}-0.3:-0.7]
 set ytics nomirror scale 0 ({names})
 set xtics nomirror out
-set xlabel "{unit}"
+set xlabel "{unit}" offset -{half},0
 set lmargin {margin}
 set rmargin 5
 set tmargin 3.5
@@ -44,7 +44,8 @@ SPREADS = """\
      "" using 2:($1-0.19):3:4 with xerrorbars pt 0 lc rgb "#0b2f52" \\
         notitle, \\
      "" using 5:($1+0.19):6:7 with xerrorbars pt 0 lc rgb "#555555" \\
-        notitle, \\
+        notitle"""
+FLOORS = """, \\
      "" using 8:($1-0.38):(0):(0.76) with vectors nohead lw 2.5 \\
         lc rgb "#d9622b" title "kernel (floor)"
 """
@@ -53,8 +54,6 @@ PERCENTILES = """\
      "" using 6:($1+0.19) with points pt 7 ps 0.9 lc rgb "#555555" \\
         title "99th percentile"
 """
-
-
 
 
 class Bar(NamedTuple):
@@ -115,25 +114,42 @@ def draw_device(folder, rows, floors):
             f"{row['backing']}: {row['operation']} {row['order']},"
             f" {row['state']}", triple(row["ours"]["cpu"]),
             triple(row["stock"]["cpu"]), floor))
-    return draw(folder, "device", bars, SPREADS, low=RESOLUTION, high=10,
-                title="What the balloon costs QEMU's process",
+    return draw(folder, "device", bars, SPREADS + FLOORS, low=RESOLUTION,
+                high=10, title="What the balloon costs QEMU's process",
                 unit="CPU seconds a GiB: median, smallest and largest (no bar:"
                      f" less than {RESOLUTION})")
 
 
+def draw_guest(folder, document):
+    """Linux guests: each figure as a part of stock's."""
+    bars = [Bar(*row) for row in guest_ratios(document)]
+    return draw(folder, "guest", bars, SPREADS, low=0.001, high=10,
+                title="What a Linux guest's balloon costs",
+                unit="times what stock takes: median, smallest and largest"
+                     " (no bar: less than a thousandth)")
+
+
+def wait_bars(waits):
+    """A pair of bars for each of WAITS, and for each of our sides."""
+    def figures(wait):
+        longest = wait["longest"] * 1000
+        return longest, wait["percentile"] * 1000, longest
+
+    for scenario, sides in waits.items():
+        for who, title in WAITS.items():
+            for side in ("ours", "told"):
+                if who not in sides.get(side, {}):
+                    continue
+                more = "" if side == "ours" else f", {SIDES[side]}"
+                stock = sides["stock"][who]
+                yield Bar(f"{scenario}: {title}{more}"
+                          f"{' *' if stock['cut'] else ''}",
+                          figures(sides[side][who]), figures(stock))
+
+
 def draw_waits(folder, waits):
     """Longest waits as bars, the percentile as a point."""
-    bars = []
-    for scenario, sides in waits.items():
-        for who, title in (("qmp", "QMP"), ("vcpu", "vCPU")):
-            if who in sides["ours"]:
-                ours, stock = (
-                    (wait["longest"] * 1000, wait["percentile"] * 1000,
-                     wait["longest"] * 1000)
-                    for wait in (sides["ours"][who], sides["stock"][who]))
-                cut = " *" if sides["stock"][who]["cut"] else ""
-                bars.append(Bar(f"{scenario}: {title}{cut}", ours, stock))
-    return draw(folder, "waits", bars, PERCENTILES, low=0.01, high=20000,
-                title="How long the balloon keeps others waiting",
+    return draw(folder, "waits", list(wait_bars(waits)), PERCENTILES, low=0.01,
+                high=20000, title="How long the balloon keeps others waiting",
                 unit="longest wait, ms (*: stock went on for longer than was"
                      " waited for)")

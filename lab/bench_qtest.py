@@ -15,6 +15,7 @@ LISTS = 0x2000000               # and the lists of pages
 BAR = 0xe0000000
 SLOT = 4                        # of the device on the PCI bus
 
+MUST_TELL_HOST = 1 << 0
 FEATURES = 1 << 32 | 1 << 5     # VERSION_1, REPORTING
 STATUS_OK = 0x0f                # ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK
 INFLATE, DEFLATE, REPORT = 0, 1, 3
@@ -63,8 +64,10 @@ class Driver:
     memory without QEMU noticing.
     """
 
-    def __init__(self, qtest, memory):
+    def __init__(self, qtest, memory, features=0):
+        """@features: to be accepted beyond FEATURES."""
         self.qtest = qtest
+        self.features = FEATURES | features
         self.memory = memory
         self.queues = {i: Queue(i) for i in (INFLATE, DEFLATE, REPORT)}
         self.common = self.notify = self.multiplier = None
@@ -110,7 +113,7 @@ class Driver:
         self.put("b", 0x14, STATUS_OK & 3)
         for half in (0, 1):
             self.put("l", 0x08, half)
-            self.put("l", 0x0c, FEATURES >> 32 * half & 0xffffffff)
+            self.put("l", 0x0c, self.features >> 32 * half & 0xffffffff)
         self.put("b", 0x14, STATUS_OK & ~4)
         for queue in self.queues.values():
             self.start_queue(queue)

@@ -5,6 +5,7 @@ import json
 import statistics
 from typing import NamedTuple
 
+SIDES = {"ours": "ours", "told": "must-tell-host", "stock": "stock"}
 # A cost below this (CPU seconds a GiB) cannot be told from none
 RESOLUTION = 0.002
 
@@ -87,54 +88,122 @@ GUEST_FIGURES = {
     "deflate_seconds": "seconds until all is given back to the guest",
     "deflate_cpu": "deflating, CPU s/GiB",
     "returned": "share of it that the host gets",
+    "splits": "huge pages split, a GiB inflated",
 }
+HUGETLB_FIGURES = {name: GUEST_FIGURES[name] for name in
+                   ("inflate_cpu", "deflate_cpu", "returned")}
+MIGRATION_FIGURES = {
+    "pages": "pages looked at, thousands",
+    "seconds": "seconds",
+    "sent": "MiB sent",
+    "grown": "MiB of the balloon that the source holds",
+    "target": "MiB that the target holds",
+}
+SHARES = ("returned",)          # more is better
+
+
+def spreads(found, names):
+    """{side: {name: dictionary of Spread}} of {side: [results]}."""
+    return {side: {name: Spread.of(getattr(result, name)
+                                   for result in results)._asdict()
+                   for name in names}
+            for side, results in found.items()}
 
 
 def guest_figures(guest):
     """The figures of each side."""
-    found = {}
+    found = spreads({side: results["results"]
+                     for side, results in guest.items()}, GUEST_FIGURES)
     for side, results in guest.items():
-        found[side] = {
-            name: Spread.of(getattr(result, name)
-                            for result in results["results"])._asdict()
-            for name in GUEST_FIGURES}
         found[side]["calls_per_mib"] = results["calls"]
     return found
 
 
+def side_table(title, figures, names):
+    """A column a side, and how many times less each costs than stock."""
+    sides = [side for side in SIDES if side in figures]
+    others = [side for side in sides if side != "stock"]
+    lines = []
+    for name, text in names.items():
+        cells = [str(Spread(**figures[side][name])) for side in sides]
+        for side in others:
+            cells.append("" if name in SHARES else
+                         ratio(figures[side][name]["median"],
+                               figures["stock"][name]["median"]))
+        lines.append([text, *cells])
+    head = [SIDES[side] for side in sides]
+    return table([title, *head, *(f"stock/{SIDES[side]}" for side in others)],
+                 lines)
+
+
+def guest_sections(document):
+    """(what was done, figures, names) of each part with a Linux guest."""
+    for part, title, names in (
+            ("guest", "", GUEST_FIGURES),
+            ("hugetlb", "2 MiB pages: ", HUGETLB_FIGURES),
+            ("migration", "migration: ", MIGRATION_FIGURES)):
+        if part in document:
+            figures = document[part]
+            yield title, figures.get("sides", figures), names
+
+
+def guest_ratios(document):
+    """(name, Spread of ours, Spread of stock): stock's median is 1."""
+    for title, figures, names in guest_sections(document):
+        for name, text in names.items():
+            unit = figures["stock"][name]["median"]
+            if name in SHARES or unit <= 0:
+                continue
+            parts = {side: Spread(*(value / unit
+                                    for value in found[name].values()))
+                     for side, found in figures.items()}
+            for side in parts:
+                if side != "stock":
+                    more = "" if side == "ours" else f", {SIDES[side]}"
+                    yield title + text + more, parts[side], parts["stock"]
+
+
 def guest_table(figures, memory):
-    ours, stock = figures["ours"], figures["stock"]
-    lines = [[title, str(Spread(**ours[name])), str(Spread(**stock[name])),
-              "" if name == "returned" else
-              ratio(ours[name]["median"], stock[name]["median"])]
-             for name, title in GUEST_FIGURES.items()]
-    calls = [figures[side]["calls_per_mib"] for side in ("ours", "stock")]
-    lines.append(["discarding system calls a MiB",
-                  *(f"{count:.2f}" for count in calls),
-                  f"{calls[1] / calls[0]:.0f}" if calls[0] else ""])
-    return table([f"Linux guest, {memory} GiB to 512 MiB and back", "ours",
-                  "stock", "stock/ours"], lines)
+    sides = [SIDES[side] for side in figures]
+    calls = [f"{figures[side]['calls_per_mib']:.2f}" for side in figures]
+    return (side_table(f"Linux guest, {memory} GiB to 512 MiB and back",
+                       figures, GUEST_FIGURES) +
+            "\ndiscarding system calls a MiB: " +
+            ", ".join(f"{side} {count}" for side, count in zip(sides, calls)))
 
 
 def milliseconds(seconds, cut=False):
     return f"{'> ' if cut else ''}{seconds * 1000:.1f}"
 
 
+WAITS = {
+    "qmp": "QMP",
+    "qmp_first": "QMP, QEMU first",
+    "vcpu": "vCPU",
+    "vcpu_first": "vCPU, QEMU first",
+}
+
+
+def wait_cells(wait):
+    if not wait:
+        return ["", ""]
+    return [milliseconds(wait["percentile"]),
+            milliseconds(wait["longest"], wait["cut"])]
+
+
 def wait_table(waits):
-    """@waits: {scenario: {side: {"qmp" or "vcpu": dictionary of Waits}}}."""
-    lines = []
+    """@waits: {scenario: {side: {one of WAITS: dictionary of Waits}}}."""
+    lines, head = [], ["waits in ms"]
+    for side in SIDES.values():
+        head += [f"{side} 99 %", "longest"]
     for scenario, sides in waits.items():
-        for who, title in (("qmp", "QMP"), ("vcpu", "vCPU")):
-            if who not in sides["ours"]:
-                continue
+        for who, title in WAITS.items():
             cells = []
-            for side in ("ours", "stock"):
-                wait = sides[side][who]
-                cells += [milliseconds(wait["percentile"]),
-                          milliseconds(wait["longest"], wait["cut"])]
-            lines.append([f"{scenario}: {title}", *cells])
-    return table(["waits in ms", "ours 99 %", "longest", "stock 99 %",
-                  "longest"], lines)
+            for side in SIDES:
+                cells += wait_cells(sides.get(side, {}).get(who))
+            if any(cells):
+                lines.append([f"{scenario}: {title}", *cells])
+    return table(head, lines)
 
 
 def plain(waits):
