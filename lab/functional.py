@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Run one of the functional tests in tests/functional with our guest image.
+"""Run one of the functional tests with our guest image.
 
 usage: functional.py [--qemu PATH] [--tree PATH] [--stock] TEST [NAME...]
 
-TEST is a file name as test_virtio_balloon.py; NAMEs of single tests as
-VirtioBalloon.test_resize restrict the run.  Output is TAP.
+TEST is the name of a file in tests/functional, as test_virtio_balloon.py, or
+the path of another; NAMEs of single tests as VirtioBalloon.test_resize
+restrict the run.  Output is TAP.
 """
 
 import argparse
@@ -43,11 +44,12 @@ def run(options, folder):
     """Run the tests; True when all passed."""
     os.environ.update(environment(options), QEMU_BUILD_ROOT=folder)
     pycotap = image.base.fetch_deb("python3-pycotap")
-    sys.path[:0] = [guests.FUNCTIONAL, f"{options.tree}/python",
+    where, module = os.path.split(options.test.removesuffix(".py"))
+    sys.path[:0] = [where or guests.FUNCTIONAL, guests.FUNCTIONAL,
+                    f"{options.tree}/python",
                     f"{options.tree}/tests/functional",
                     f"{pycotap}/usr/lib/python3/dist-packages"]
     from pycotap import LogMode, TAPTestRunner  # pylint: disable=C0415,E0401
-    module = os.path.basename(options.test).removesuffix(".py")
     names = [f"{module}.{name}" for name in options.names] or [module]
     suite = unittest.defaultTestLoader.loadTestsFromNames(names)
     runner = TAPTestRunner(message_log=LogMode.LogToError,

@@ -2,18 +2,27 @@
 """Tests of the parts of this folder that need no guest."""
 
 import os
+import runpy
 import socket
+import struct
 import tempfile
 import threading
 import unittest
+import unittest.mock
 
 import guests  # noqa: F401  (sets the path of what follows)
+import bench_device
+import bench_latency
+import bench_migration
+import bench_plot
+import bench_report
 import demo
 import image
 import migration
 import newc
 import plot
 import record
+import share
 from guests import GuestError
 from virtio_balloon_guest import MIB, Channel
 
@@ -123,6 +132,59 @@ class ChannelTest(unittest.TestCase):
             self.talk()
 
 
+class ShareTest(unittest.TestCase):
+    """The example in the manual that shares memory among guests."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.example = runpy.run_path(share.SCRIPT)
+
+    def guest(self, whole=512, stats=None, **attributes):
+        """A Guest as the example has it; sizes in MiB."""
+        made = object.__new__(self.example["Guest"])
+        made.whole = whole * MIB
+        made.qmp = unittest.mock.Mock()
+        made.qmp.execute.return_value = stats
+        for name, value in attributes.items():
+            number = isinstance(value, int)
+            setattr(made, name, value * MIB if number else value)
+        return made
+
+    def divided(self, budget, *guests):
+        made = [self.guest(whole, need=need) for whole, need in guests]
+        targets = self.example["shares"](budget * MIB, made)
+        return [targets[guest] / MIB for guest in made]
+
+    def test_shares(self):
+        self.assertEqual(self.divided(700, (512, 100), (512, 200)), [300, 400])
+        self.assertEqual(self.divided(900, (512, 100), (256, 200)), [512, 256])
+        self.assertEqual(self.divided(600, (512, 100), (256, 200)), [344, 256])
+
+    def test_shares_of_too_little(self):
+        """Nobody has less than it needs."""
+        self.assertEqual(self.divided(100, (512, 100), (512, 200)), [100, 200])
+        self.assertEqual(self.divided(100), [])
+
+    def needed(self, state, available, actual=512, target=512):
+        """What a guest of 512 MiB should keep."""
+        return self.guest(state=state, actual=actual, target=target, stats={
+            "available-memory": available * MIB}).needed()
+
+    def test_needed(self):
+        self.assertEqual(self.needed("reached", 412), 132 * MIB)
+        self.assertEqual(self.needed("reached", 112), 500 * MIB)
+        self.assertEqual(self.needed("reached", 12), 512 * MIB)
+        for state in ("no-driver", "inflating", "deflating"):
+            self.assertIsNone(self.needed(state, 412))
+        self.assertEqual(self.needed("inhibited", 412), 512 * MIB)
+        self.assertEqual(self.needed("stalled", 400, 450, 300), 450 * MIB)
+
+    def test_needed_by_a_liar(self):
+        self.assertEqual(self.needed("reached", 2 ** 40), 32 * MIB)
+        guest = self.guest(state="reached", actual=512, target=512, stats={})
+        self.assertIsNone(guest.needed())
+
+
 class DemoTest(unittest.TestCase):
     """When does the demonstration say that the guest did not follow?"""
 
@@ -158,6 +220,109 @@ class MigrationTest(unittest.TestCase):
         everything = migration.Case("4.0", "all").device()
         self.assertEqual(everything.count("=on"), len(migration.PROPERTIES))
         self.assertIn("iothread=io0", everything)
+
+
+class WaitsTest(unittest.TestCase):
+    """A wait stands for the commands that could not be given meanwhile."""
+
+    def test_short_waits_count_once(self):
+        waits = bench_latency.summary([(0.0001, 10), (0.0009, 10)])
+        self.assertEqual(waits, (0.0009, 0.0009, False))
+
+    def test_one_long_wait_is_many(self):
+        # 1 s among 100 commands: 1001 waits of 0, 1, ... 1000 ms more
+        waits = bench_latency.summary([(0.0, 100), (1.0, 1)], cut=True)
+        self.assertEqual(waits.longest, 1.0)
+        self.assertAlmostEqual(waits.percentile, 0.989, places=3)
+        self.assertTrue(waits.cut)
+
+    def test_percentile_leaves_a_hundredth_out(self):
+        waits = bench_latency.summary([(0.0, 990), (0.0005, 10)])
+        self.assertEqual(waits.percentile, 0.0)
+        waits = bench_latency.summary([(0.0, 989), (0.0005, 11)])
+        self.assertEqual(waits.percentile, 0.0005)
+
+
+class TrafficTest(unittest.TestCase):
+    class Driver:
+        """Keeps what is written to guest memory."""
+
+        def __init__(self):
+            self.memory, self.data = self, b""
+
+        def write(self, _address, data):
+            self.data = data
+
+    def test_lists_as_linux_makes_them(self):
+        driver = self.Driver()
+        row = bench_device.Row("anonymous", "inflate", "random", "touched")
+        queue, chains = bench_device.traffic(driver, row, 2 * MIB, 1, False)
+        self.assertEqual(queue, bench_device.INFLATE)
+        self.assertEqual([chain[0][1] for chain in chains], [1024, 1024])
+        first = bench_device.AREA // 4096
+        numbers = list(struct.unpack("<512I", driver.data))
+        self.assertNotEqual(numbers, sorted(numbers))
+        self.assertEqual(sorted(numbers), list(range(first, first + 512)))
+
+    def test_reports_of_nothing_have_as_many_segments(self):
+        row = bench_device.Row("anonymous", "report", "ascending", "touched")
+        for empty, size in ((False, 2 * MIB), (True, 2048)):
+            _, chains = bench_device.traffic(None, row, 128 * MIB, 1, empty)
+            self.assertEqual([len(chain) for chain in chains], [32, 32])
+            self.assertEqual({length for chain in chains
+                              for _, length, _ in chain}, {size})
+
+
+class ReportTest(unittest.TestCase):
+    def test_ratio(self):
+        self.assertEqual(bench_report.ratio(0.1, 1.0), "10.0")
+        self.assertEqual(bench_report.ratio(0.0, 0.2), ">100")
+        self.assertEqual(bench_report.ratio(0.001, 0.0), "=")
+
+    def test_table_has_columns_of_one_width(self):
+        lines = bench_report.table(["a", "b"], [["long", "1"], ["x", "123"]])
+        self.assertEqual(lines, "a       b\n----  ---\nlong    1\nx     123")
+
+    def figures(self, **sides):
+        return bench_report.spreads(
+            {side: [bench_migration.Result(pages, 1, 1, 0, 1)
+                    for pages in results] for side, results in sides.items()},
+            bench_report.MIGRATION_FIGURES)
+
+    def test_sides_are_compared_with_stock(self):
+        figures = self.figures(told=[1, 2, 6], stock=[8, 8, 8])
+        text = bench_report.side_table("t", figures,
+                                       bench_report.MIGRATION_FIGURES)
+        head, _, first = text.splitlines()[:3]
+        self.assertIn("stock/must-tell-host", head)
+        self.assertIn("2.000 (1.000..6.000)", first)
+        self.assertTrue(first.endswith("4.0"), first)
+
+    def test_pictures_have_stock_as_their_unit(self):
+        document = {"migration": self.figures(told=[1, 2, 6], stock=[8, 8, 4])}
+        rows = {name: rest for name, *rest in
+                bench_report.guest_ratios(document)}
+        ours, stock = rows["migration: pages looked at, thousands,"
+                           " must-tell-host"]
+        self.assertEqual(ours, (0.25, 0.125, 0.75))
+        self.assertEqual(stock, (1.0, 0.5, 1.0))
+        # stock's figure is 0: nothing to compare with
+        self.assertFalse([name for name in rows if "source" in name])
+
+    def test_waits_of_some_sides(self):
+        wait = {"longest": 0.01, "percentile": 0.002, "cut": False}
+        stuck = {"longest": 4.0, "percentile": 3.9, "cut": True}
+        waits = {"one": {"ours": {"qmp": wait}, "told": {"qmp": wait},
+                         "stock": {"qmp": stuck}},
+                 "none": {"ours": {"vcpu": wait}, "stock": {"vcpu": wait}}}
+        lines = bench_report.wait_table(waits).splitlines()[2:]
+        self.assertEqual([line.split() for line in lines],
+                         [["one:", "QMP", "2.0", "10.0", "2.0", "10.0",
+                           "3900.0", ">", "4000.0"],
+                          ["none:", "vCPU", "2.0", "10.0", "2.0", "10.0"]])
+        self.assertEqual([bar.name for bar in bench_plot.wait_bars(waits)],
+                         ["one: QMP *", "one: QMP, must-tell-host *",
+                          "none: vCPU"])
 
 
 class OptionsTest(unittest.TestCase):
