@@ -74,8 +74,9 @@ class VirtioBalloon(BalloonTest):
         self.reset(guest)
         guest.run("true", timeout=120)
         guest.reach(512 * MIB)
-        guest.until(lambda: whole - guest.total() == 512 * MIB, 30,
-                    lambda: f"MemTotal is {guest.total()}")
+        # Each boot, the kernel keeps some pages more or less for itself
+        guest.until(lambda: abs(whole - guest.total() - 512 * MIB) < MIB, 30,
+                    lambda: f"MemTotal is {guest.total()} of {whole}")
 
     @improved
     def test_reset_empties_the_balloon(self):
