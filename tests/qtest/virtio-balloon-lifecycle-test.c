@@ -229,5 +229,6 @@ int main(int argc, char **argv)
     balloon_add_reset_tests();
     balloon_add_memory_tests();
     balloon_add_backing_tests();
+    balloon_add_fault_tests();
     return g_test_run();
 }

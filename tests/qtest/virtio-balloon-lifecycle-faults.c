@@ -1,0 +1,209 @@
+/*
+ * A virtio balloon whose host cannot, or does not, do what it should
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include "virtio-balloon-lifecycle.h"
+#include "virtio-balloon-migrate.h"
+#include "virtio-balloon-monitor.h"
+
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+
+#define RAM (128 * MiB)
+#define PAGES 16
+#define BYTE 0xc3
+#define DEVICE "virtio-balloon-pci,free-page-reporting=on"
+#define REPORT BALLOON_VQ_FIRST_OPTIONAL
+
+static char *log_file(void)
+{
+    char *name;
+    int fd = g_file_open_tmp("virtio-balloon-XXXXXX", &name, NULL);
+
+    g_assert_cmpint(fd, >=, 0);
+    close(fd);
+    return name;
+}
+
+/* How many lines QEMU had to say; the file has done its service */
+static unsigned log_lines(char *log)
+{
+    g_autofree char *text = NULL;
+    unsigned n = 0;
+
+    g_assert_true(g_file_get_contents(log, &text, NULL, NULL));
+    for (char *at = text; (at = strchr(at, '\n')); at++) {
+        n++;
+    }
+    unlink(log);
+    g_free(log);
+    return n;
+}
+
+/* A machine on the file that is descriptor @fd of process @pid */
+static void boot_on(BalloonDriver *d, pid_t pid, int fd, const char *log)
+{
+    g_autofree char *options = g_strdup_printf(
+        "-m 128 -machine pc,memory-backend=ram -object memory-backend-file,"
+        "id=ram,size=128M,share=on,mem-path=/proc/%d/fd/%d 2> %s",
+        pid, fd, log);
+
+    balloon_boot(d, DEVICE, options);
+    balloon_start(d, BALLOON_ALL_FEATURES);
+}
+
+/* The guest gives pages up in each way; the host keeps them, and all works */
+static void assert_kept(BalloonDriver *d)
+{
+    uint64_t pages = balloon_alloc(d, PAGES * BALLOON_PAGE, BYTE);
+    uint32_t pfns[PAGES / 2];
+
+    for (unsigned i = 0; i < ARRAY_SIZE(pfns); i++) {
+        pfns[i] = balloon_wire32(d, BALLOON_PFN(pages) + 2 * i);
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        balloon_send_range(d, BALLOON_VQ_INFLATE, pages, PAGES);
+        balloon_send_pfns(d, BALLOON_VQ_INFLATE, pfns, ARRAY_SIZE(pfns));
+        balloon_send_one(d, REPORT, pages, PAGES * BALLOON_PAGE, true);
+    }
+    balloon_assert_bytes(d, pages, PAGES * BALLOON_PAGE, BYTE);
+    balloon_writel(d, BALLOON_CFG_ACTUAL, PAGES);
+    g_assert_cmpint(balloon_query(d->qts), ==, RAM - PAGES * BALLOON_PAGE);
+}
+
+/* A memfd that is sealed while QEMU has it: what is mapped may be written */
+static void test_sealed(void)
+{
+    char *log = log_file();
+    BalloonDriver d;
+    int fd = memfd_create("ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    g_assert_cmpint(fd, >=, 0);
+    g_assert_cmpint(ftruncate(fd, RAM), ==, 0);
+    boot_on(&d, getpid(), fd, log);
+    g_assert_cmpint(fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE), ==, 0);
+    assert_kept(&d);
+    balloon_quit(&d);
+    close(fd);
+    g_assert_cmpuint(log_lines(log), ==, 1);
+}
+
+/* A file in a ramfs, which knows no holes; -1 if none may be mounted */
+static int open_in_ramfs(void)
+{
+    g_autofree char *folder = g_dir_make_tmp("virtio-balloon-XXXXXX", NULL);
+    g_autofree char *name = g_build_filename(folder, "ram", NULL);
+    int fd = -1;
+
+    if (unshare(geteuid() ? CLONE_NEWUSER | CLONE_NEWNS : CLONE_NEWNS) == 0 &&
+        mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+        mount("none", folder, "ramfs", 0, NULL) == 0) {
+        fd = open(name, O_RDWR | O_CREAT, 0600);
+        /* The file stays as long as it is open */
+        umount2(folder, MNT_DETACH);
+    }
+    rmdir(folder);
+    return fd < 0 || ftruncate(fd, RAM) < 0 ? -1 : fd;
+}
+
+/* A process with a namespace of its own, which has the file open until killed */
+static pid_t hold_ramfs_file(int *fd)
+{
+    int pipes[2];
+    pid_t pid;
+
+    g_assert_cmpint(pipe(pipes), ==, 0);
+    pid = fork();
+    g_assert_cmpint(pid, >=, 0);
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        *fd = open_in_ramfs();
+        /* QEMU is to look into this process */
+        prctl(PR_SET_DUMPABLE, 1);
+        g_assert_cmpint(write(pipes[1], fd, sizeof(*fd)), ==, sizeof(*fd));
+        for (;;) {
+            pause();
+        }
+    }
+    g_assert_cmpint(read(pipes[0], fd, sizeof(*fd)), ==, sizeof(*fd));
+    close(pipes[0]);
+    close(pipes[1]);
+    return pid;
+}
+
+static void test_no_holes(void)
+{
+    char *log = log_file();
+    BalloonDriver d;
+    int fd;
+    pid_t pid = hold_ramfs_file(&fd);
+
+    if (fd < 0) {
+        g_test_skip("no ramfs may be mounted");
+        log_lines(log);
+    } else {
+        boot_on(&d, pid, fd, log);
+        assert_kept(&d);
+        balloon_quit(&d);
+        g_assert_cmpuint(log_lines(log), ==, 1);
+    }
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+}
+
+/* What libqtest knows of the process stays: it cannot end one that has gone */
+static void kill_qemu(BalloonDriver *d)
+{
+    pid_t pid = qtest_pid(d->qts);
+
+    g_assert_cmpint(kill(pid, SIGKILL), ==, 0);
+    g_assert_cmpint(waitpid(pid, NULL, 0), ==, pid);
+    qtest_remove_abrt_handler(d->qts);
+}
+
+/*
+ * QEMU is killed while it serves a request; the guest goes on from what was
+ * saved before, where all its memory is and no request was made yet.
+ */
+static void test_killed(void)
+{
+    g_autofree char *file = balloon_migration_file();
+    static BalloonDriver source;
+    BalloonDriver d;
+    uint64_t pages;
+
+    balloon_boot(&source, DEVICE, "-m 256");
+    balloon_start(&source, BALLOON_ALL_FEATURES);
+    pages = balloon_alloc(&source, 2 * BALLOON_HUGE_PAGES * BALLOON_PAGE,
+                          BYTE);
+    balloon_migrate(source.qts, file);
+    qtest_qmp_assert_success(source.qts, "{'execute': 'cont'}");
+    balloon_post_huge(&source, pages, BALLOON_HUGE_MAX);
+    kill_qemu(&source);
+
+    balloon_load(&d, &source, DEVICE, "-m 256", file);
+    unlink(file);
+    /* The rings are as they were saved, and so are the driver's numbers */
+    balloon_assert_bytes(&d, pages, 2 * BALLOON_HUGE_PAGES * BALLOON_PAGE,
+                         BYTE);
+    g_assert_false(balloon_has_used(&d, BALLOON_VQ_INFLATE));
+    balloon_reset(&d);
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    balloon_assert_works(&d);
+    balloon_quit(&d);
+}
+
+void balloon_add_fault_tests(void)
+{
+    qtest_add_func("/virtio-balloon/improved/backing/sealed", test_sealed);
+    qtest_add_func("/virtio-balloon/improved/backing/no-holes",
+                   test_no_holes);
+    qtest_add_func("/virtio-balloon/reset/killed", test_killed);
+}
