@@ -126,6 +126,29 @@ static void test_memfd(void)
     balloon_quit(&d);
 }
 
+/* Private memory and shared in one list, page by page */
+static void test_mixed(void)
+{
+    uint32_t pfns[2 * PAGES];
+    BalloonDriver d;
+
+    start(&d, NULL, "-m 128,slots=1,maxmem=1G -object memory-backend-memfd,"
+          "id=m0,size=128M,share=on -device pc-dimm,memdev=m0,addr=0x100000000");
+    qtest_memset(d.qts, AREA, GUEST_BYTE, 2 * PAGES * BALLOON_PAGE);
+    qtest_memset(d.qts, 4 * GiB, GUEST_BYTE, 2 * PAGES * BALLOON_PAGE);
+    for (unsigned i = 0; i < ARRAY_SIZE(pfns); i++) {
+        pfns[i] = balloon_wire32(&d, BALLOON_PFN(i % 2 ? 4 * GiB : AREA) + i);
+    }
+    balloon_send_pfns(&d, BALLOON_VQ_INFLATE, pfns, ARRAY_SIZE(pfns));
+    for (unsigned i = 0; i < ARRAY_SIZE(pfns); i++) {
+        balloon_assert_bytes(&d, AREA + i * BALLOON_PAGE, BALLOON_PAGE,
+                             i % 2 ? GUEST_BYTE : 0);
+        balloon_assert_bytes(&d, 4 * GiB + i * BALLOON_PAGE, BALLOON_PAGE,
+                             i % 2 ? 0 : GUEST_BYTE);
+    }
+    balloon_quit(&d);
+}
+
 /* contract 1, "Inflate": of a shared file, pages are punched where listed */
 static void test_shared_file(void)
 {
@@ -242,6 +265,7 @@ static void test_log(void)
 void balloon_add_backing_tests(void)
 {
     qtest_add_func("/virtio-balloon/backing/memfd", test_memfd);
+    qtest_add_func("/virtio-balloon/backing/mixed", test_mixed);
     qtest_add_func("/virtio-balloon/backing/shared-file", test_shared_file);
     qtest_add_func("/virtio-balloon/backing/log", test_log);
     qtest_add_data_func("/virtio-balloon/improved/backing/private-file", "",

@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include "virtio-balloon-hugepages.h"
 #include "virtio-balloon-lifecycle.h"
 #include "virtio-balloon-migrate.h"
 #include "virtio-balloon-monitor.h"
@@ -168,6 +169,57 @@ static void kill_qemu(BalloonDriver *d)
     qtest_remove_abrt_handler(d->qts);
 }
 
+/* Memory that a background snapshot has still to read is kept */
+static void test_snapshot(void)
+{
+    g_autofree char *file = balloon_migration_file();
+    BalloonDriver d;
+    uint64_t pages;
+
+    balloon_boot(&d, DEVICE, "-m 128");
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    pages = balloon_dirty_pages(&d, 4);
+    qtest_qmp_assert_success(d.qts, "{'execute': 'migrate-set-capabilities',"
+                             " 'arguments': {'capabilities': [{'capability':"
+                             " 'background-snapshot', 'state': true}]}}");
+    balloon_migrate_slowly(d.qts, file);
+    balloon_send_range(&d, BALLOON_VQ_INFLATE, pages, 2);
+    balloon_send_one(&d, REPORT, pages + 2 * BALLOON_PAGE, BALLOON_PAGE, true);
+    balloon_assert_pages(&d, pages, "xxxx");
+    balloon_migrate_finish(d.qts);
+    balloon_send_range(&d, BALLOON_VQ_INFLATE, pages, 2);
+    balloon_assert_pages(&d, pages, "00xx");
+    balloon_quit(&d);
+    unlink(file);
+}
+
+/*
+ * A private mapping of huge pages: with PAGE_POISON, a report may be taken only
+ * if zeroes are behind it, and the file tells so by what it takes up.
+ */
+static void test_private_huge_pages(void)
+{
+    const uint64_t size = 2 * MiB;
+    BalloonDriver d;
+    uint64_t addr = 64 * MiB;
+
+    if (!balloon_hugepages_take(RAM / size)) {
+        g_test_skip("the host has no huge pages to spare");
+        return;
+    }
+    balloon_boot(&d, DEVICE, "-m 128 -machine pc,memory-backend=ram -object "
+                 "memory-backend-memfd,id=ram,size=128M,share=off,hugetlb=on,"
+                 "hugetlbsize=2M");
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    qtest_memset(d.qts, addr, BYTE, 3 * size);
+    balloon_send_one(&d, REPORT, addr + size, size, true);
+    balloon_assert_bytes(&d, addr, size, BYTE);
+    balloon_assert_bytes(&d, addr + size, size, 0);
+    balloon_assert_bytes(&d, addr + 2 * size, size, BYTE);
+    balloon_quit(&d);
+    balloon_hugepages_restore();
+}
+
 /*
  * QEMU is killed while it serves a request; the guest goes on from what was
  * saved before, where all its memory is and no request was made yet.
@@ -205,5 +257,8 @@ void balloon_add_fault_tests(void)
     qtest_add_func("/virtio-balloon/improved/backing/sealed", test_sealed);
     qtest_add_func("/virtio-balloon/improved/backing/no-holes",
                    test_no_holes);
+    qtest_add_func("/virtio-balloon/backing/snapshot", test_snapshot);
+    qtest_add_func("/virtio-balloon/backing/private-huge-pages",
+                   test_private_huge_pages);
     qtest_add_func("/virtio-balloon/reset/killed", test_killed);
 }

@@ -161,6 +161,17 @@ static void test_virtio_mem(void)
     balloon_quit(&d);
 }
 
+/* What it gives the guest is memory like any other */
+static void test_virtio_mem_pages(void)
+{
+    BalloonDriver d;
+
+    start(&d, NULL, RAM_OPTIONS "-object memory-backend-ram,id=m0,size=256M "
+          "-device virtio-mem-pci,memdev=m0,addr=5,requested-size=128M");
+    inflate_one(&d, device_addr(d.qts), 0);
+    balloon_quit(&d);
+}
+
 /* contract 6: actual is believed only up to the RAM there is */
 static void test_actual_beyond(void)
 {
@@ -235,6 +246,8 @@ void balloon_add_memory_tests(void)
     qtest_add_func("/virtio-balloon/improved/memory/pmem-pages",
                    test_pmem_pages);
     qtest_add_func("/virtio-balloon/memory/virtio-mem", test_virtio_mem);
+    qtest_add_func("/virtio-balloon/memory/virtio-mem-pages",
+                   test_virtio_mem_pages);
     qtest_add_func("/virtio-balloon/improved/memory/actual-beyond",
                    test_actual_beyond);
     qtest_add_data_func("/virtio-balloon/memory/actual-widths",

@@ -215,6 +215,31 @@ static void test_reset_stats_queue(void)
     balloon_quit(&d);
 }
 
+/* Every queue may be reset, used or not, and works as before */
+static void test_reset_queues(void)
+{
+    static const int queues[] = {
+        BALLOON_VQ_DEFLATE, BALLOON_VQ_FIRST_OPTIONAL,
+        BALLOON_VQ_FIRST_OPTIONAL + 1,
+    };
+    BalloonDriver d;
+    uint64_t page;
+
+    start(&d, "virtio-balloon-pci,free-page-reporting=on,free-page-hint=on,"
+          "iothread=io0", "-object iothread,id=io0");
+    page = balloon_alloc(&d, BALLOON_PAGE, 0x3c);
+    for (int i = 0; i < 2 * ARRAY_SIZE(queues); i++) {
+        int queue = queues[i % ARRAY_SIZE(queues)];
+
+        reset_queue(&d, queue);
+        restart_queue(&d, queue);
+        balloon_send_one(&d, queue, page, BALLOON_PAGE,
+                         queue != BALLOON_VQ_DEFLATE);
+    }
+    balloon_assert_works(&d);
+    balloon_quit(&d);
+}
+
 /*
  * contract 1, "Inflate": the queue, or the device, is reset in a request,
  * which takes nothing more from the guest
@@ -285,6 +310,7 @@ void balloon_add_reset_tests(void)
     qtest_add_func("/virtio-balloon/reset/snapshot", test_snapshot);
     qtest_add_func("/virtio-balloon/improved/reset/stats-queue",
                    test_reset_stats_queue);
+    qtest_add_func("/virtio-balloon/reset/queues", test_reset_queues);
     qtest_add_data_func("/virtio-balloon/reset/inflate-queue", NULL,
                         test_reset_inflating);
     qtest_add_data_func("/virtio-balloon/reset/inflating", "whole",

@@ -230,5 +230,6 @@ int main(int argc, char **argv)
     balloon_add_memory_tests();
     balloon_add_backing_tests();
     balloon_add_fault_tests();
+    balloon_add_tell_tests();
     return g_test_run();
 }

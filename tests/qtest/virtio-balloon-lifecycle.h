@@ -18,6 +18,7 @@ void balloon_add_reset_tests(void);
 void balloon_add_memory_tests(void);
 void balloon_add_backing_tests(void);
 void balloon_add_fault_tests(void);
+void balloon_add_tell_tests(void);
 
 /* Memory of the machine of balloon_boot_without(); others take -m 256 */
 #define BALLOON_LIFE_RAM (256 * MiB)

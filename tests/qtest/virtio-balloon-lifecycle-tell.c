@@ -1,0 +1,194 @@
+/*
+ * The life of a virtio balloon whose driver must tell before it uses a page:
+ * device and memory go, memory is not migrated, a saved state is damaged
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "libqos/pci-pc.h"
+#include "qobject/qdict.h"
+#include "virtio-balloon-lifecycle.h"
+#include "virtio-balloon-migrate.h"
+
+#define DEVICE "virtio-balloon-pci,must-tell-host=on"
+#define AREA (64 * MiB)
+#define SIZE (2 * MiB)
+#define OLD 0xa5
+#define NEW 0x33
+
+/* Of the machine's hot plug of memory: see docs/specs/acpi_mem_hotplug.rst */
+#define SLOT_SELECTOR 0xa00
+#define SLOT_STATUS 0xa14
+#define SLOT_EJECT 8
+
+static void start(BalloonDriver *d, const char *options)
+{
+    balloon_boot(d, DEVICE, options);
+    balloon_start(d, BALLOON_ALL_FEATURES);
+}
+
+/* Give half of some memory up: discards are late, and the last is later */
+static void give_half(BalloonDriver *d, uint64_t addr)
+{
+    qtest_memset(d->qts, addr, OLD, SIZE);
+    balloon_send_range(d, BALLOON_VQ_INFLATE, addr, SIZE / 2 / BALLOON_PAGE);
+}
+
+/* For longer than any discard waits, that memory has the value @byte */
+static void assert_stays(QTestState *qts, uint64_t addr, uint8_t byte)
+{
+    gint64 end = g_get_monotonic_time() + G_USEC_PER_SEC / 2;
+    BalloonDriver d = { .qts = qts };
+
+    while (g_get_monotonic_time() < end) {
+        balloon_assert_bytes(&d, addr, SIZE, byte);
+    }
+}
+
+/* The device goes while discards wait: the memory is the guest's */
+static void test_unplug(void)
+{
+    BalloonDriver d;
+
+    start(&d, "-m 256");
+    give_half(&d, AREA);
+    balloon_lose(&d);
+    qpci_unplug_acpi_device_test(d.qts, "balloon0", 4);
+    qtest_memset(d.qts, AREA, NEW, SIZE);
+    assert_stays(d.qts, AREA, NEW);
+    qtest_qmp_device_add(d.qts, "virtio-balloon-pci", "balloon0",
+                         "{'addr': '4', 'must-tell-host': true}");
+    balloon_find(&d, 4);
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    give_half(&d, AREA + SIZE);
+    balloon_wait_for(qtest_readb(d.qts, AREA + SIZE) == 0);
+    balloon_assert_bytes(&d, AREA, SIZE, NEW);
+    balloon_quit(&d);
+}
+
+static void plug_dimm(QTestState *qts)
+{
+    qtest_qmp_assert_success(qts, "{'execute': 'object-add', 'arguments':"
+                             " {'qom-type': 'memory-backend-ram', 'id': 'm0',"
+                             " 'size': 134217728}}");
+    qtest_qmp_device_add(qts, "pc-dimm", "dimm0",
+                         "{'memdev': 'm0', 'slot': 0, 'addr': 4294967296}");
+}
+
+static void unplug_dimm(QTestState *qts)
+{
+    qtest_qmp_device_del_send(qts, "dimm0");
+    qtest_outl(qts, SLOT_SELECTOR, 0);
+    qtest_outb(qts, SLOT_STATUS, SLOT_EJECT);
+    qtest_qmp_eventwait(qts, "DEVICE_DELETED");
+    qtest_qmp_assert_success(qts, "{'execute': 'object-del',"
+                             " 'arguments': {'id': 'm0'}}");
+}
+
+/* Memory goes with pages in the balloon; those of its successor are others */
+static void test_dimm(void)
+{
+    BalloonDriver d;
+
+    start(&d, "-m 256,slots=2,maxmem=1G");
+    for (int i = 0; i < 3; i++) {
+        plug_dimm(d.qts);
+        qtest_memset(d.qts, 4 * GiB, NEW, SIZE);
+        if (i) {
+            assert_stays(d.qts, 4 * GiB, NEW);
+        }
+        give_half(&d, 4 * GiB);
+        unplug_dimm(d.qts);
+    }
+    give_half(&d, AREA);
+    balloon_wait_for(qtest_readb(d.qts, AREA) == 0);
+    balloon_quit(&d);
+}
+
+static void set_capability(QTestState *qts, const char *name)
+{
+    qtest_qmp_assert_success(qts, "{'execute': 'migrate-set-capabilities',"
+                             " 'arguments': {'capabilities': ["
+                             " {'capability': %s, 'state': true}]}}", name);
+}
+
+/* Memory that migration leaves out has no pages for it to skip */
+static void test_ignored_memory(void)
+{
+    g_autofree char *ram = g_strdup_printf("%s/virtio-balloon-%d-ram",
+                                           g_get_tmp_dir(), getpid());
+    g_autofree char *file = balloon_migration_file();
+    g_autofree char *options = g_strdup_printf(
+        "-m 256 -machine pc,memory-backend=ram -object memory-backend-file,"
+        "id=ram,size=256M,share=on,mem-path=%s", ram);
+    BalloonDriver d;
+
+    start(&d, options);
+    give_half(&d, AREA);
+    set_capability(d.qts, "x-ignore-shared");
+    balloon_migrate(d.qts, file);
+    balloon_assert_bytes(&d, AREA + SIZE / 2, SIZE / 2, OLD);
+    balloon_quit(&d);
+    unlink(file);
+    unlink(ram);
+}
+
+/* Have the saved balloon name memory that nobody has */
+static void damage(const char *file)
+{
+    static const char section[] = "virtio-balloon-device/must-tell-host";
+    g_autofree char *data = NULL;
+    char *at;
+    gsize size;
+
+    g_assert_true(g_file_get_contents(file, &data, &size, NULL));
+    at = memmem(data, size, section, sizeof(section) - 1);
+    g_assert_nonnull(at);
+    at = memmem(at, data + size - at, "pc.ram", 6);
+    g_assert_nonnull(at);
+    memcpy(at, "no.ram", 6);
+    g_assert_true(g_file_set_contents(file, data, size, NULL));
+}
+
+static bool migration_failed(QTestState *qts)
+{
+    QDict *info = qtest_qmp_assert_success_ref(qts,
+                                               "{'execute': 'query-migrate'}");
+    bool failed = g_str_equal(qdict_get_try_str(info, "status") ?: "",
+                              "failed");
+
+    qobject_unref(info);
+    return failed;
+}
+
+/* A saved state that does not fit is refused */
+static void test_damaged(void)
+{
+    g_autofree char *file = balloon_migration_file();
+    g_autofree char *uri = g_strconcat("file:", file, NULL);
+    BalloonDriver d, target;
+
+    start(&d, "-m 256");
+    give_half(&d, AREA);
+    balloon_migrate(d.qts, file);
+    balloon_quit(&d);
+    damage(file);
+    balloon_boot(&target, DEVICE, "-m 256 -incoming defer 2> /dev/null");
+    qtest_qmp_assert_success(target.qts, "{'execute': 'migrate-incoming',"
+                             " 'arguments': {'uri': %s,"
+                             " 'exit-on-error': false}}", uri);
+    balloon_wait_for(migration_failed(target.qts));
+    balloon_lose(&target);
+    balloon_quit(&target);
+    unlink(file);
+}
+
+void balloon_add_tell_tests(void)
+{
+    qtest_add_func("/virtio-balloon/improved/tell/unplug", test_unplug);
+    qtest_add_func("/virtio-balloon/improved/tell/dimm", test_dimm);
+    qtest_add_func("/virtio-balloon/improved/tell/ignored-memory",
+                   test_ignored_memory);
+    qtest_add_func("/virtio-balloon/improved/tell/damaged", test_damaged);
+}
