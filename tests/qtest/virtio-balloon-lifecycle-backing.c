@@ -126,14 +126,13 @@ static void test_memfd(void)
     balloon_quit(&d);
 }
 
-/* Private memory and shared in one list, page by page */
-static void test_mixed(void)
+/* Private memory and shared, of a DIMM, in one list, page by page */
+static void test_mixed(const void *options)
 {
     uint32_t pfns[2 * PAGES];
     BalloonDriver d;
 
-    start(&d, NULL, "-m 128,slots=1,maxmem=1G -object memory-backend-memfd,"
-          "id=m0,size=128M,share=on -device pc-dimm,memdev=m0,addr=0x100000000");
+    start(&d, NULL, options);
     qtest_memset(d.qts, AREA, GUEST_BYTE, 2 * PAGES * BALLOON_PAGE);
     qtest_memset(d.qts, 4 * GiB, GUEST_BYTE, 2 * PAGES * BALLOON_PAGE);
     for (unsigned i = 0; i < ARRAY_SIZE(pfns); i++) {
@@ -148,6 +147,12 @@ static void test_mixed(void)
     }
     balloon_quit(&d);
 }
+
+#define MIXED_OPTIONS(ram_shared, dimm_shared)                          \
+    "-m 128,slots=1,maxmem=1G -machine pc,memory-backend=ram "          \
+    "-object memory-backend-memfd,id=ram,size=128M,share=" ram_shared   \
+    " -object memory-backend-memfd,id=m0,size=128M,share=" dimm_shared  \
+    " -device pc-dimm,memdev=m0,addr=0x100000000"
 
 /* contract 1, "Inflate": of a shared file, pages are punched where listed */
 static void test_shared_file(void)
@@ -265,7 +270,10 @@ static void test_log(void)
 void balloon_add_backing_tests(void)
 {
     qtest_add_func("/virtio-balloon/backing/memfd", test_memfd);
-    qtest_add_func("/virtio-balloon/backing/mixed", test_mixed);
+    qtest_add_data_func("/virtio-balloon/backing/mixed/dimm-shared",
+                        MIXED_OPTIONS("off", "on"), test_mixed);
+    qtest_add_data_func("/virtio-balloon/backing/mixed/ram-shared",
+                        MIXED_OPTIONS("on", "off"), test_mixed);
     qtest_add_func("/virtio-balloon/backing/shared-file", test_shared_file);
     qtest_add_func("/virtio-balloon/backing/log", test_log);
     qtest_add_data_func("/virtio-balloon/improved/backing/private-file", "",

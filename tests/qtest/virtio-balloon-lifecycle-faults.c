@@ -159,6 +159,63 @@ static void test_no_holes(void)
     waitpid(pid, NULL, 0);
 }
 
+static bool write_number(const char *folder, const char *name, int64_t value)
+{
+    g_autofree char *path = g_build_filename(folder, name, NULL);
+    FILE *file = fopen(path, "w");
+    bool written = file && fprintf(file, "%" PRId64, value) > 0;
+
+    return file && fclose(file) == 0 && written;
+}
+
+/* A new group of processes below @root, with @limit bytes; NULL if impossible */
+static char *make_group(const char *root, const char *limit, int64_t bytes)
+{
+    g_autofree char *name = g_strdup_printf("virtio-balloon-%d", getpid());
+    char *folder = g_build_filename(root, name, NULL);
+
+    if (mkdir(folder, 0755) == 0) {
+        if (write_number(folder, limit, bytes)) {
+            return folder;
+        }
+        rmdir(folder);
+    }
+    g_free(folder);
+    return NULL;
+}
+
+/*
+ * A host that grants half of the guest's memory and kills who takes more: the
+ * guest uses all of it, one part after another, and gives back what it used.
+ */
+static void test_pressure(void)
+{
+    const uint64_t part = 64 * MiB, limit = 128 * MiB;
+    char *folder = make_group("/sys/fs/cgroup/memory", "memory.limit_in_bytes",
+                              limit) ?:
+                   make_group("/sys/fs/cgroup", "memory.max", limit);
+    BalloonDriver d;
+
+    if (!folder) {
+        g_test_skip("no control group may be made");
+        return;
+    }
+    balloon_boot(&d, DEVICE, "-m 512");
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    g_assert_true(write_number(folder, "cgroup.procs", qtest_pid(d.qts)));
+    for (uint64_t at = 2 * part; at < 8 * part; at += part) {
+        for (uint64_t i = at; i < at + part; i += MiB) {
+            qtest_memset(d.qts, i, BYTE, MiB);
+        }
+        for (uint64_t i = at; i < at + part; i += MiB) {
+            balloon_send_range(&d, BALLOON_VQ_INFLATE, i, MiB / BALLOON_PAGE);
+        }
+    }
+    balloon_quit(&d);
+    balloon_wait_for(rmdir(folder) == 0);
+    g_free(folder);
+}
+
 /* What libqtest knows of the process stays: it cannot end one that has gone */
 static void kill_qemu(BalloonDriver *d)
 {
@@ -260,5 +317,6 @@ void balloon_add_fault_tests(void)
     qtest_add_func("/virtio-balloon/backing/snapshot", test_snapshot);
     qtest_add_func("/virtio-balloon/backing/private-huge-pages",
                    test_private_huge_pages);
+    qtest_add_func("/virtio-balloon/backing/pressure", test_pressure);
     qtest_add_func("/virtio-balloon/reset/killed", test_killed);
 }

@@ -10,6 +10,7 @@
 #include "qobject/qdict.h"
 #include "qobject/qlist.h"
 #include "virtio-balloon-lifecycle.h"
+#include "virtio-balloon-migrate.h"
 #include "virtio-balloon-monitor.h"
 
 #define RAM (128 * MiB)
@@ -233,6 +234,28 @@ static void test_actual_legacy(void)
     balloon_quit(&d);
 }
 
+/* A legacy driver that is saved between two bytes goes on with the third */
+static void test_actual_half_saved(void)
+{
+    g_autofree char *file = balloon_migration_file();
+    int64_t before = RAM - 0x3fff * BALLOON_PAGE;
+    BalloonDriver d, source;
+
+    start(&source, LEGACY, RAM_OPTIONS);
+    balloon_writel(&source, BALLOON_CFG_ACTUAL, 0x3fff);
+    balloon_writew(&source, BALLOON_CFG_ACTUAL, 0x1000);
+    balloon_migrate(source.qts, file);
+    balloon_load(&d, &source, LEGACY, RAM_OPTIONS, file);
+    unlink(file);
+    balloon_quit(&source);
+    g_assert_cmpint(balloon_query(d.qts), ==, before);
+    balloon_writeb(&d, BALLOON_CFG_ACTUAL + 2, 0);
+    g_assert_cmpint(balloon_query(d.qts), ==, before);
+    balloon_writeb(&d, BALLOON_CFG_ACTUAL + 3, 0);
+    g_assert_cmpint(balloon_query(d.qts), ==, RAM - 0x1000 * BALLOON_PAGE);
+    balloon_quit(&d);
+}
+
 void balloon_add_memory_tests(void)
 {
     qtest_add_func("/virtio-balloon/memory/large-targets",
@@ -256,4 +279,6 @@ void balloon_add_memory_tests(void)
                         test_actual_widths);
     qtest_add_func("/virtio-balloon/improved/memory/actual-legacy",
                    test_actual_legacy);
+    qtest_add_func("/virtio-balloon/improved/memory/actual-half-saved",
+                   test_actual_half_saved);
 }
