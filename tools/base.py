@@ -5,8 +5,10 @@
 QEMU's source and a few tools come from Debian 13 through a private apt
 configuration: the machine's own sources, lists and packages are not touched.
 
-usage: base.py packages   names of the Debian packages that are not installed
-       base.py fetch      QEMU's source and its build tools; prints the path
+usage: base.py packages [MORE]  names of the Debian packages, of packages.txt
+                                and packages-MORE.txt, that are not installed
+       base.py fetch            QEMU's source and its build tools; prints the
+                                path
 """
 
 import contextlib
@@ -249,9 +251,10 @@ def build_environment():
                     fetch_deb("python3-pycotap") + packages))
 
 
-def missing_packages():
+def missing_packages(lists):
     here = os.path.dirname(os.path.abspath(__file__))
-    wanted = [line for line in read(f"{here}/packages.txt").splitlines()
+    wanted = [line for name in lists
+              for line in read(f"{here}/{name}.txt").splitlines()
               if line and not line.startswith("#")]
     listing = subprocess.run(
         ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\\n"],
@@ -263,8 +266,9 @@ def missing_packages():
 
 def main():
     try:
-        if sys.argv[1:] == ["packages"]:
-            print(" ".join(missing_packages()))
+        if sys.argv[1:2] == ["packages"]:
+            more = [f"packages-{name}" for name in sys.argv[2:]]
+            print(" ".join(missing_packages(["packages", *more])))
         elif sys.argv[1:] == ["fetch"]:
             build_environment()
             print(source())

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Build QEMU with our balloon, or the stock one, for Meson's custom targets.
 
-usage: build.py ours  BUILD [--targets T] [--cc CC] [--sanitize] NINJA-TARGET...
+usage: build.py ours  BUILD [--targets T] [--cc CC] [--sanitize]
+                            [--instrument HOW] NINJA-TARGET...
        build.py stock BUILD [--targets T] [--cc CC] NINJA-TARGET...
 
 `ours` lays the repository over a copy of QEMU in BUILD/qemu and builds it in
@@ -26,6 +27,17 @@ FIRMWARE = ("/usr/share/seabios", "/usr/share/qemu", "/usr/lib/ipxe/qemu")
 OPTIONS = ("--without-default-features", "--enable-system", "--enable-tcg",
            "--enable-kvm", "--enable-fdt=system", "--enable-werror",
            "--disable-docs", "--disable-install-blobs", "--disable-download")
+
+
+# What more QEMU can be built for, and the options of its configure for that
+FEW_DEVICES = ("--without-default-devices",
+               "--with-devices-x86_64=virtio-balloon")
+INSTRUMENT = {
+    "none": (),
+    "coverage": (),    # tools/cc-coverage.sh is the compiler
+    "fuzz": (*FEW_DEVICES, "--enable-fuzzing", "--enable-asan",
+             "--enable-ubsan"),
+}
 
 
 def configure(source, build, options, environment):
@@ -85,8 +97,11 @@ def write_compile_commands(folder, build):
 
 
 def options_of(args):
-    options = [*OPTIONS, f"--target-list={args.targets}",
-               f"--cc=ccache {args.cc}"]
+    compiler = f"ccache {args.cc}"
+    if args.instrument == "coverage":
+        compiler = f"{REPO}/tools/cc-coverage.sh {compiler}"
+    options = [*OPTIONS, f"--target-list={args.targets}", f"--cc={compiler}",
+               *INSTRUMENT[args.instrument]]
     if args.sanitize:
         options += ["--enable-asan", "--enable-ubsan"]
     return options
@@ -129,6 +144,7 @@ def main():
     parser.add_argument("--targets", default="x86_64-softmmu")
     parser.add_argument("--cc", default="gcc")
     parser.add_argument("--sanitize", action="store_true")
+    parser.add_argument("--instrument", default="none", choices=INSTRUMENT)
     parser.add_argument("ninja", nargs="*")
     args = parser.parse_intermixed_args()
     try:
