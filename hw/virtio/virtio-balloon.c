@@ -212,6 +212,20 @@ static uint64_t virtio_balloon_get_features(VirtIODevice *vdev,
     return features;
 }
 
+/*
+ * A driver agrees on how rings are laid out before it sets them up.  One that
+ * changes its mind loses them: what the core has mapped, and where it is in
+ * them, is of the other layout, and it would not check that.
+ */
+static void virtio_balloon_set_features(VirtIODevice *vdev, uint64_t features)
+{
+    if ((features ^ vdev->guest_features) & 1ull << VIRTIO_F_RING_PACKED) {
+        for (int i = 0; virtio_queue_get_num(vdev, i); i++) {
+            virtio_queue_reset(vdev, i);
+        }
+    }
+}
+
 /* Config ends with the last field that a feature needs, as it always has */
 static size_t balloon_config_size(VirtIOBalloon *s)
 {
@@ -503,6 +517,7 @@ static void virtio_balloon_class_init(ObjectClass *klass, void *data)
     vdc->queue_reset = virtio_balloon_queue_reset_one;
     vdc->set_status = virtio_balloon_set_status;
     vdc->get_features = virtio_balloon_get_features;
+    vdc->set_features = virtio_balloon_set_features;
     vdc->get_config = virtio_balloon_get_config;
     vdc->set_config = virtio_balloon_set_config;
     vdc->vmsd = &vmstate_balloon_device;

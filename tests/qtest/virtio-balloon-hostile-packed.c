@@ -11,6 +11,7 @@
 #include "qemu/bswap.h"
 #include "virtio-balloon-hostile.h"
 #include "standard-headers/linux/virtio_config.h"
+#include "standard-headers/linux/virtio_pci.h"
 #include "standard-headers/linux/virtio_ring.h"
 
 #define PACKED_DEVICE                                                   \
@@ -162,8 +163,61 @@ static void test_chain(void)
     balloon_quit(&d);
 }
 
+static void write_features(BalloonDriver *d, uint64_t features)
+{
+    uint64_t common = d->pci->common_cfg_offset;
+
+    for (unsigned half = 0; half < 2; half++) {
+        qpci_io_writel(d->pci->pdev, d->pci->bar, common +
+                       offsetof(struct virtio_pci_common_cfg,
+                                guest_feature_select), half);
+        qpci_io_writel(d->pci->pdev, d->pci->bar, common +
+                       offsetof(struct virtio_pci_common_cfg, guest_feature),
+                       features >> 32 * half);
+    }
+}
+
+/*
+ * The layout of the rings changes while they are in use, which takes a driver
+ * that goes back behind FEATURES_OK
+ */
+static void test_features(void)
+{
+    const uint8_t status = VIRTIO_CONFIG_S_ACKNOWLEDGE |
+                           VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_DRIVER_OK;
+    BalloonDriver d;
+
+    balloon_boot(&d, PACKED_DEVICE, OPTIONS);
+    for (int i = 0; i < 3; i++) {
+        uint64_t features;
+
+        start(&d);
+        features = d.vdev->features;
+        assert_serves_report(&d, 0);
+        post_report(&d, 2, LONG_CHAIN, (BalloonSeg) { AREA, AREA_SIZE, true },
+                    (BalloonSeg) { AREA, BALLOON_PAGE, true });
+        d.vdev->bus->set_status(d.vdev, status);
+        write_features(&d, features ^ 1ull << VIRTIO_F_RING_PACKED);
+        /* An available ring with much to serve */
+        qtest_memset(d.qts, d.vq[REPORT]->avail, 0x11, BALLOON_PAGE);
+        for (int queue = 0; queue <= REPORT; queue++) {
+            balloon_kick(&d, queue);
+        }
+        set_running(&d, false);
+        set_running(&d, true);
+        write_features(&d, features);
+        balloon_kick(&d, REPORT);
+        balloon_reset(&d);
+    }
+    start(&d);
+    assert_serves_report(&d, 0);
+    balloon_quit(&d);
+}
+
 void balloon_add_hostile_packed_tests(void)
 {
     qtest_add_func("/virtio-balloon/packed/chain", test_chain);
     qtest_add_func("/virtio-balloon/improved/packed/stop", test_stop);
+    qtest_add_func("/virtio-balloon/improved/packed/features",
+                   test_features);
 }
