@@ -385,10 +385,21 @@ static void fuzz_program(QTestState *qts, const unsigned char *data,
     fuzz_driver_reset(f);
 }
 
+/* QEMU reads this signal in its main loop; a hang is where that is not run */
+static void let_libfuzzer_see_hangs(void)
+{
+    sigset_t alarm;
+
+    sigemptyset(&alarm);
+    sigaddset(&alarm, SIGALRM);
+    g_assert(pthread_sigmask(SIG_UNBLOCK, &alarm, NULL) == 0);
+}
+
 static void pre_fuzz(QTestState *qts)
 {
     QVirtioBalloon *interface;
 
+    let_libfuzzer_see_hangs();
     qos_init_path(qts);
     interface = fuzz_qos_obj;
     fuzz_driver_init(&balloon, container_of(interface->vdev, QVirtioPCIDevice,
