@@ -252,7 +252,8 @@ unsigned balloon_model_pick(const BalloonModel *m, unsigned set,
                             unsigned *pages, unsigned max)
 {
     unsigned first = g_test_rand_int_range(0, m->pages);
-    unsigned gap = g_test_rand_int_range(0, 3) ? 1 : g_test_rand_int_range(1, 64);
+    unsigned gap = g_test_rand_int_range(0, 3) ?
+                   1 : g_test_rand_int_range(1, 64);
     unsigned n;
 
     n = g_test_rand_int_range(0, 3) ?

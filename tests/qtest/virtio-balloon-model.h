@@ -19,7 +19,7 @@
 typedef enum BalloonPageState {
     /* the guest's: has exactly what the guest wrote last */
     BALLOON_OWNED,
-    /* the guest's, old or zero, but it cannot change: a check gets to know it */
+    /* the guest's, old or zero, but it does not change: a check learns it */
     BALLOON_LOOSE,
     /* in a list that the device has not answered: old or zero */
     BALLOON_GIVING,

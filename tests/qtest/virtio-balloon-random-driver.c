@@ -18,7 +18,7 @@
 #define LIST_LINUX 256
 /* A list may be in so many descriptors, or be there so often in a request */
 #define SEGS_MAX 8
-#define REPEAT_MAX 32
+#define REPEAT_MAX 240
 /* A report may have so many segments */
 #define REPORT_MAX 32
 
@@ -267,12 +267,8 @@ static unsigned pick_recent(BalloonGuest *g, unsigned *pages)
  * With MUST_TELL_HOST pages are used after the answer; without, whenever it
  * suits the guest, also before it says a word (section 5.5.6.1).
  */
-static void deflate(BalloonGuest *g)
+static void deflate_pages(BalloonGuest *g, const unsigned *pages, unsigned n)
 {
-    unsigned pages[LIST_MAX];
-    unsigned n = chance(40) ? pick_recent(g, pages) :
-                 balloon_model_pick(&g->m, BALLOON_IS(BALLOON_GIVEN), pages,
-                                    random_length());
     int when = g_test_rand_int_range(0, 3);
 
     if (!n) {
@@ -289,23 +285,39 @@ static void deflate(BalloonGuest *g)
     }
 }
 
+static void deflate(BalloonGuest *g)
+{
+    unsigned pages[LIST_MAX];
+    unsigned n = chance(40) ? pick_recent(g, pages) :
+                 balloon_model_pick(&g->m, BALLOON_IS(BALLOON_GIVEN), pages,
+                                    random_length());
+
+    deflate_pages(g, pages, n);
+}
+
+/* From some milliseconds of work to more than stopping the VM waits for */
+static unsigned many_times(void)
+{
+    return chance(75) ? g_test_rand_int_range(2, REPEAT_MAX / 4) :
+                        g_test_rand_int_range(REPEAT_MAX / 2, REPEAT_MAX + 1);
+}
+
 void balloon_guest_press(BalloonGuest *g)
 {
-    unsigned repeat = g_test_rand_int_range(2, REPEAT_MAX + 1);
     unsigned pages[LIST_MAX];
     unsigned n = balloon_model_pick_apart(&g->m, BALLOON_USABLE, pages,
-                                          random_length());
+                                          LIST_MAX);
 
     balloon_model_note(&g->m, "press");
     if (n) {
         balloon_model_set(&g->m, pages, n, BALLOON_GIVING);
-        post_list(g, INFLATE, pages, n, repeat);
+        post_list(g, INFLATE, pages, n, many_times());
     }
     kick(g, INFLATE);
     /* What comes late hits pages that are used as soon as may be */
     if (chance(40)) {
         drain(g, INFLATE);
-        deflate(g);
+        deflate_pages(g, pages, pick_recent(g, pages));
     }
 }
 
