@@ -21,8 +21,10 @@
 
 /* Enough for a few requests to arrive, which make larger pieces together */
 #define GATHER_NS (1 * SCALE_MS)
-/* So long after the last request, nothing is waited for that is missing */
+/* So long after the last request, nothing is waited for that is missing ... */
 #define SETTLE_NS (100 * SCALE_MS)
+/* ... nor for longer than this, if the driver goes on and on */
+#define SETTLE_MAX_NS (1000 * SCALE_MS)
 /* How often to see whether discards are allowed again */
 #define INHIBITED_NS (1000 * SCALE_MS)
 
@@ -97,6 +99,16 @@ static void defer_schedule(VirtIOBalloon *s, int64_t delay)
     timer_mod_anticipate_ns(s->defer.timer, s->defer.last_insert + delay);
 }
 
+static bool defer_is_pending(VirtIOBalloon *s)
+{
+    for (unsigned i = 0; i < s->defer.blocks->len; i++) {
+        if (balloon_map_is_pending(balloon_block(s, i)->map)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void virtio_balloon_defer_insert(VirtIOBalloon *s, RAMBlock *rb,
                                  BalloonRange *range)
 {
@@ -104,6 +116,10 @@ void virtio_balloon_defer_insert(VirtIOBalloon *s, RAMBlock *rb,
         return;
     }
     trace_virtio_balloon_defer_insert(rb->idstr, range->start, range->size);
+    s->defer.last_insert = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    if (!defer_is_pending(s)) {
+        s->defer.first_insert = s->defer.last_insert;
+    }
     WITH_QEMU_LOCK_GUARD(&s->defer.lock) {
         BalloonBlock *block = defer_find_or_add_locked(s, rb);
         uint64_t fresh = balloon_map_insert(block->map, range);
@@ -111,7 +127,6 @@ void virtio_balloon_defer_insert(VirtIOBalloon *s, RAMBlock *rb,
         virtio_balloon_discard_skip(s, BALLOON_SKIP_REPEATED,
                                     range->size - fresh);
     }
-    s->defer.last_insert = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     defer_schedule(s, GATHER_NS);
 }
 
@@ -146,22 +161,13 @@ static bool defer_discard(VirtIOBalloon *s, bool partial)
     return false;
 }
 
-static bool defer_is_pending(VirtIOBalloon *s)
-{
-    for (unsigned i = 0; i < s->defer.blocks->len; i++) {
-        if (balloon_map_is_pending(balloon_block(s, i)->map)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static void defer_work(void *opaque)
 {
     VirtIOBalloon *s = opaque;
     int64_t now = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     int64_t deadline = get_clock() + BALLOON_SLICE_NS;
-    bool partial = now >= s->defer.last_insert + SETTLE_NS;
+    bool partial = now >= s->defer.last_insert + SETTLE_NS ||
+                   now >= s->defer.first_insert + SETTLE_MAX_NS;
     bool more = true;
 
     if (virtio_balloon_discard_inhibited()) {

@@ -148,6 +148,20 @@ static void taken_back(const void *options)
     quit(&d);
 }
 
+/* A driver that never pauses does not keep what is incomplete for ever */
+static void busy(void)
+{
+    BalloonDriver d;
+
+    start_at(&d, ANONYMOUS);
+    inflate(&d, AREA, BALLOON_PAGE);
+    balloon_wait_for(
+        (inflate(&d, AREA + HUGE_SIZE, BALLOON_PAGE),
+         deflate(&d, AREA + HUGE_SIZE, BALLOON_PAGE),
+         has_bytes(&d, AREA, BALLOON_PAGE, 0)));
+    quit(&d);
+}
+
 /* A huge page goes when all of it is in the balloon, not before */
 static void huge_pages(void)
 {
@@ -343,6 +357,7 @@ int main(int argc, char **argv)
     qtest_add_func(TELL "not-accepted", not_accepted);
     qtest_add_data_func(TELL "taken-back/anonymous", ANONYMOUS, taken_back);
     qtest_add_data_func(TELL "taken-back/shared", SHARED, taken_back);
+    qtest_add_func(TELL "busy", busy);
     qtest_add_func(TELL "huge-pages", huge_pages);
     qtest_add_data_func(TELL "reset/anonymous", ANONYMOUS, reset);
     qtest_add_data_func(TELL "reset/shared", SHARED, reset);

@@ -77,8 +77,12 @@ typedef struct VirtIOBalloonDefer {
     GPtrArray *blocks;
     /* discards what waits, in bounded slices */
     QEMUTimer *timer;
-    /* when a page was last given up, nanoseconds of QEMU_CLOCK_REALTIME */
+    /*
+     * when a page was last given up, and the first of those that were not all
+     * seen to; nanoseconds of QEMU_CLOCK_REALTIME
+     */
     int64_t last_insert;
+    int64_t first_insert;
     /* tells that a RAMBlock goes away */
     RAMBlockNotifier ram;
     /* told of each step of precopy, in the migration thread */
