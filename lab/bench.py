@@ -24,8 +24,8 @@ import guests
 from bench_machine import BACKINGS, Unavailable
 from bench_qtest import MUST_TELL_HOST
 
-FOLDER = os.path.join(guests.REPO, "build", "bench")
-STOCK = os.path.join(guests.REPO, "build", "stock", "qemu-system-x86_64")
+FOLDER = os.path.join(guests.BUILD, "bench")
+STOCK = os.path.join(guests.BUILD, "stock", "qemu-system-x86_64")
 PARTS = ("device", "waits", "guest", "hugetlb", "migration")
 STARTED = time.monotonic()
 # Profiled with perf and strace

@@ -19,7 +19,7 @@ import record
 from guests import GuestError
 from virtio_balloon_guest import GIB, MIB
 
-FOLDER = os.path.join(guests.REPO, "build", "demo")
+FOLDER = os.path.join(guests.BUILD, "demo")
 DIRTY = "memtool dirty 800"
 # Pages the host may hold beyond the target: firmware, huge page remainders
 SLACK = 16 * MIB

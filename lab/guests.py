@@ -10,14 +10,17 @@ import tempfile
 
 LAB = os.path.dirname(os.path.abspath(__file__))
 REPO = os.path.dirname(LAB)
-QEMU = os.path.join(REPO, "build", "qemu-system-x86_64")
-TREE = os.path.join(REPO, "build", "qemu")
 FUNCTIONAL = os.path.join(REPO, "tests", "functional")
 
 sys.path[:0] = [FUNCTIONAL, os.path.join(LAB, "guest")]
 
 import image  # noqa: E402  pylint: disable=wrong-import-position
 from virtio_balloon_guest import BalloonGuest, GuestError  # noqa: E402
+
+# Where ./balloon builds
+BUILD = image.base.build_folder(REPO)
+QEMU = os.path.join(BUILD, "qemu-system-x86_64")
+TREE = os.path.join(BUILD, "qemu")
 
 # What runs out of time gets SIGTERM: its QEMUs must end then, too
 signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))

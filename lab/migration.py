@@ -21,7 +21,7 @@ import guests
 from guests import GuestError
 from virtio_balloon_guest import MIB
 
-STOCK = os.path.join(guests.REPO, "build", "stock", "qemu-system-x86_64")
+STOCK = os.path.join(guests.BUILD, "stock", "qemu-system-x86_64")
 MACHINES = ("3.1", "4.0", "5.0", "9.2", "10.0")
 PROPERTIES = ("free-page-hint", "page-poison", "free-page-reporting",
               "deflate-on-oom", "qemu-4-0-config-size")

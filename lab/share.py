@@ -21,7 +21,7 @@ import plot
 from guests import GuestError
 from virtio_balloon_guest import MIB
 
-FOLDER = os.path.join(guests.REPO, "build", "share")
+FOLDER = os.path.join(guests.BUILD, "share")
 SCRIPT = os.path.join(guests.REPO, "docs", "system", "devices",
                       "virtio-balloon-share.py")
 WHOLE = 384 * MIB

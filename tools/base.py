@@ -9,6 +9,9 @@ usage: base.py packages [MORE]  names of the Debian packages, of packages.txt
                                 and packages-MORE.txt, that are not installed
        base.py fetch            QEMU's source and its build tools; prints the
                                 path
+
+The environment may say which QEMU: QEMU_BASE=10.2 (default: 10.0), or a tree,
+QEMU_SRC=PATH.
 """
 
 import contextlib
@@ -23,7 +26,9 @@ import tempfile
 
 SUITE = "trixie"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-BASE = re.compile(r"(?:\d+:)?10\.0\.")
+# Releases of QEMU, and the suite that has the source of each
+BASES = {"10.0": SUITE, "10.2": "sid"}
+DEFAULT = "10.0"
 SUPPORTED = re.compile(r"10\.\d+")
 # A source tree, two builds of it and the compiler cache, with room to spare
 NEEDED_GIB = 5
@@ -103,17 +108,16 @@ def mirror():
                     " Debian 12 or 13, or set QEMU_SRC=<a QEMU 10.0 tree>")
 
 
-def apt_environment(refresh=False):
-    """Environment in which apt knows only Debian 13; its lists are fetched."""
-    root = cache("apt", "apt.conf")
-    folder = os.path.dirname(root)
+def write_apt_configuration(folder, suite):
+    """Configuration with which apt knows only @suite; returns its path."""
     for name in ("lists/partial", "cache/archives/partial"):
         os.makedirs(os.path.join(folder, name), exist_ok=True)
     uri = mirror()
     with open(f"{folder}/sources.list", "w", encoding="utf-8") as file:
-        for kind in ("deb", "deb-src"):
-            file.write(f"{kind} [signed-by={KEYRING}] {uri} {SUITE} main\n")
-    with open(root, "w", encoding="utf-8") as file:
+        for kind in ("deb", "deb-src") if suite == SUITE else ("deb-src",):
+            file.write(f"{kind} [signed-by={KEYRING}] {uri} {suite} main\n")
+    path = os.path.join(folder, "apt.conf")
+    with open(path, "w", encoding="utf-8") as file:
         file.write(f'Dir::Etc::SourceList "{folder}/sources.list";\n'
                    'Dir::Etc::SourceParts "/dev/null";\n'
                    f'Dir::State::Lists "{folder}/lists";\n'
@@ -121,9 +125,17 @@ def apt_environment(refresh=False):
                    # of the guest, whatever this machine is
                    'APT::Architecture "amd64";\n'
                    'APT::Sandbox::User "";\n')
-    environment = dict(os.environ, APT_CONFIG=root, LC_ALL="C.UTF-8")
-    if refresh or not glob.glob(f"{folder}/lists/*{SUITE}*Sources*"):
-        say("fetching the package lists of Debian 13")
+    return path
+
+
+def apt_environment(refresh=False, suite=SUITE):
+    """Environment in which apt knows only @suite; its lists are fetched."""
+    folder = os.path.dirname(
+        cache("apt" if suite == SUITE else f"apt-{suite}", ""))
+    path = write_apt_configuration(folder, suite)
+    environment = dict(os.environ, APT_CONFIG=path, LC_ALL="C.UTF-8")
+    if refresh or not glob.glob(f"{folder}/lists/*{suite}*Sources*"):
+        say(f"fetching the package lists of Debian's suite {suite}")
         run(["apt-get", "update", "-q"], environment)
     return environment
 
@@ -136,13 +148,13 @@ def run(command, environment, folder=None):
                         " Without one, set QEMU_SRC=<a QEMU 10.0 tree>")
 
 
-def apt_get(arguments, folder):
+def apt_get(arguments, folder, suite=SUITE):
     """Run apt-get in @folder; with fresh lists if the old ones do not do."""
     command = ["apt-get", "-q", *arguments]
     try:
-        run(command, apt_environment(), folder)
+        run(command, apt_environment(suite=suite), folder)
     except BaseError:
-        run(command, apt_environment(refresh=True), folder)
+        run(command, apt_environment(refresh=True, suite=suite), folder)
 
 
 def query(command, environment):
@@ -185,28 +197,44 @@ def dependency(name, prefix):
     return match[1]
 
 
-def newest_source(environment):
-    """Version of the newest QEMU 10.0.x that the suite has."""
+def chosen():
+    """The release of QEMU to build on."""
+    release = os.environ.get("QEMU_BASE") or DEFAULT
+    if release not in BASES:
+        raise BaseError(f"QEMU_BASE={release}: known are {', '.join(BASES)}")
+    return release
+
+
+def build_folder(repo):
+    """Where the release is built: one folder each."""
+    release = chosen()
+    return f"{repo}/build" + ("" if release == DEFAULT else f"-{release}")
+
+
+def newest_source(environment, release):
+    """Version of the newest QEMU of that @release that the suite has."""
     text = query(["apt-cache", "showsrc", "qemu"], environment)
     versions = [v for v in re.findall(r"^Version: (\S+)", text, re.M)
-                if BASE.match(v)]
+                if re.match(rf"(?:\d+:)?{re.escape(release)}\.", v)]
     if not versions:
-        raise BaseError("Debian 13 offers no source of QEMU 10.0.x: set"
-                        " QEMU_SRC=<a QEMU 10.0 tree>")
+        raise BaseError(f"Debian's suite {BASES[release]} offers no source of"
+                        f" QEMU {release}.x: set QEMU_SRC=<a QEMU tree>")
     return max(versions, key=lambda v: [int(n) for n in re.findall(r"\d+", v)])
 
 
-def fetched_source():
-    """Path of Debian's QEMU 10.0.x source, fetched if need be."""
-    folder = os.path.dirname(cache("source", ""))
+def fetched_source(release):
+    """Path of Debian's source of that @release, fetched if need be."""
+    suite = BASES[release]
+    folder = os.path.dirname(cache(
+        "source" if release == DEFAULT else f"source-{release}", ""))
     with locked("apt"):
         for tree in glob.glob(f"{folder}/qemu-*/"):
             return tree.rstrip("/")
         check_disk(folder)
-        version = newest_source(apt_environment())
+        version = newest_source(apt_environment(suite=suite), release)
         say(f"fetching the source of QEMU {version} (40 MB)")
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            apt_get(["source", f"qemu={version}"], temporary)
+            apt_get(["source", f"qemu={version}"], temporary, suite)
             tree, = glob.glob(f"{temporary}/qemu-*/")
             path = os.path.join(folder, os.path.basename(tree.rstrip("/")))
             os.rename(tree, path)
@@ -229,7 +257,7 @@ def given_source(path):
 def source():
     """Path of the pristine QEMU tree to build on."""
     given = os.environ.get("QEMU_SRC")
-    return given_source(given) if given else fetched_source()
+    return given_source(given) if given else fetched_source(chosen())
 
 
 def meson_folder():

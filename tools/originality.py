@@ -50,6 +50,7 @@ PRESCRIBED = (
     rb"\w+\*\w+=[A-Z_]+\(\w+\);$",               # a cast to a class
     rb"\w+parent_obj;$",
     rb"return\w*;$",
+    rb"M:.*<.+@.+>$|S:Maintained$",                # who maintains a file
 )
 EMPTY = re.compile(b"|".join(b"(?:%s)" % p for p in SAYS_NOTHING + PRESCRIBED))
 

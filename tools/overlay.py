@@ -9,6 +9,9 @@ there exactly once.  A block that QEMU does not have says so in a comment line
 before it: `overlay: new` puts it after the block before it in our file,
 `overlay: after NAME` after QEMU's block NAME.
 
+For a QEMU later than the one that our files are written for, ports.py says
+what is different in them; such a file is written instead of linked.
+
 usage: overlay.py REPO PRISTINE TREE
 """
 
@@ -18,7 +21,9 @@ import re
 import shutil
 import subprocess
 import sys
+from typing import NamedTuple
 
+import ports
 from blocks import format_of
 
 IN_TREE = ("configs/", "hw/", "include/", "system/", "qapi/", "tests/",
@@ -31,6 +36,14 @@ DIRECTIVE = re.compile(r"^[ \t]*(?:#|//|/\*|\.\.|HXCOMM)[ \t]*overlay:[ \t]*"
 
 class OverlayError(Exception):
     """A block or a file that cannot be laid over the tree, and why."""
+
+
+class OurFile(NamedTuple):
+    source: str     # path in the repository
+    path: str       # in QEMU's tree
+    text: str       # as it is for this QEMU
+    is_link: bool   # that is the text in the repository
+    is_shared: bool
 
 
 def is_ours(path):
@@ -64,8 +77,11 @@ def find_one(blocks, name, path):
     return found[0]
 
 
-def splice(path, pristine, ours):
-    """Return QEMU's text of a shared file with our blocks in it."""
+def splice(path, pristine, ours, wanted=None):
+    """Return QEMU's text of a shared file with our blocks in it.
+
+    @wanted: names of the only blocks to put in (None: all of them).
+    """
     fmt = format_of(path)
     if fmt is None:
         raise OverlayError(f"{path}: QEMU has this file, and no format is known"
@@ -76,7 +92,8 @@ def splice(path, pristine, ours):
     for block, text, directive in our_blocks(ours, fmt):
         if directive is None:
             old = find_one(theirs, block.name, path)
-            edits.append((old.start, old.end, text))
+            if wanted is None or block.name in wanted:
+                edits.append((old.start, old.end, text))
             place = old.end
             continue
         if any(b.name == block.name for b in theirs):
@@ -87,7 +104,8 @@ def splice(path, pristine, ours):
         if place is None:
             raise OverlayError(f"{path}: no block comes before the new"
                                f" '{block.name}'; say `overlay: after NAME`")
-        edits.append((place, place, block.gap + text))
+        if wanted is None or block.name in wanted:
+            edits.append((place, place, block.gap + text))
     if not edits:
         raise OverlayError(f"{path}: no block found in our file")
     return apply_edits(pristine, edits)
@@ -126,12 +144,38 @@ def read(path):
         return file.read()
 
 
+def version_of(pristine):
+    """Version of QEMU's tree; empty if it does not say."""
+    path = os.path.join(pristine, "VERSION")
+    return read(path).strip() if os.path.exists(path) else ""
+
+
+def ours_for(repo, pristine):
+    """An OurFile for each of our files, for this QEMU."""
+    texts = {path: read(os.path.join(repo, path)) for path in our_files(repo)}
+    try:
+        ported = ports.apply(version_of(pristine), texts)
+    except ports.PortError as error:
+        raise OverlayError(str(error)) from None
+    return [OurFile(source, path, text, text == texts[source],
+                    not is_ours(path)
+                    and os.path.exists(os.path.join(pristine, path)))
+            for source, (path, text) in ported.items()]
+
+
+def spliced(pristine, ours, wanted=None):
+    """Text of a shared file in the tree; see splice()."""
+    theirs = read(os.path.join(pristine, ours.path))
+    return splice(ours.source, theirs, ours.text, wanted)
+
+
 def replace(path, text):
     """Write @text, unless the file has it already: builds go by its time."""
     if not os.path.islink(path) and os.path.exists(path):
         if read(path) == text:
             return
         os.remove(path)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
 
@@ -170,21 +214,24 @@ def lay(repo, pristine, tree):
     """Make @tree what @pristine with the files of @repo is."""
     repo, pristine = os.path.abspath(repo), os.path.abspath(pristine)
     before = prepare_tree(pristine, tree)
-    files = our_files(repo)
-    shared = {path: splice(path, read(os.path.join(pristine, path)),
-                           read(os.path.join(repo, path)))
-              for path in files if not is_ours(path)
-              and os.path.exists(os.path.join(pristine, path))}
+    files = ours_for(repo, pristine)
+    shared = {ours.path: spliced(pristine, ours)
+              for ours in files if ours.is_shared}
     # From here on nothing of ours can be wrong
-    for path in files:
-        if path in shared:
-            replace(os.path.join(tree, path), shared[path])
+    for ours in files:
+        path = os.path.join(tree, ours.path)
+        if ours.is_shared:
+            replace(path, shared[ours.path])
+        elif ours.is_link:
+            link(os.path.join(repo, ours.source), path)
         else:
-            link(os.path.join(repo, path), os.path.join(tree, path))
-    for path in set(before) - set(files):
+            replace(path, ours.text)
+            shutil.copymode(os.path.join(repo, ours.source), path)
+    paths = [ours.path for ours in files]
+    for path in set(before) - set(paths):
         restore(os.path.join(pristine, path), os.path.join(tree, path))
     replace(os.path.join(tree, MANIFEST),
-            json.dumps({"pristine": pristine, "files": files}, indent=1))
+            json.dumps({"pristine": pristine, "files": paths}, indent=1))
 
 
 def main():

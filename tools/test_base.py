@@ -80,10 +80,18 @@ class SourceTest(unittest.TestCase):
         with mock.patch("base.query", return_value=(
                 "Version: 1:10.0.9+ds-1\nVersion: 1:10.0.13+ds-0+deb13u1\n"
                 "Version: 1:10.2.1+ds-1\n")):
-            self.assertEqual(base.newest_source({}), "1:10.0.13+ds-0+deb13u1")
-        with mock.patch("base.query", return_value="Version: 1:7.2+dfsg-7\n"):
-            with self.assertRaisesRegex(base.BaseError, "10.0.x"):
-                base.newest_source({})
+            self.assertEqual(base.newest_source({}, "10.0"),
+                             "1:10.0.13+ds-0+deb13u1")
+            self.assertEqual(base.newest_source({}, "10.2"), "1:10.2.1+ds-1")
+        with mock.patch("base.query", return_value="Version: 1:10.1.0+ds-7\n"):
+            for release in base.BASES:
+                with self.assertRaisesRegex(base.BaseError, f"{release}.x"):
+                    base.newest_source({}, release)
+
+    def test_unknown_base(self):
+        with mock.patch.dict(os.environ, QEMU_BASE="7.2"):
+            with self.assertRaisesRegex(base.BaseError, "7.2: known are 10.0"):
+                base.chosen()
 
 
 if __name__ == "__main__":

@@ -158,6 +158,8 @@ void balloon_wait_used(BalloonDriver *d, int queue, uint32_t head);
 /* As that, and with an interrupt */
 void balloon_wait_served(BalloonDriver *d, int queue, uint32_t head);
 
+/* All requests of the queue have been used: their descriptors are free again */
+void balloon_free_descriptors(BalloonDriver *d, int queue);
 /* Leave a request; all earlier ones of the queue have been used */
 uint32_t balloon_post(BalloonDriver *d, int queue, const BalloonSeg *segs,
                       unsigned n);

@@ -113,7 +113,7 @@ static void twice(void)
 
     fresh_start(&d);
     fresh_ask_and_wait(&d, fresh_leave_free(&d, 7));
-    qvirtqueue_reset_pool(d.vq[STATS]);
+    balloon_free_descriptors(&d, STATS);
     for (int i = 0; i < 2; i++) {
         seg = fresh_seg(&d, &(BalloonStat) { VIRTIO_BALLOON_S_MEMFREE,
                                              8 + i }, 1);

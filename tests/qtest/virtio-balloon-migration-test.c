@@ -153,7 +153,7 @@ static void requests_in_flight(void)
             pfns[i] = balloon_wire32(&d, BALLOON_PFN(mem) + (i * 77) % PAGES);
         }
         list = balloon_copy(&d, pfns, PAGES * sizeof(*pfns));
-        qvirtqueue_reset_pool(d.vq[BALLOON_VQ_INFLATE]);
+        balloon_free_descriptors(&d, BALLOON_VQ_INFLATE);
         for (int i = 0; i < REQUESTS; i++) {
             heads[i] = balloon_add(&d, BALLOON_VQ_INFLATE, &(BalloonSeg) {
                 list, PAGES * sizeof(*pfns)

@@ -148,7 +148,7 @@ static void post(BalloonGuest *g, int queue, const BalloonSeg *segs,
 
     if (vq->free_head + n_segs > vq->size) {
         drain(g, queue);
-        qvirtqueue_reset_pool(vq);
+        balloon_free_descriptors(&g->d, queue);
     }
     r->moves = g->moves;
     r->head = balloon_add(&g->d, queue, segs, n_segs);

@@ -103,6 +103,14 @@ void balloon_wait_served(BalloonDriver *d, int queue, uint32_t head)
     qvirtio_wait_queue_isr(d->qts, d->vdev, d->vq[queue], BALLOON_TIMEOUT_US);
 }
 
+void balloon_free_descriptors(BalloonDriver *d, int queue)
+{
+    QVirtQueue *vq = d->vq[queue];
+
+    vq->num_free = vq->size;
+    vq->free_head = 0;
+}
+
 uint32_t balloon_post(BalloonDriver *d, int queue, const BalloonSeg *segs,
                       unsigned n)
 {
@@ -110,7 +118,7 @@ uint32_t balloon_post(BalloonDriver *d, int queue, const BalloonSeg *segs,
 
     /* An interrupt that was not waited for shall not count for this one */
     d->vdev->bus->get_queue_isr_status(d->vdev, d->vq[queue]);
-    qvirtqueue_reset_pool(d->vq[queue]);
+    balloon_free_descriptors(d, queue);
     head = balloon_add(d, queue, segs, n);
     balloon_publish(d, queue, head);
     balloon_kick(d, queue);

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is different in our files for a release of QEMU after the oldest.
+
+Our files are written for QEMU 10.0.  QEMU's own code knows nothing of other
+releases, and neither do they: where an interface moved, a port says what to put
+for what.  It must match as often as it says, or an error names it.
+"""
+
+import fnmatch
+import re
+from typing import Dict, NamedTuple, Optional, Tuple
+
+
+class Port(NamedTuple):
+    why: str
+    paths: str                  # ours, before they move
+    pattern: str                # a regular expression; `.` matches a newline
+    text: str
+    times: Optional[int]        # in all files together; None: at least once
+
+
+class Move(NamedTuple):
+    """Files that begin so are elsewhere in QEMU's tree."""
+    start: str
+    place: str
+
+
+PORTS = {
+    (10, 2): (
+        Port("headers of the memory system moved",
+             "hw/virtio/virtio-balloon*",
+             r'"exec/(address-spaces|ramblock)\.h"', r'"system/\1.h"',
+             None),
+        Port("bits of dirty memory are set elsewhere",
+             "hw/virtio/virtio-balloon-hints.c",
+             r'"exec/ram_addr\.h"',
+             '"exec/cpu-common.h"\n#include "system/physmem.h"', 1),
+        Port("bits of dirty memory are set by another name",
+             "hw/virtio/virtio-balloon-hints.c",
+             r"\bcpu_(physical_memory_set_dirty_range\(.*?\n) {4}", r"\1", 1),
+        Port("class data is constant",
+             "hw/virtio/virtio-balloon*",
+             r"(_class_init\(ObjectClass \*klass, )(void \*data)",
+             r"\1const \2", 2),
+        Port("setting the status may fail",
+             "hw/virtio/virtio-balloon.c",
+             r"^static void( virtio_balloon_set_status\(.*?\n)\}\n",
+             r"static int\1    return 0;\n}\n", 1),
+        Port("devices of virtio are elsewhere in the list",
+             "docs/system/device-emulation.rst",
+             r"devices/vhost-user\.rst", "devices/vfio-user.rst", 1),
+        Port("other tests begin the lists",
+             "tests/qtest/meson.build", "'bios-tables-test'",
+             "'aspeed_hace-test'", 1),
+        Port("a maintainer's address changed",
+             "MAINTAINERS", r"david@redhat\.com", "david@kernel.org", 1),
+        Port("functional tests are in folders of architectures",
+             "MAINTAINERS", "tests/functional/test_",
+             "tests/functional/x86_64/test_", 1),
+        Move("tests/functional/test_", "tests/functional/x86_64/test_"),
+        Move("tests/functional/meson.build",
+             "tests/functional/x86_64/meson.build"),
+    ),
+}
+
+
+class PortError(Exception):
+    """A port that does not match as it should."""
+
+
+def ports_for(version):
+    """The ports for QEMU @version, as 10.2.3, oldest first."""
+    release = tuple(map(int, re.findall(r"\d+", version)[:2]))
+    return [port for key in sorted(PORTS) if key <= release
+            for port in PORTS[key]]
+
+
+def substitute(port, texts):
+    """Apply one port to @texts, {path: text}."""
+    found = 0
+    for path in fnmatch.filter(texts, port.paths):
+        texts[path], times = re.subn(port.pattern, port.text, texts[path],
+                                     flags=re.M | re.S)
+        found += times
+    if not found or port.times not in (None, found):
+        raise PortError(f"the port '{port.why}' of {port.paths} matches"
+                        f" {found} times, not {port.times or 'once or more'}")
+
+
+def apply(version, texts: Dict[str, str]) -> Dict[str, Tuple[str, str]]:
+    """{our path: (path in QEMU's tree, text)} for QEMU @version."""
+    texts = dict(texts)
+    place = {path: path for path in texts}
+    for port in ports_for(version):
+        if isinstance(port, Port):
+            substitute(port, texts)
+            continue
+        for path in texts:
+            if path.startswith(port.start):
+                place[path] = port.place + path[len(port.start):]
+    return {path: (place[path], text) for path, text in texts.items()}
