@@ -15,6 +15,7 @@
 #include "qemu/units.h"
 #include "exec/ramblock.h"
 #include "hw/virtio/virtio-access.h"
+#include "system/runstate.h"
 #include "trace.h"
 #include "virtio-balloon-internal.h"
 
@@ -150,7 +151,9 @@ void virtio_balloon_queue_put_back(VirtIOBalloonQueue *q)
 
 void virtio_balloon_queue_stop(VirtIOBalloonQueue *q)
 {
-    if (q->elem && queue_serve_request(q, get_clock() + FINISH_NS)) {
+    /* When QEMU ends, migration cannot be asked whether it inhibits */
+    if (q->elem && !runstate_check(RUN_STATE_SHUTDOWN) &&
+        queue_serve_request(q, get_clock() + FINISH_NS)) {
         virtio_notify(VIRTIO_DEVICE(q->dev), q->vq);
     }
     virtio_balloon_queue_put_back(q);

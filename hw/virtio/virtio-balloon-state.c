@@ -127,7 +127,8 @@ void virtio_balloon_state_set_status(VirtIOBalloon *s, uint8_t status)
 
     if (vdev->vm_running) {
         state_moved(s, driver_runs);
-    } else {
+    } else if (status != vdev->status) {
+        /* not when QEMU ends: migration cannot be asked any more then */
         state_update(s, driver_runs);
     }
 }
