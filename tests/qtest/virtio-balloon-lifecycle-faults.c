@@ -114,7 +114,7 @@ static int open_in_ramfs(void)
     return fd < 0 || ftruncate(fd, RAM) < 0 ? -1 : fd;
 }
 
-/* A process with a namespace of its own, which has the file open until killed */
+/* A process with its own namespace, which has the file open until killed */
 static pid_t hold_ramfs_file(int *fd)
 {
     int pipes[2];
@@ -168,7 +168,7 @@ static bool write_number(const char *folder, const char *name, int64_t value)
     return file && fclose(file) == 0 && written;
 }
 
-/* A new group of processes below @root, with @limit bytes; NULL if impossible */
+/* A new group of processes below @root, with @limit bytes; NULL if not */
 static char *make_group(const char *root, const char *limit, int64_t bytes)
 {
     g_autofree char *name = g_strdup_printf("virtio-balloon-%d", getpid());

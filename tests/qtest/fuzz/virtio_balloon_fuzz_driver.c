@@ -16,8 +16,12 @@
 #include "standard-headers/linux/virtio_ring.h"
 #include "virtio_balloon_fuzz.h"
 
-#define COMMON(field) offsetof(struct virtio_pci_common_cfg, field), \
-                      sizeof_field(struct virtio_pci_common_cfg, field)
+#define COMMON_WRITE(f, field, value) \
+    fuzz_common_write(f, offsetof(struct virtio_pci_common_cfg, field), \
+                      sizeof_field(struct virtio_pci_common_cfg, field), value)
+#define COMMON_READ(f, field) \
+    fuzz_common_read(f, offsetof(struct virtio_pci_common_cfg, field), \
+                     sizeof_field(struct virtio_pci_common_cfg, field))
 
 /* Rings of different queues do not share pages */
 #define RING_ROOM 0x4000
@@ -96,7 +100,7 @@ void fuzz_driver_init(FuzzBalloon *f, QVirtioPCIDevice *pci, QTestState *qts)
 
 void fuzz_driver_reset(FuzzBalloon *f)
 {
-    fuzz_common_write(f, COMMON(device_status), 0);
+    COMMON_WRITE(f, device_status, 0);
     memset(f->queue, 0, sizeof(f->queue));
     memset(f->ram + FUZZ_RINGS, 0, VQ_MAX * RING_ROOM);
     f->arena = FUZZ_ARENA;
@@ -113,17 +117,16 @@ void fuzz_driver_set_up_queue(FuzzBalloon *f, unsigned index,
                               const uint64_t ring[3])
 {
     f->queue[index] = (FuzzQueue) { .wrap = true, .head_wrap = true };
-    fuzz_common_write(f, COMMON(queue_select), index);
-    fuzz_common_write(f, COMMON(queue_size),
-                      MIN(FUZZ_RING_SIZE,
-                          fuzz_common_read(f, COMMON(queue_size))));
-    fuzz_common_write(f, COMMON(queue_desc_lo), ring[0]);
-    fuzz_common_write(f, COMMON(queue_desc_hi), ring[0] >> 32);
-    fuzz_common_write(f, COMMON(queue_avail_lo), ring[1]);
-    fuzz_common_write(f, COMMON(queue_avail_hi), ring[1] >> 32);
-    fuzz_common_write(f, COMMON(queue_used_lo), ring[2]);
-    fuzz_common_write(f, COMMON(queue_used_hi), ring[2] >> 32);
-    fuzz_common_write(f, COMMON(queue_enable), 1);
+    COMMON_WRITE(f, queue_select, index);
+    COMMON_WRITE(f, queue_size,
+                 MIN(FUZZ_RING_SIZE, COMMON_READ(f, queue_size)));
+    COMMON_WRITE(f, queue_desc_lo, ring[0]);
+    COMMON_WRITE(f, queue_desc_hi, ring[0] >> 32);
+    COMMON_WRITE(f, queue_avail_lo, ring[1]);
+    COMMON_WRITE(f, queue_avail_hi, ring[1] >> 32);
+    COMMON_WRITE(f, queue_used_lo, ring[2]);
+    COMMON_WRITE(f, queue_used_hi, ring[2] >> 32);
+    COMMON_WRITE(f, queue_enable, 1);
 }
 
 /* Returns: what the device offers of @features */
@@ -132,12 +135,12 @@ static uint64_t negotiate(FuzzBalloon *f, uint64_t features)
     for (unsigned half = 0; half < 2; half++) {
         uint32_t offered;
 
-        fuzz_common_write(f, COMMON(device_feature_select), half);
-        offered = fuzz_common_read(f, COMMON(device_feature));
+        COMMON_WRITE(f, device_feature_select, half);
+        offered = COMMON_READ(f, device_feature);
         features &= (uint64_t)offered << 32 * half |
                     0xffffffffull << 32 * !half;
-        fuzz_common_write(f, COMMON(guest_feature_select), half);
-        fuzz_common_write(f, COMMON(guest_feature), features >> 32 * half);
+        COMMON_WRITE(f, guest_feature_select, half);
+        COMMON_WRITE(f, guest_feature, features >> 32 * half);
     }
     return features;
 }
@@ -146,18 +149,17 @@ void fuzz_driver_start(FuzzBalloon *f, uint64_t features)
 {
     const uint8_t known = VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER;
 
-    fuzz_common_write(f, COMMON(device_status), known);
+    COMMON_WRITE(f, device_status, known);
     f->features = negotiate(f, features);
-    fuzz_common_write(f, COMMON(device_status),
-                      known | VIRTIO_CONFIG_S_FEATURES_OK);
+    COMMON_WRITE(f, device_status, known | VIRTIO_CONFIG_S_FEATURES_OK);
     for (unsigned i = 0; i < VQ_MAX; i++) {
         uint64_t ring[3];
 
         fuzz_driver_usual_ring(i, ring);
         fuzz_driver_set_up_queue(f, i, ring);
     }
-    fuzz_common_write(f, COMMON(device_status), known |
-                      VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK);
+    COMMON_WRITE(f, device_status, known | VIRTIO_CONFIG_S_FEATURES_OK |
+                                   VIRTIO_CONFIG_S_DRIVER_OK);
 }
 
 uint64_t fuzz_put(FuzzBalloon *f, const void *data, size_t size)
