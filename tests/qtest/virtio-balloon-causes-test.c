@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include <sys/resource.h>
 #include "qemu/units.h"
+#include "virtio-balloon-hugepages.h"
 #include "virtio-balloon-info.h"
 #include "virtio-balloon-manage.h"
 #include "virtio-balloon-monitor.h"
@@ -25,7 +26,6 @@
 
 #define HUGE (2 * MiB)
 #define HUGE_PAGES (128 * MiB / HUGE)
-#define HUGE_POOL "/proc/sys/vm/nr_hugepages"
 
 static void start(BalloonDriver *d, const char *device, const char *options)
 {
@@ -91,19 +91,6 @@ static void read_only_file(void)
     unlink(file);
 }
 
-static void add_huge_pages(long n)
-{
-    g_autofree char *before = NULL;
-    FILE *pool;
-
-    g_assert_true(g_file_get_contents(HUGE_POOL, &before, NULL, NULL));
-    pool = fopen(HUGE_POOL, "w");
-    if (pool) {
-        fprintf(pool, "%ld\n", atol(before) + n);
-        fclose(pool);
-    }
-}
-
 static bool huge_pages_are_free(void)
 {
     g_autofree char *meminfo = NULL;
@@ -118,22 +105,14 @@ static bool huge_pages_are_free(void)
 /* A piece of a huge page is nothing; a whole one comes back */
 static void hugetlb(void)
 {
-    bool added = !huge_pages_are_free();
     BalloonDriver d;
 
-    if (added) {
-        add_huge_pages(HUGE_PAGES);
-    }
-    if (!huge_pages_are_free()) {
+    if (!balloon_hugepages_take(HUGE_PAGES) && !huge_pages_are_free()) {
         g_test_skip("the host has no huge pages, and cannot get any");
         return;
     }
     start(&d, REPORTING, RAM_OPTIONS "-object memory-backend-memfd,id=ram,"
           "size=128M,hugetlb=on,hugetlbsize=2M");
-    if (added) {
-        /* QEMU has its share: it goes back to the host when QEMU ends */
-        add_huge_pages(-HUGE_PAGES);
-    }
     balloon_send_range(&d, BALLOON_VQ_INFLATE, AREA, HUGE / BALLOON_PAGE / 2);
     balloon_assert_all_skipped(d.qts, "partial", HUGE / 2);
     balloon_send_one(&d, REPORT, AREA + HUGE / 2, 2 * HUGE, true);
@@ -141,6 +120,7 @@ static void hugetlb(void)
     g_assert_cmpuint(balloon_skipped(d.qts, "partial"), ==, HUGE / 2 + HUGE);
     g_assert_cmpuint(balloon_assert_sum(d.qts), ==, HUGE / 2 + 2 * HUGE);
     balloon_quit(&d);
+    balloon_hugepages_restore();
 }
 
 /* What the guest's free pages contain must stay */
