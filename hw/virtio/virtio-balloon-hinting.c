@@ -202,7 +202,7 @@ static void hinting_serve(VirtIOBalloon *s)
 {
     VirtIOBalloonHinting *h = &s->hinting;
 
-    if (h->job || !VIRTIO_DEVICE(s)->vm_running) {
+    if (h->job || !virtio_balloon_may_serve(s)) {
         return;
     }
     h->job = hint_job_new(s);

@@ -27,6 +27,15 @@
 #define BALLOON_SLICE_NS (500 * SCALE_US)
 #define BALLOON_GAP_NS (100 * SCALE_US)
 
+/* --- virtio-balloon.c --------------------------------------------------- */
+
+/*
+ * May rings be looked at?  Not while the VM is stopped, and not before
+ * DRIVER_OK (section 2.1.2); what is in them by then is served when that is
+ * over.  Legacy drivers may count on an answer before (section 3.1.2).
+ */
+bool virtio_balloon_may_serve(VirtIOBalloon *s);
+
 /* --- virtio-balloon-discard.c ------------------------------------------- */
 
 void virtio_balloon_discard_init(VirtIOBalloon *s);
@@ -243,7 +252,10 @@ void virtio_balloon_stats_add_properties(Object *obj);
 void virtio_balloon_stats_init(VirtIOBalloon *s);
 void virtio_balloon_stats_cleanup(VirtIOBalloon *s);
 
-/* Take back the buffer that was held when the VM was saved, if there was one */
+/*
+ * Serve what is in the ring: the VM runs.  A buffer that was held when the VM
+ * was saved is held again.
+ */
 void virtio_balloon_stats_start(VirtIOBalloon *s);
 
 /* Have the driver give news, if it is its turn */

@@ -89,6 +89,9 @@ static void queue_serve(VirtIOBalloonQueue *q)
     int64_t deadline = get_clock() + BALLOON_SLICE_NS;
     bool answered = false;
 
+    if (!virtio_balloon_may_serve(q->dev)) {
+        return;
+    }
     while (get_clock() < deadline) {
         if (!q->elem) {
             q->elem = virtqueue_pop(q->vq, sizeof(VirtQueueElement));

@@ -114,7 +114,7 @@ static bool stats_take_buffer(VirtIOBalloon *s)
 
 static void stats_serve(void *opaque)
 {
-    if (stats_take_buffer(opaque)) {
+    if (virtio_balloon_may_serve(opaque) && stats_take_buffer(opaque)) {
         stats_read(opaque);
     }
 }
@@ -265,6 +265,7 @@ void virtio_balloon_stats_start(VirtIOBalloon *s)
     if (rewound) {
         stats_take_buffer(s);
     }
+    virtio_balloon_resume_soon(s->stats.resume);
 }
 
 void virtio_balloon_stats_reset(VirtIOBalloon *s)

@@ -125,6 +125,14 @@ static bool balloon_is_legacy(VirtIOBalloon *s)
     return !virtio_vdev_has_feature(VIRTIO_DEVICE(s), VIRTIO_F_VERSION_1);
 }
 
+bool virtio_balloon_may_serve(VirtIOBalloon *s)
+{
+    VirtIODevice *vdev = VIRTIO_DEVICE(s);
+
+    return vdev->vm_running && (balloon_is_legacy(s) ||
+                                (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK));
+}
+
 static uint32_t balloon_actual_armed(VirtIOBalloon *s)
 {
     uint32_t actual = s->actual_incomplete ? s->actual_written : s->actual;
@@ -188,6 +196,11 @@ static void virtio_balloon_get_config(VirtIODevice *vdev, uint8_t *data)
     VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
 
     balloon_fill_config(s, data);
+    if (memcmp(s->config_read, data, vdev->config_len)) {
+        memcpy(s->config_read, data, vdev->config_len);
+        /* The core does this only for changes that it notifies of */
+        vdev->generation++;
+    }
     qemu_bh_schedule(s->config_rearm);
 }
 

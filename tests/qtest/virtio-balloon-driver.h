@@ -176,6 +176,9 @@ void balloon_send_pfns(BalloonDriver *d, int queue, const uint32_t *pfns,
 void balloon_send_range(BalloonDriver *d, int queue, uint64_t addr,
                         unsigned pages);
 
+/* Leave statistics of one value, the free memory */
+uint32_t balloon_post_stats_value(BalloonDriver *d, uint64_t value);
+
 /*
  * Leave statistics of one value, the free memory, and wait until they are
  * known.  The device, named balloon0, has no buffer.

@@ -162,14 +162,20 @@ void balloon_send_range(BalloonDriver *d, int queue, uint64_t addr,
     balloon_send_pfns(d, queue, pfns, pages);
 }
 
-uint32_t balloon_leave_stats(BalloonDriver *d, uint64_t value)
+uint32_t balloon_post_stats_value(BalloonDriver *d, uint64_t value)
 {
     struct virtio_balloon_stat stat = {
         .tag = balloon_wire16(d, VIRTIO_BALLOON_S_MEMFREE),
         .val = balloon_wire64(d, value),
     };
     BalloonSeg seg = { balloon_copy(d, &stat, sizeof(stat)), sizeof(stat) };
-    uint32_t head = balloon_post(d, BALLOON_VQ_STATS, &seg, 1);
+
+    return balloon_post(d, BALLOON_VQ_STATS, &seg, 1);
+}
+
+uint32_t balloon_leave_stats(BalloonDriver *d, uint64_t value)
+{
+    uint32_t head = balloon_post_stats_value(d, value);
 
     balloon_wait_for(balloon_stat(d->qts, "free-memory") == value);
     return head;

@@ -37,6 +37,7 @@ static void assert_broken_until_reset(BalloonDriver *d)
 
     if (d->vdev->features & 1ull << VIRTIO_F_VERSION_1) {
         balloon_wait_for(balloon_status(d) == BALLOON_STATUS_BROKEN);
+        balloon_wait_config_interrupt(d);
     }
     balloon_reset(d);
     balloon_start(d, BALLOON_ALL_FEATURES);

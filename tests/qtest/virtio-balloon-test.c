@@ -17,6 +17,7 @@ int main(int argc, char **argv)
     virtio_balloon_add_backing_tests();
     virtio_balloon_add_slice_tests();
     virtio_balloon_add_config_tests();
+    virtio_balloon_add_core_tests();
     virtio_balloon_add_machine_tests();
     virtio_balloon_add_transport_tests();
     virtio_balloon_add_packed_tests();

@@ -17,6 +17,7 @@
 void virtio_balloon_add_backing_tests(void);
 void virtio_balloon_add_command_tests(void);
 void virtio_balloon_add_config_tests(void);
+void virtio_balloon_add_core_tests(void);
 void virtio_balloon_add_hint_tests(void);
 void virtio_balloon_add_life_tests(void);
 void virtio_balloon_add_machine_tests(void);

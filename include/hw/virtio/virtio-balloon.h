@@ -192,6 +192,8 @@ struct VirtIOBalloon {
     bool actual_incomplete;
     /* those bytes, in place, with the top byte all ones */
     uint32_t actual_written;
+    /* config as the driver read it last: new reads are new generations */
+    uint8_t config_read[sizeof(struct virtio_balloon_config)];
     /* makes config ready for such bytes again after a read */
     QEMUBH *config_rearm;
 
