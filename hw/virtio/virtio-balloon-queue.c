@@ -22,6 +22,8 @@
 /* What stopping the VM may wait for; any request of a real driver fits */
 #define FINISH_NS (10 * SCALE_MS)
 
+#define BALLOON_PAGE_SIZE (1ULL << VIRTIO_BALLOON_PFN_SHIFT)
+
 /* A chain has no more segments, and lists are read in parts of so many pages */
 #define RANGES_MAX VIRTQUEUE_MAX_SIZE
 QEMU_BUILD_BUG_ON(RANGES_MAX << VIRTIO_BALLOON_PFN_SHIFT >
@@ -252,6 +254,19 @@ static bool inflate_fill(VirtIOBalloonQueue *q)
     return n;
 }
 
+/*
+ * No driver has page 0 to spare, but one that takes page numbers for 64 bits
+ * wide lists it with each page below 16 TiB.
+ */
+static void inflate_leave_page_0(VirtIOBalloon *s, BalloonRange *range)
+{
+    if (!range->start) {
+        virtio_balloon_discard_skip(s, BALLOON_SKIP_NOT_RAM, BALLOON_PAGE_SIZE);
+        range->start += BALLOON_PAGE_SIZE;
+        range->size -= BALLOON_PAGE_SIZE;
+    }
+}
+
 /* The range is of guest-physical addresses, and no larger than a step */
 static bool inflate_take(VirtIOBalloonQueue *q, BalloonRange *range)
 {
@@ -259,6 +274,7 @@ static bool inflate_take(VirtIOBalloonQueue *q, BalloonRange *range)
     bool defer = virtio_balloon_defer_allowed(s);
 
     s->state.inflated_pages += range->size >> VIRTIO_BALLOON_PFN_SHIFT;
+    inflate_leave_page_0(s, range);
     if (!defer && virtio_balloon_discard_inhibited()) {
         virtio_balloon_discard_skip(s, BALLOON_SKIP_INHIBITED, range->size);
     } else {

@@ -15,6 +15,7 @@ int main(int argc, char **argv)
 
     balloon_add_hostile_ring_tests();
     balloon_add_hostile_load_tests();
+    balloon_add_hostile_list_tests();
     balloon_add_hostile_parked_tests();
     balloon_add_hostile_packed_tests();
     balloon_add_hostile_migration_tests();

@@ -17,6 +17,7 @@
 
 void balloon_add_hostile_ring_tests(void);
 void balloon_add_hostile_load_tests(void);
+void balloon_add_hostile_list_tests(void);
 void balloon_add_hostile_parked_tests(void);
 void balloon_add_hostile_packed_tests(void);
 void balloon_add_hostile_migration_tests(void);
