@@ -155,6 +155,38 @@ static void stale_id(void)
     balloon_quit(&d);
 }
 
+/*
+ * An id that the driver has done with, sent again: what it hints at then may
+ * have been used meanwhile, and is sent
+ */
+static void replayed_id(void)
+{
+    g_autofree char *file = balloon_migration_file();
+    BalloonDriver source, d;
+    uint32_t id;
+
+    boot(&source);
+    qtest_memset(source.qts, FREE - 16 * MiB, 0xa5, 16 * MiB + 3 * BLOCK);
+    balloon_migrate_slowly(source.qts, file);
+    id = wait_request(&source);
+    send_id(&source, id);
+    hint(&source, (BalloonSeg) { FREE, BLOCK, true });
+    send_id(&source, VIRTIO_BALLOON_CMD_ID_STOP);
+    for (int i = 0; i < 3; i++) {
+        send_id(&source, id);
+        hint(&source, (BalloonSeg) { FREE + BLOCK, BLOCK, true });
+    }
+    g_assert_cmphex(cmd_id(&source), ==, VIRTIO_BALLOON_CMD_ID_STOP);
+    balloon_migrate_finish(source.qts);
+
+    balloon_load(&d, &source, DEVICE, OPTIONS, file);
+    unlink(file);
+    balloon_assert_bytes(&d, FREE, BLOCK, 0);
+    balloon_assert_bytes(&d, FREE + BLOCK, 2 * BLOCK, 0xa5);
+    balloon_quit(&source);
+    balloon_quit(&d);
+}
+
 /* contract: Where ours differs on purpose: the id while hinting runs */
 static void id_while_hinting(void)
 {
@@ -248,6 +280,7 @@ void virtio_balloon_add_hint_tests(void)
     qtest_add_func(BALLOON_TESTS "hint/protocol", protocol);
     qtest_add_func(BALLOON_TESTS "hint/free-pages-stay", free_pages_stay);
     qtest_add_func(BALLOON_TESTS "hint/stale-id", stale_id);
+    qtest_add_func(BALLOON_TESTS "hint/replayed-id", replayed_id);
     qtest_add_data_func(BALLOON_TESTS "hint/stop-cont", NULL, interrupted);
     qtest_add_data_func(BALLOON_TESTS "hint/reset", "reset", interrupted);
     for (int i = 0; i < ARRAY_SIZE(lengths); i++) {

@@ -12,6 +12,7 @@
 #include "qemu/osdep.h"
 #include "qemu/timer.h"
 #include "virtio-balloon-hostile.h"
+#include "virtio-balloon-info.h"
 #include "virtio-balloon-monitor.h"
 #include "standard-headers/linux/virtio_config.h"
 #include "standard-headers/linux/virtio_pci.h"
@@ -101,6 +102,41 @@ static void assert_area_kept(BalloonDriver *d, uint64_t area)
     balloon_assert_pages(d, mem, "0x");
     balloon_assert_bytes(d, area, AREA_PAGES * BALLOON_PAGE, AREA_BYTE);
     guest_free(d->alloc, mem);
+}
+
+/*
+ * Kicks that announce nothing: they are not answered, and a request that is
+ * half done is served once all the same
+ */
+static void test_kicks(void)
+{
+    const unsigned kicks = 1000;
+    BalloonDriver d;
+    uint64_t area;
+    uint32_t head;
+
+    boot(&d);
+    balloon_start(&d, BALLOON_INDIRECT_TOO);
+    for (int queue = 0; queue < BALLOON_VQ_MAX; queue++) {
+        for (int i = 0; i < kicks; i++) {
+            balloon_kick(&d, queue);
+        }
+        g_assert_false(balloon_has_used(&d, queue));
+    }
+    g_assert_false(d.vdev->bus->get_queue_isr_status(d.vdev, d.vq[0]));
+    g_assert_cmpuint(balloon_counter(d.qts, "discard-calls"), ==, 0);
+
+    area = guest_alloc(d.alloc, AREA_PAGES * BALLOON_PAGE);
+    head = post_huge_inflate(&d, area);
+    for (int i = 0; i < kicks; i++) {
+        balloon_kick(&d, BALLOON_VQ_INFLATE);
+    }
+    balloon_wait_served(&d, BALLOON_VQ_INFLATE, head);
+    g_assert_cmpuint(balloon_counter(d.qts, "inflated-pages"), ==,
+                     PFNS * LISTS);
+    use_area(&d, area);
+    assert_area_kept(&d, area);
+    balloon_quit(&d);
 }
 
 /* virtio 1.2, 2.6.1: nothing more is done with requests of the old queue */
@@ -206,6 +242,7 @@ void balloon_add_hostile_parked_tests(void)
 {
     qtest_add_func("/virtio-balloon/improved/parked/queue-reset",
                    test_queue_reset_inflate);
+    qtest_add_func("/virtio-balloon/improved/parked/kicks", test_kicks);
     qtest_add_func("/virtio-balloon/improved/queue-reset/stats",
                    test_queue_reset_stats);
     qtest_add_data_func("/virtio-balloon/improved/parked/reset-inflate",

@@ -348,6 +348,68 @@ static void inhibited(void)
     unlink(file);
 }
 
+/* A reset while discards are forbidden: nothing goes when they are allowed */
+static void inhibited_reset(void)
+{
+    g_autofree char *file = balloon_migration_file();
+    BalloonDriver d;
+
+    start_at(&d, ANONYMOUS);
+    set_capability(d.qts, "background-snapshot");
+    balloon_migrate_slowly(d.qts, file);
+    inflate(&d, AREA, HUGE_SIZE);
+    g_assert_cmpuint(balloon_counter(d.qts, "waiting"), ==, HUGE_SIZE);
+    balloon_reset(&d);
+    g_assert_cmpuint(balloon_counter(d.qts, "waiting"), ==, 0);
+    qtest_memset(d.qts, AREA, NEW, HUGE_SIZE);
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    balloon_migrate_finish(d.qts);
+    inflate(&d, AREA + HUGE_SIZE, HUGE_SIZE);
+    balloon_wait_for(has_bytes(&d, AREA + HUGE_SIZE, HUGE_SIZE, 0));
+    balloon_assert_bytes(&d, AREA, HUGE_SIZE, NEW);
+    balloon_assert_bytes(&d, AREA + 2 * HUGE_SIZE, 2 * HUGE_SIZE, OLD);
+    quit(&d);
+    unlink(file);
+}
+
+/*
+ * A driver that uses a page and tells afterwards, or never.  It may lose what
+ * it wrote into that page, until it told; nobody else loses anything.
+ */
+static void frees_first(const void *options)
+{
+    const uint64_t page = AREA + 5 * BALLOON_PAGE;
+    BalloonDriver d;
+
+    start_at(&d, options);
+    for (int i = 0; i < 4; i++) {
+        inflate(&d, page, BALLOON_PAGE);
+        /* Once before the discard, most likely, once after it */
+        if (i % 2) {
+            wait_for_discards(&d);
+        }
+        qtest_memset(d.qts, page, NEW, BALLOON_PAGE);
+        wait_for_discards(&d);
+        g_assert_true(has_bytes(&d, page, BALLOON_PAGE, NEW) ||
+                      (i % 2 == 0 && has_bytes(&d, page, BALLOON_PAGE, 0)));
+        if (i < 2) {
+            deflate(&d, page, BALLOON_PAGE);
+            qtest_memset(d.qts, page, NEW, BALLOON_PAGE);
+            inflate(&d, AREA + HUGE_SIZE, BALLOON_PAGE);
+            wait_for_discards(&d);
+            balloon_assert_bytes(&d, page, BALLOON_PAGE, NEW);
+        }
+    }
+    /* It is in the balloon still, so it does not arrive elsewhere */
+    move(&d, options);
+    balloon_assert_bytes(&d, AREA, 5 * BALLOON_PAGE, OLD);
+    balloon_assert_bytes(&d, page + BALLOON_PAGE,
+                         HUGE_SIZE - 6 * BALLOON_PAGE, OLD);
+    balloon_assert_bytes(&d, AREA + HUGE_SIZE + BALLOON_PAGE,
+                         HUGE_SIZE - BALLOON_PAGE, OLD);
+    quit(&d);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -366,5 +428,8 @@ int main(int argc, char **argv)
     qtest_add_data_func(TELL "migration/shared", SHARED, migration);
     qtest_add_func(TELL "postcopy", postcopy);
     qtest_add_func(TELL "inhibited", inhibited);
+    qtest_add_func(TELL "inhibited-reset", inhibited_reset);
+    qtest_add_data_func(TELL "frees-first/anonymous", ANONYMOUS, frees_first);
+    qtest_add_data_func(TELL "frees-first/shared", SHARED, frees_first);
     return g_test_run();
 }
