@@ -5,9 +5,6 @@
  */
 
 #include "qemu/osdep.h"
-#include <sched.h>
-#include <sys/mount.h>
-#include <sys/prctl.h>
 #include "virtio-balloon-hugepages.h"
 #include "virtio-balloon-lifecycle.h"
 #include "virtio-balloon-migrate.h"
@@ -96,55 +93,13 @@ static void test_sealed(void)
     g_assert_cmpuint(log_lines(log), ==, 1);
 }
 
-/* A file in a ramfs, which knows no holes; -1 if none may be mounted */
-static int open_in_ramfs(void)
-{
-    g_autofree char *folder = g_dir_make_tmp("virtio-balloon-XXXXXX", NULL);
-    g_autofree char *name = g_build_filename(folder, "ram", NULL);
-    int fd = -1;
-
-    if (unshare(geteuid() ? CLONE_NEWUSER | CLONE_NEWNS : CLONE_NEWNS) == 0 &&
-        mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
-        mount("none", folder, "ramfs", 0, NULL) == 0) {
-        fd = open(name, O_RDWR | O_CREAT, 0600);
-        /* The file stays as long as it is open */
-        umount2(folder, MNT_DETACH);
-    }
-    rmdir(folder);
-    return fd < 0 || ftruncate(fd, RAM) < 0 ? -1 : fd;
-}
-
-/* A process with its own namespace, which has the file open until killed */
-static pid_t hold_ramfs_file(int *fd)
-{
-    int pipes[2];
-    pid_t pid;
-
-    g_assert_cmpint(pipe(pipes), ==, 0);
-    pid = fork();
-    g_assert_cmpint(pid, >=, 0);
-    if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        *fd = open_in_ramfs();
-        /* QEMU is to look into this process */
-        prctl(PR_SET_DUMPABLE, 1);
-        g_assert_cmpint(write(pipes[1], fd, sizeof(*fd)), ==, sizeof(*fd));
-        for (;;) {
-            pause();
-        }
-    }
-    g_assert_cmpint(read(pipes[0], fd, sizeof(*fd)), ==, sizeof(*fd));
-    close(pipes[0]);
-    close(pipes[1]);
-    return pid;
-}
-
+/* A file in a ramfs, which knows no holes */
 static void test_no_holes(void)
 {
     char *log = log_file();
     BalloonDriver d;
     int fd;
-    pid_t pid = hold_ramfs_file(&fd);
+    pid_t pid = balloon_hold_file("ramfs", NULL, RAM, &fd);
 
     if (fd < 0) {
         g_test_skip("no ramfs may be mounted");

@@ -5,6 +5,9 @@
  */
 
 #include "qemu/osdep.h"
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
 #include "virtio-balloon-lifecycle.h"
 #include "virtio-balloon-monitor.h"
 
@@ -73,4 +76,47 @@ void balloon_post_stats(BalloonDriver *d, uint64_t free_bytes)
     balloon_post(d, BALLOON_VQ_STATS,
                  &(BalloonSeg) { addr, sizeof(entry) }, 1);
     balloon_wait_for(balloon_stat(d->qts, "free-memory") == free_bytes);
+}
+
+/* A file in a new file system of that type; -1 if none may be mounted */
+static int open_in_mount(const char *type, const char *options, uint64_t size)
+{
+    g_autofree char *folder = g_dir_make_tmp("virtio-balloon-XXXXXX", NULL);
+    g_autofree char *name = g_build_filename(folder, "ram", NULL);
+    int fd = -1;
+
+    if (unshare(geteuid() ? CLONE_NEWUSER | CLONE_NEWNS : CLONE_NEWNS) == 0 &&
+        mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+        mount("none", folder, type, 0, options) == 0) {
+        fd = open(name, O_RDWR | O_CREAT, 0600);
+        /* The file stays as long as it is open */
+        umount2(folder, MNT_DETACH);
+    }
+    rmdir(folder);
+    return fd < 0 || ftruncate(fd, size) < 0 ? -1 : fd;
+}
+
+pid_t balloon_hold_file(const char *type, const char *options, uint64_t size,
+                        int *fd)
+{
+    int pipes[2];
+    pid_t pid;
+
+    g_assert_cmpint(pipe(pipes), ==, 0);
+    pid = fork();
+    g_assert_cmpint(pid, >=, 0);
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        *fd = open_in_mount(type, options, size);
+        /* QEMU is to look into this process */
+        prctl(PR_SET_DUMPABLE, 1);
+        g_assert_cmpint(write(pipes[1], fd, sizeof(*fd)), ==, sizeof(*fd));
+        for (;;) {
+            pause();
+        }
+    }
+    g_assert_cmpint(read(pipes[0], fd, sizeof(*fd)), ==, sizeof(*fd));
+    close(pipes[0]);
+    close(pipes[1]);
+    return pid;
 }

@@ -231,5 +231,7 @@ int main(int argc, char **argv)
     balloon_add_backing_tests();
     balloon_add_fault_tests();
     balloon_add_tell_tests();
+    balloon_add_pool_tests();
+    balloon_add_lost_tests();
     return g_test_run();
 }

@@ -18,6 +18,8 @@ void balloon_add_reset_tests(void);
 void balloon_add_memory_tests(void);
 void balloon_add_backing_tests(void);
 void balloon_add_fault_tests(void);
+void balloon_add_lost_tests(void);
+void balloon_add_pool_tests(void);
 void balloon_add_tell_tests(void);
 
 /* Memory of the machine of balloon_boot_without(); others take -m 256 */
@@ -45,5 +47,15 @@ uint32_t balloon_post_huge(BalloonDriver *d, uint64_t addr, unsigned n);
 
 /* Leave a statistics buffer, and wait until the device has read it */
 void balloon_post_stats(BalloonDriver *d, uint64_t free_bytes);
+
+/**
+ * balloon_hold_file: a file in a file system that nobody else sees
+ * @type, @options: of the file system, as for mount(2)
+ * @fd: filled in with the file's descriptor, -1 if none may be mounted
+ *
+ * Returns: the process that has the file open until it is killed
+ */
+pid_t balloon_hold_file(const char *type, const char *options, uint64_t size,
+                        int *fd);
 
 #endif

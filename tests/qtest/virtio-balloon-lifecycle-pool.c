@@ -1,0 +1,120 @@
+/*
+ * A virtio balloon in huge pages, and the pool that they come from
+ *
+ * The pool is of a file system of its own, whose pages nobody else can have.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include <sys/mman.h>
+#include "virtio-balloon-hugepages.h"
+#include "virtio-balloon-info.h"
+#include "virtio-balloon-lifecycle.h"
+
+#define RAM (128 * MiB)
+#define HUGE_SIZE (2 * MiB)
+#define AREA (64 * MiB)
+#define OLD 0xa5
+#define NEW 0x33
+
+#define DEVICE "virtio-balloon-pci,must-tell-host=on"
+#define MOUNT_OPTIONS "pagesize=2M,size=128M,min_size=128M"
+
+/* What else wants a page of the pool: what follows the RAM in its file */
+static int open_file(pid_t pid, int fd)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/fd/%d", pid, fd);
+    int file = open(path, O_RDWR);
+
+    g_assert_cmpint(file, >=, 0);
+    return file;
+}
+
+static bool can_take(int file)
+{
+    void *page = mmap(NULL, HUGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+                      file, RAM);
+
+    if (page == MAP_FAILED) {
+        return false;
+    }
+    memset(page, NEW, HUGE_SIZE);
+    munmap(page, HUGE_SIZE);
+    g_assert_cmpint(fallocate(file, FALLOC_FL_PUNCH_HOLE |
+                              FALLOC_FL_KEEP_SIZE, RAM, HUGE_SIZE), ==, 0);
+    return true;
+}
+
+static void start(BalloonDriver *d, pid_t pid, int fd, bool shared)
+{
+    g_autofree char *options = g_strdup_printf(
+        "-m 128 -machine pc,memory-backend=ram -object memory-backend-file,"
+        "id=ram,size=128M,share=%s,mem-path=/proc/%d/fd/%d",
+        shared ? "on" : "off", pid, fd);
+
+    balloon_boot(d, DEVICE, options);
+    balloon_start(d, BALLOON_ALL_FEATURES);
+    qtest_memset(d->qts, AREA, OLD, 3 * HUGE_SIZE);
+}
+
+/*
+ * A huge page that the guest gives up goes back to the pool.  Of shared memory
+ * anybody may have it then, and the guest can use it again as long as nobody
+ * does.  Of private memory the kernel keeps it for the guest.
+ */
+static void check_pool(bool shared, pid_t pid, int fd)
+{
+    int file = open_file(pid, fd);
+    BalloonDriver d;
+    bool taken;
+
+    start(&d, pid, fd, shared);
+    g_assert_false(can_take(file));
+    for (int i = 0; i < 3; i++) {
+        balloon_send_range(&d, BALLOON_VQ_INFLATE, AREA + HUGE_SIZE,
+                           HUGE_SIZE / BALLOON_PAGE);
+        /* To look at it would bring it back */
+        balloon_wait_for(balloon_counter(d.qts, "discarded") == (i + 1) * HUGE_SIZE);
+        taken = can_take(file);
+        g_test_message("others %s have the page", taken ? "could" : "cannot");
+        g_assert_true(taken || !shared);
+        balloon_send_range(&d, BALLOON_VQ_DEFLATE, AREA + HUGE_SIZE,
+                           HUGE_SIZE / BALLOON_PAGE);
+        qtest_memset(d.qts, AREA + HUGE_SIZE, NEW, HUGE_SIZE);
+        g_assert_false(can_take(file));
+    }
+    balloon_assert_bytes(&d, AREA, HUGE_SIZE, OLD);
+    balloon_assert_bytes(&d, AREA + HUGE_SIZE, HUGE_SIZE, NEW);
+    balloon_assert_bytes(&d, AREA + 2 * HUGE_SIZE, HUGE_SIZE, OLD);
+    balloon_quit(&d);
+    close(file);
+}
+
+static void test_pool(const void *shared)
+{
+    pid_t pid;
+    int fd;
+
+    if (!balloon_hugepages_take(RAM / HUGE_SIZE)) {
+        g_test_skip("the host has no huge pages to spare");
+        return;
+    }
+    pid = balloon_hold_file("hugetlbfs", MOUNT_OPTIONS, RAM + HUGE_SIZE, &fd);
+    if (fd < 0) {
+        g_test_skip("no hugetlbfs may be mounted");
+    } else {
+        check_pool(shared, pid, fd);
+    }
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    balloon_hugepages_restore();
+}
+
+void balloon_add_pool_tests(void)
+{
+    qtest_add_data_func("/virtio-balloon/improved/backing/pool/shared",
+                        "shared", test_pool);
+    qtest_add_data_func("/virtio-balloon/improved/backing/pool/private",
+                        NULL, test_pool);
+}
