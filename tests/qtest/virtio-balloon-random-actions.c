@@ -52,13 +52,15 @@ static void take_all(BalloonGuest *g)
 {
     balloon_guest_forget(g);
     balloon_model_reset(&g->m);
-    for (int i = g_test_rand_int_range(0, 6); i > 0; i--) {
+    for (int i = g_test_rand_int_range(0, 12); i > 0; i--) {
         balloon_guest_use(g);
     }
 }
 
 void balloon_guest_reset_device(BalloonGuest *g)
 {
+    /* Most likely it is in the middle of that */
+    balloon_guest_press(g);
     note(g, "device-reset");
     balloon_reset(&g->d);
     take_all(g);
@@ -70,6 +72,7 @@ void balloon_guest_reset_device(BalloonGuest *g)
 
 void balloon_guest_reset_machine(BalloonGuest *g)
 {
+    balloon_guest_press(g);
     note(g, "machine-reset");
     balloon_lose(&g->d);
     qtest_system_reset(g->d.qts);
