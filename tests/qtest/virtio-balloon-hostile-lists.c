@@ -99,6 +99,7 @@ static void test_numbers_wrap(const void *more)
                       (UINT32_MAX << shift) - (i / 4 << 20);
         }
         balloon_send_pfns(&d, BALLOON_VQ_INFLATE, pfns, ARRAY_SIZE(pfns));
+        settle(&d);
         balloon_send_pfns(&d, BALLOON_VQ_DEFLATE, pfns, ARRAY_SIZE(pfns));
     }
     /* ... and up to the last one, after which none comes */

@@ -140,22 +140,25 @@ static void test_kicks(void)
 }
 
 /* virtio 1.2, 2.6.1: nothing more is done with requests of the old queue */
-static void test_queue_reset_inflate(void)
+static void test_queue_reset(const void *data)
 {
+    PostFunc post = data;
     BalloonDriver d;
     uint64_t area;
+    int queue = post == post_huge_inflate ? BALLOON_VQ_INFLATE :
+                                            BALLOON_VQ_REPORT;
     bool parked = false;
 
     boot(&d);
     balloon_start(&d, BALLOON_INDIRECT_TOO);
     g_assert_true(d.vdev->features & 1ull << VIRTIO_F_RING_RESET);
-    area = guest_alloc(d.alloc, AREA_PAGES * BALLOON_PAGE);
+    area = guest_alloc(d.alloc, REPORT_SIZE);
     for (int i = 0; i < ATTEMPTS && !parked; i++) {
-        post_huge_inflate(&d, area);
-        parked = !balloon_has_used(&d, BALLOON_VQ_INFLATE);
-        reset_queue(&d, BALLOON_VQ_INFLATE);
+        post(&d, area);
+        parked = !balloon_has_used(&d, queue);
+        reset_queue(&d, queue);
         use_area(&d, area);
-        renew_queue(&d, BALLOON_VQ_INFLATE);
+        renew_queue(&d, queue);
         assert_area_kept(&d, area);
     }
     g_assert_true(parked);
@@ -240,8 +243,10 @@ static void test_system_reset(void)
 
 void balloon_add_hostile_parked_tests(void)
 {
-    qtest_add_func("/virtio-balloon/improved/parked/queue-reset",
-                   test_queue_reset_inflate);
+    qtest_add_data_func("/virtio-balloon/improved/parked/queue-reset/inflate",
+                        post_huge_inflate, test_queue_reset);
+    qtest_add_data_func("/virtio-balloon/improved/parked/queue-reset/report",
+                        post_huge_report, test_queue_reset);
     qtest_add_func("/virtio-balloon/improved/parked/kicks", test_kicks);
     qtest_add_func("/virtio-balloon/improved/queue-reset/stats",
                    test_queue_reset_stats);
