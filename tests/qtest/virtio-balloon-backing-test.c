@@ -7,6 +7,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/cutils.h"
 #include "qemu/units.h"
 #include "virtio-balloon-driver.h"
 #include "virtio-balloon-test.h"
@@ -51,16 +52,17 @@ static void memory(const void *backend)
     balloon_quit(&d);
 }
 
-static char *create_file(void)
+/* A file with @more bytes than the RAM */
+static char *create_file(size_t more)
 {
-    g_autofree char *data = g_malloc(RAM);
+    g_autofree char *data = g_malloc(RAM + more);
     char *name;
     int fd = g_file_open_tmp("balloon-XXXXXX", &name, NULL);
 
     g_assert_cmpint(fd, >=, 0);
     close(fd);
-    memset(data, FILE_DATA, RAM);
-    g_assert_true(g_file_set_contents(name, data, RAM, NULL));
+    memset(data, FILE_DATA, RAM + more);
+    g_assert_true(g_file_set_contents(name, data, RAM + more, NULL));
     return name;
 }
 
@@ -72,7 +74,7 @@ static char *file_backend(const char *name, const char *options)
 
 static void shared_file(void)
 {
-    g_autofree char *name = create_file();
+    g_autofree char *name = create_file(0);
     g_autofree char *backend = file_backend(name, "share=on");
     BalloonDriver d;
 
@@ -82,10 +84,18 @@ static void shared_file(void)
     unlink(name);
 }
 
+/* No byte from @from up to @end is another than it was */
+static void assert_file_kept(const char *data, gsize from, gsize end)
+{
+    for (gsize i = from; i < end; i++) {
+        g_assert_cmphex(data[i], ==, FILE_DATA);
+    }
+}
+
 /* Others have the file too: not one byte of it changes */
 static void private_file(void)
 {
-    g_autofree char *name = create_file();
+    g_autofree char *name = create_file(0);
     g_autofree char *backend = file_backend(name, "share=off");
     g_autofree char *data = NULL;
     BalloonDriver d;
@@ -103,8 +113,55 @@ static void private_file(void)
     g_assert_true(g_file_get_contents(name, &data, &size, NULL));
     unlink(name);
     g_assert_cmpuint(size, ==, RAM);
-    for (gsize i = 0; i < size; i++) {
-        g_assert_cmphex(data[i], ==, FILE_DATA);
+    assert_file_kept(data, 0, size);
+}
+
+/* Pages of a file are zeroes, or are not: one letter each */
+static void assert_file_pages(const char *data, const char *map)
+{
+    for (int page = 0; map[page]; page++) {
+        bool zero = buffer_is_zero(data + page * BALLOON_PAGE, BALLOON_PAGE);
+
+        g_assert(zero == (map[page] == '0'));
+    }
+}
+
+/*
+ * RAM from the middle of a file, between the data of others: a shared mapping
+ * is punched where the guest's pages are, a private one nowhere
+ */
+static void file_offset(const void *share)
+{
+    const gsize lead = 2 * MiB, trail = MiB;
+    bool shared = strstr(share, "=on");
+    g_autofree char *name = create_file(lead + trail);
+    g_autofree char *more = g_strdup_printf("offset=%zu,%s", lead,
+                                            (char *)share);
+    g_autofree char *backend = file_backend(name, more);
+    g_autofree char *data = NULL;
+    BalloonDriver d;
+    uint64_t mem;
+    gsize size;
+
+    boot(&d, backend);
+    mem = give_up(&d);
+    /* The last pages of the RAM, before what is not the guest's */
+    balloon_send_range(&d, BALLOON_VQ_INFLATE, RAM - 2 * BALLOON_PAGE, 2);
+    if (shared) {
+        balloon_assert_pages(&d, mem, "x00x0xx00x");
+    }
+    balloon_quit(&d);
+
+    g_assert_true(g_file_get_contents(name, &data, &size, NULL));
+    unlink(name);
+    g_assert_cmpuint(size, ==, lead + RAM + trail);
+    assert_file_kept(data, 0, lead);
+    assert_file_kept(data, lead + RAM, size);
+    if (shared) {
+        assert_file_pages(data + lead + mem, "x00x0xx00x");
+        assert_file_pages(data + lead + RAM - 4 * BALLOON_PAGE, "xx00");
+    } else {
+        assert_file_kept(data, lead, lead + RAM);
     }
 }
 
@@ -151,7 +208,11 @@ void virtio_balloon_add_backing_tests(void)
         qtest_add_data_func(path, backends[i].backend, memory);
     }
     qtest_add_func(BALLOON_TESTS "backing/shared-file", shared_file);
+    qtest_add_data_func(BALLOON_TESTS "backing/file-offset/shared",
+                        "share=on", file_offset);
     qtest_add_func(BALLOON_IMPROVED "backing/private-file", private_file);
+    qtest_add_data_func(BALLOON_IMPROVED "backing/file-offset/private",
+                        "share=off", file_offset);
     qtest_add_func(BALLOON_IMPROVED "backing/report-unaligned",
                    report_unaligned);
 }
