@@ -9,15 +9,19 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/bswap.h"
 #include "qemu/units.h"
 #include "libqos/libqos-spapr.h"
 #include "standard-headers/linux/virtio_config.h"
 #include "virtio-balloon-driver.h"
+#include "virtio-balloon-migrate.h"
 #include "virtio-balloon-monitor.h"
 
 #define SLOT 4
 #define RAM (256 * MiB)
-#define OPTIONS "-m 256 -device %s,id=balloon0,addr=4"
+#define OPTIONS "-m 256 -object iothread,id=io0"                        \
+                " -device %s,id=balloon0,addr=4,free-page-hint=on,iothread=io0"
+#define HINT BALLOON_VQ_FIRST_OPTIONAL
 
 typedef struct Case {
     const char *device;
@@ -110,6 +114,43 @@ static void test_config(const void *data)
     balloon_quit(&d);
 }
 
+static uint32_t cmd_id(BalloonDriver *d)
+{
+    return balloon_readl(d, BALLOON_CFG_CMD_ID);
+}
+
+/* Send a command id, and then that there are no more hints */
+static void send_id_and_stop(BalloonDriver *d, uint32_t wire)
+{
+    const uint32_t stop = VIRTIO_BALLOON_CMD_ID_STOP;
+
+    balloon_send_one(d, HINT, balloon_copy(d, &wire, sizeof(wire)),
+                     sizeof(wire), false);
+    balloon_send_one(d, HINT, balloon_copy(d, &stop, sizeof(stop)),
+                     sizeof(stop), false);
+}
+
+/* The command id is known in the right order, and in no other */
+static void test_ids(const void *data)
+{
+    g_autofree char *file = balloon_migration_file();
+    BalloonDriver d;
+    uint32_t id;
+
+    boot(&d, data);
+    qtest_memset(d.qts, RAM / 2, 0x11, 16 * MiB);
+    balloon_migrate_slowly(d.qts, file);
+    balloon_wait_for(cmd_id(&d) > VIRTIO_BALLOON_CMD_ID_DONE);
+    id = cmd_id(&d);
+    send_id_and_stop(&d, bswap32(balloon_wire32(&d, id)));
+    g_assert_cmphex(cmd_id(&d), ==, id);
+    send_id_and_stop(&d, big_endian(&d) ? cpu_to_be32(id) : cpu_to_le32(id));
+    g_assert_cmphex(cmd_id(&d), ==, VIRTIO_BALLOON_CMD_ID_STOP);
+    balloon_migrate_cancel(d.qts);
+    unlink(file);
+    balloon_quit(&d);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -126,5 +167,9 @@ int main(int argc, char **argv)
                         test_config);
     qtest_add_data_func("/virtio-balloon/endian/config/modern", &modern,
                         test_config);
+    qtest_add_data_func("/virtio-balloon/improved/endian/ids/legacy", &legacy,
+                        test_ids);
+    qtest_add_data_func("/virtio-balloon/improved/endian/ids/modern", &modern,
+                        test_ids);
     return g_test_run();
 }

@@ -49,6 +49,13 @@ static void send_id(BalloonDriver *d, uint32_t id)
     guest_free(d->alloc, addr);
 }
 
+static void set_postcopy(QTestState *qts)
+{
+    qtest_qmp_assert_success(qts, "{'execute': 'migrate-set-capabilities',"
+                             " 'arguments': {'capabilities': [{'capability':"
+                             " 'postcopy-ram', 'state': true}]}}");
+}
+
 /* Wait until hints are wanted.  Returns: the id to give them under */
 static uint32_t wait_request(BalloonDriver *d)
 {
@@ -187,6 +194,29 @@ static void replayed_id(void)
     balloon_quit(&d);
 }
 
+/* No use for hints (5.5.6.5.2): a page that was not sent is asked for later */
+static void postcopy(void)
+{
+    g_autofree char *file = balloon_migration_file();
+    g_autofree char *uri = g_strconcat("unix:", file, NULL);
+    BalloonDriver d, target;
+
+    boot(&d);
+    balloon_boot(&target, DEVICE, OPTIONS " -incoming defer");
+    set_postcopy(d.qts);
+    set_postcopy(target.qts);
+    qtest_qmp_assert_success(target.qts, "{'execute': 'migrate-incoming',"
+                             " 'arguments': {'uri': %s}}", uri);
+    qtest_qmp_assert_success(d.qts, "{'execute': 'migrate',"
+                             " 'arguments': {'uri': %s}}", uri);
+    balloon_migrate_finish(d.qts);
+    /* Neither was there a request, nor is there an end of it to be told */
+    g_assert_cmphex(cmd_id(&d), ==, VIRTIO_BALLOON_CMD_ID_STOP);
+    balloon_quit(&d);
+    balloon_quit(&target);
+    unlink(file);
+}
+
 /* contract: Where ours differs on purpose: the id while hinting runs */
 static void id_while_hinting(void)
 {
@@ -281,6 +311,7 @@ void virtio_balloon_add_hint_tests(void)
     qtest_add_func(BALLOON_TESTS "hint/free-pages-stay", free_pages_stay);
     qtest_add_func(BALLOON_TESTS "hint/stale-id", stale_id);
     qtest_add_func(BALLOON_TESTS "hint/replayed-id", replayed_id);
+    qtest_add_func(BALLOON_TESTS "hint/postcopy", postcopy);
     qtest_add_data_func(BALLOON_TESTS "hint/stop-cont", NULL, interrupted);
     qtest_add_data_func(BALLOON_TESTS "hint/reset", "reset", interrupted);
     for (int i = 0; i < ARRAY_SIZE(lengths); i++) {
