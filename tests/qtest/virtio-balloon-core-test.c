@@ -114,7 +114,7 @@ static void assert_new_target(BalloonDriver *d, uint32_t pages)
 }
 
 /*
- * 2.5.3 and 4.1.4.3.1: config can be read before the features are agreed on,
+ * 2.5.2 and 4.1.4.3.1: config can be read before the features are agreed on,
  * and a driver that read a new value finds a new generation
  */
 static void config_generation(void)

@@ -154,6 +154,11 @@ static void report_poison(void *obj, void *data, QGuestAllocator *alloc)
     g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_POISON), ==, 0);
     balloon_send_one(&d, REPORT, mem, 2 * BALLOON_PAGE, true);
     balloon_assert_pages(&d, mem, "00x");
+
+    /* A driver is not to change it any more; if it does, that counts */
+    balloon_writel(&d, BALLOON_CFG_POISON, 0xa5a5a5a5);
+    balloon_send_one(&d, REPORT, mem + 2 * BALLOON_PAGE, BALLOON_PAGE, true);
+    balloon_assert_pages(&d, mem, "00x");
     balloon_reset(&d);
 }
 
