@@ -22,6 +22,8 @@ typedef struct Variant {
     const char *device;
     const char *options;
     bool poison;
+    /* QEMU drops machine types when they are six years old */
+    const char *machine;
 } Variant;
 
 static const Variant variants[] = {
@@ -32,10 +34,14 @@ static const Variant variants[] = {
       ",free-page-reporting=on,deflate-on-oom=on",
       "-m 128 -object iothread,id=io0", true },
     { "legacy", "virtio-balloon-pci,disable-modern=on", "-m 128", true },
-    { "3.1", "virtio-balloon-pci", "-machine pc-i440fx-3.1 -m 128", false },
-    { "4.0", "virtio-balloon-pci", "-machine pc-i440fx-4.0 -m 128", false },
-    { "5.0", "virtio-balloon-pci", "-machine pc-i440fx-5.0 -m 128", false },
-    { "9.2", "virtio-balloon-pci", "-machine pc-i440fx-9.2 -m 128", true },
+    { "3.1", "virtio-balloon-pci", "-machine pc-i440fx-3.1 -m 128", false,
+      "pc-i440fx-3.1" },
+    { "4.0", "virtio-balloon-pci", "-machine pc-i440fx-4.0 -m 128", false,
+      "pc-i440fx-4.0" },
+    { "5.0", "virtio-balloon-pci", "-machine pc-i440fx-5.0 -m 128", false,
+      "pc-i440fx-5.0" },
+    { "9.2", "virtio-balloon-pci", "-machine pc-i440fx-9.2 -m 128", true,
+      "pc-i440fx-9.2" },
 };
 
 /* Migrate @d, which goes on in a new machine */
@@ -58,6 +64,10 @@ static void round_trip(const void *data)
     BalloonDriver d;
     uint64_t mem;
 
+    if (v->machine && !qtest_has_machine(v->machine)) {
+        g_test_skip("this QEMU has no such machine type any more");
+        return;
+    }
     balloon_boot(&d, v->device, v->options);
     balloon_negotiate(&d, BALLOON_ALL_FEATURES);
     if (v->poison) {

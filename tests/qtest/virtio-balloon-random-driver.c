@@ -18,7 +18,7 @@
 #define LIST_LINUX 256
 /* A list may be in so many descriptors, or be there so often in a request */
 #define SEGS_MAX 8
-#define REPEAT_MAX 240
+#define REPEAT_MAX 120
 /* A report may have so many segments */
 #define REPORT_MAX 32
 
