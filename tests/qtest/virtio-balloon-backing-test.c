@@ -1,8 +1,6 @@
 /*
  * The virtio balloon and what guest memory is made of
  *
- * contract: Where ours differs on purpose
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
@@ -166,7 +164,7 @@ static void file_offset(const void *share)
 }
 
 /*
- * contract: Where ours differs on purpose: what a report does not cover wholly
+ * What a report does not cover wholly
  * is left alone, the rest is taken
  */
 static void report_unaligned(void)

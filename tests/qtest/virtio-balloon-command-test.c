@@ -1,7 +1,6 @@
 /*
  * The virtio balloon: QMP and HMP commands, the event, the target
  *
- * contract: No device, balloon, HMP, Target, BALLOON_CHANGE, actual;
  * virtio 1.2, sections 5.5.4 and 5.5.6
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -83,7 +82,7 @@ static void hmp(void)
     balloon_quit(&d);
 }
 
-/* contract: Where ours differs on purpose: balloon in HMP takes a suffix */
+/* The HMP command takes a suffix */
 static void hmp_suffix(void)
 {
     static const struct {
@@ -191,7 +190,7 @@ static void actual(void)
     balloon_quit(&d);
 }
 
-/* contract: Where ours differs on purpose: actual is believed up to RAM */
+/* A size is believed up to RAM */
 static void actual_beyond_ram(void)
 {
     static const uint32_t values[] = {
@@ -241,7 +240,7 @@ static void change_event(void)
     balloon_quit(&d);
 }
 
-/* contract: More that breaks: DIMMs are in, NVDIMMs and virtio-mem are out */
+/* DIMMs are in, NVDIMMs and virtio-mem are out */
 static void memory_devices(void)
 {
     BalloonDriver d;

@@ -1,7 +1,6 @@
 /*
  * The virtio balloon: features, queues, config space, PCI identity
  *
- * contract: Config space, Features offered, PCI identity, Guest writes;
  * virtio 1.2, sections 5.5.2 to 5.5.4
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -91,7 +90,7 @@ static void variant(const void *data)
     balloon_quit(&d);
 }
 
-/* contract: More that breaks: drivers count on so many entries */
+/* Drivers count on so many entries */
 static void queue_sizes(void)
 {
     static const unsigned least[] = { 128, 128, 128, 1024, 32 };
@@ -160,7 +159,7 @@ static void actual_widths(void)
 }
 
 /*
- * contract: Where ours differs on purpose; virtio 1.2, section 5.5.6.2.1: the
+ * virtio 1.2, section 5.5.6.2.1: the
  * device does not act on actual before its top byte was written
  */
 static void legacy_actual(void)
@@ -254,7 +253,7 @@ static void poison(void)
     balloon_quit(&d);
 }
 
-/* contract: Properties and their defaults, on the proxy */
+/* Properties and their defaults, on the proxy */
 static void properties(void)
 {
     static const struct {

@@ -1,7 +1,7 @@
 /*
  * Free page hints of the virtio balloon, during migration
  *
- * contract: Hint queue; virtio 1.2, section 5.5.6.5
+ * virtio 1.2, section 5.5.6.5
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -217,7 +217,7 @@ static void postcopy(void)
     unlink(file);
 }
 
-/* contract: Where ours differs on purpose: the id while hinting runs */
+/* The id while hinting runs */
 static void id_while_hinting(void)
 {
     g_autofree char *file = balloon_migration_file();

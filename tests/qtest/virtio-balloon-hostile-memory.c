@@ -104,7 +104,7 @@ static void send_bad_report(BalloonDriver *d)
     balloon_send(d, BALLOON_VQ_REPORT, segs, ARRAY_SIZE(segs));
 }
 
-/* contract 6: what a driver does wrong is a line a request, not one a page */
+/* What a driver does wrong is a line a request, not one a page */
 static void test_log(void)
 {
     g_autofree char *log = make_name("log");

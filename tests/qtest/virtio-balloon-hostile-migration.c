@@ -36,7 +36,7 @@ static void set_capability(QTestState *qts, const char *name)
 }
 
 /*
- * contract 1, "Hint queue": the device needs a reset, and nothing else is the
+ * The device needs a reset, and nothing else is the
  * matter; the next driver is served, and migration ends.
  */
 static void test_short_id(const void *data)

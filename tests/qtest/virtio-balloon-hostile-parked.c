@@ -194,7 +194,7 @@ static void test_queue_reset_stats(void)
     balloon_quit(&d);
 }
 
-/* contract 6: a reset gives all memory back, at once */
+/* A reset gives all memory back, at once */
 static void test_device_reset(const void *data)
 {
     PostFunc post = data;

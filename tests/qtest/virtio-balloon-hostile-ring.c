@@ -95,7 +95,7 @@ static void test_requests(const void *data)
     balloon_quit(&d);
 }
 
-/* contract 1, "Stats": a buffer that was held comes back for another one */
+/* A buffer that was held comes back for another one */
 static void test_stats_second(void)
 {
     BalloonDriver d;
@@ -113,7 +113,7 @@ static void test_stats_second(void)
     balloon_quit(&d);
 }
 
-/* contract 1, "Stats": or because the device asks for news */
+/* Or because the device asks for news */
 static void test_stats_poll(void)
 {
     BalloonDriver d;

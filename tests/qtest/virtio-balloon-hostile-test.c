@@ -1,7 +1,7 @@
 /*
  * The virtio balloon and a driver that means harm
  *
- * Comments name the section of the contract or of virtio 1.2 that they test.
+ * Comments name the section of virtio 1.2 that they test.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

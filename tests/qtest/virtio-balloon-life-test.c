@@ -1,9 +1,6 @@
 /*
  * The virtio balloon comes and goes: hot plug, refused devices, properties
  *
- * contract: Realize errors, Polling property, iommu_platform, Where ours
- * differs on purpose
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
@@ -234,7 +231,7 @@ static void set_interval_fails(QTestState *qts, int64_t value,
                          " 'value': %" PRId64 "}}", path, value);
 }
 
-/* contract: Polling property */
+/* The polling property */
 static void polling_property(void)
 {
     static const char *const paths[] = { BALLOON_PATH, BALLOON_BACKEND_PATH };

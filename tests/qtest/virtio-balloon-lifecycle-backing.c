@@ -1,7 +1,7 @@
 /*
  * What a virtio balloon does to the files and locks behind guest memory
  *
- * Comments name the section of the contract or of virtio 1.2 that they test.
+ * Comments name the section of virtio 1.2 that they test.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -114,7 +114,7 @@ static void use_and_inflate(BalloonDriver *d, unsigned first, unsigned n)
                          (PAGES - first - n) * BALLOON_PAGE, GUEST_BYTE);
 }
 
-/* contract 1, "Inflate": shared memory goes, and only what was listed */
+/* Shared memory goes, and only what was listed */
 static void test_memfd(void)
 {
     BalloonDriver d;
@@ -154,7 +154,7 @@ static void test_mixed(const void *options)
     " -object memory-backend-memfd,id=m0,size=128M,share=" dimm_shared  \
     " -device pc-dimm,memdev=m0,addr=0x100000000"
 
-/* contract 1, "Inflate": of a shared file, pages are punched where listed */
+/* Of a shared file, pages are punched where listed */
 static void test_shared_file(void)
 {
     BalloonDriver d;
@@ -179,7 +179,7 @@ static void test_shared_file(void)
     remove_files(&f);
 }
 
-/* contract 6: a private mapping of a file is never punched */
+/* A private mapping of a file is never punched */
 static void test_private_file(const void *more)
 {
     BalloonDriver d;
@@ -215,7 +215,7 @@ static bool may_lock_memory(void)
                               limit.rlim_cur == RLIM_INFINITY);
 }
 
-/* contract 6: memory that cannot go is left alone, and that is said once */
+/* Memory that cannot go is left alone, and that is said once */
 static void test_locked(void)
 {
     BalloonDriver d;
@@ -241,7 +241,7 @@ static void test_locked(void)
     remove_files(&f);
 }
 
-/* contract 6: what a guest does wrong is a line a request, not one a page */
+/* What a guest does wrong is a line a request, not one a page */
 static void test_log(void)
 {
     BalloonDriver d;

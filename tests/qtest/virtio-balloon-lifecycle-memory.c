@@ -1,7 +1,7 @@
 /*
  * What memory a virtio balloon counts, and what it takes from each backing
  *
- * Comments name the section of the contract or of virtio 1.2 that they test.
+ * Comments name the section of virtio 1.2 that they test.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -56,7 +56,7 @@ static void inflate_one(BalloonDriver *d, uint64_t addr, uint8_t expected)
     balloon_assert_bytes(d, addr + 2 * BALLOON_PAGE, 2 * BALLOON_PAGE, 0x5a);
 }
 
-/* contract 6: no target is too large */
+/* No target is too large */
 static void test_large_targets(void)
 {
     BalloonDriver d;
@@ -71,7 +71,7 @@ static void test_large_targets(void)
 }
 
 /*
- * contract 6: nor is a balloon.  Here there are more pages than 32 bits can
+ * Nor is a balloon.  Here there are more pages than 32 bits can
  * say, and a driver that reaches such a target is believed.
  */
 static void test_large_balloon(void)
@@ -91,7 +91,7 @@ static void test_large_balloon(void)
     balloon_quit(&d);
 }
 
-/* contract 5: DIMMs are in, from the start or plugged later */
+/* DIMMs are in, from the start or plugged later */
 static void test_dimm(void)
 {
     BalloonDriver d;
@@ -118,7 +118,7 @@ static void test_dimm(void)
     "-object memory-backend-ram,id=m0,size=64M -device nvdimm,id=nvdimm0," \
     "memdev=m0"
 
-/* contract 5: NVDIMMs are out */
+/* NVDIMMs are out */
 static void test_nvdimm_size(void)
 {
     BalloonDriver d;
@@ -129,7 +129,7 @@ static void test_nvdimm_size(void)
     balloon_quit(&d);
 }
 
-/* contract 5: and what is on them is kept */
+/* And what is on them is kept */
 static void test_nvdimm_pages(void)
 {
     BalloonDriver d;
@@ -150,7 +150,7 @@ static void test_pmem_pages(void)
     balloon_quit(&d);
 }
 
-/* contract 5: virtio-mem is counted by who asked for it */
+/* Memory of virtio-mem is counted by who asked for it */
 static void test_virtio_mem(void)
 {
     BalloonDriver d;
@@ -173,7 +173,7 @@ static void test_virtio_mem_pages(void)
     balloon_quit(&d);
 }
 
-/* contract 6: actual is believed only up to the RAM there is */
+/* A size is believed only up to the RAM there is */
 static void test_actual_beyond(void)
 {
     BalloonDriver d;
@@ -190,7 +190,7 @@ static void test_actual_beyond(void)
     balloon_quit(&d);
 }
 
-/* contract 1, "Guest writes": bytes, words and dwords, in the end they count */
+/* Bytes, words and dwords, in the end they count */
 static void test_actual_widths(const void *device)
 {
     BalloonDriver d;

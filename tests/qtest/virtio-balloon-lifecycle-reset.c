@@ -1,7 +1,7 @@
 /*
  * Resets of a virtio balloon: device, machine, queue, sleep and snapshot
  *
- * Comments name the section of the contract or of virtio 1.2 that they test.
+ * Comments name the section of virtio 1.2 that they test.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -42,7 +42,7 @@ static void inflate_some(BalloonDriver *d)
     g_assert_cmpint(balloon_next_change(d->qts), ==, ACTUAL_LEFT);
 }
 
-/* contract 6: the target stays when the device is reset */
+/* The target stays when the device is reset */
 static void test_target_stays(void)
 {
     BalloonDriver d;
@@ -62,7 +62,7 @@ static void test_target_stays(void)
     balloon_quit(&d);
 }
 
-/* contract 6: a reset gives the memory back, and says so once */
+/* A reset gives the memory back, and says so once */
 static void test_actual_goes(const void *machine)
 {
     BalloonDriver d;
@@ -83,7 +83,7 @@ static void test_actual_goes(const void *machine)
 }
 
 /*
- * contract 1, "Guest writes": what one driver wrote does not come back when
+ * What one driver wrote does not come back when
  * the next one writes another field
  */
 static void test_poison_is_forgotten(void)
@@ -100,7 +100,7 @@ static void test_poison_is_forgotten(void)
     balloon_quit(&d);
 }
 
-/* contract 6: an old actual does not come back either */
+/* An old actual does not come back either */
 static void test_actual_is_forgotten(void)
 {
     BalloonDriver d;
@@ -129,7 +129,7 @@ static void sleep_and_wake(BalloonDriver *d)
     qtest_qmp_eventwait(d->qts, "WAKEUP");
 }
 
-/* contract 6: waking up is no reset, the balloon is as large as before */
+/* Waking up is no reset, the balloon is as large as before */
 static void test_sleep(void)
 {
     BalloonDriver d;
@@ -148,7 +148,7 @@ static void test_sleep(void)
     balloon_quit(&d);
 }
 
-/* contract 1, "Migration": a snapshot brings its own balloon back */
+/* A snapshot brings its own balloon back */
 static void test_snapshot(void)
 {
     BalloonDriver d;
@@ -192,7 +192,7 @@ static void restart_queue(BalloonDriver *d, int queue)
     d->vq[queue] = qvirtqueue_setup(d->vdev, d->alloc, queue);
 }
 
-/* contract 1, "Stats": the held buffer is forgotten with its ring */
+/* The held buffer is forgotten with its ring */
 static void test_reset_stats_queue(void)
 {
     BalloonDriver d;
@@ -241,7 +241,7 @@ static void test_reset_queues(void)
 }
 
 /*
- * contract 1, "Inflate": the queue, or the device, is reset in a request,
+ * The queue, or the device, is reset in a request,
  * which takes nothing more from the guest
  */
 static void test_reset_inflating(const void *whole)

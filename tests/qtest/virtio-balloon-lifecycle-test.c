@@ -1,7 +1,7 @@
 /*
  * The life cycle of a virtio balloon: plug, unplug, failed realize, reset
  *
- * Comments name the section of the contract or of virtio 1.2 that they test.
+ * Comments name the section of virtio 1.2 that they test.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -71,7 +71,7 @@ static unsigned count_fds(QTestState *qts)
     return n;
 }
 
-/* contract 1, "No device": a hundred times, and nothing is left behind */
+/* A hundred times, and nothing is left behind */
 static void test_plug_many(void)
 {
     BalloonDriver d;
@@ -99,7 +99,7 @@ static void test_plug_many(void)
     balloon_quit(&d);
 }
 
-/* contract 1, "Inflate": unplugged with a request half done, it stays so */
+/* Unplugged with a request half done, it stays so */
 static void test_unplug_inflating(void)
 {
     BalloonDriver d;
@@ -121,7 +121,7 @@ static void test_unplug_inflating(void)
     balloon_quit(&d);
 }
 
-/* contract 1, "Stats": unplugged while polling, the buffer held or not */
+/* Unplugged while polling, the buffer held or not */
 static void test_unplug_polling(void)
 {
     BalloonDriver d;
@@ -147,7 +147,7 @@ static void test_unplug_polling(void)
     balloon_quit(&d);
 }
 
-/* contract 1, "Realize errors": the first balloon does not notice a second */
+/* The first balloon does not notice a second */
 static void test_second_balloon(void)
 {
     BalloonDriver d;
@@ -183,7 +183,7 @@ static const struct {
     { "/virtio-balloon/failed-realize/unknown", "'no-such-property': true" },
 };
 
-/* contract 6: a failed device_add leaves nothing behind, the next one works */
+/* A failed device_add leaves nothing behind, the next one works */
 static void test_failed_realize(const void *data)
 {
     BalloonDriver d;

@@ -1,8 +1,6 @@
 /*
  * The virtio balloon on old machine types: what a guest saw it goes on seeing
  *
- * contract: Machine versions
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 

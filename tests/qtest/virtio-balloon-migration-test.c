@@ -1,8 +1,6 @@
 /*
  * Migration of the virtio balloon
  *
- * contract: Migration (file), vmstate
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
@@ -130,7 +128,7 @@ static void held_buffer(void)
     balloon_quit(&d);
 }
 
-/* contract: Migration (file): what a held buffer says is old, and stays */
+/* What a held buffer says is old, and stays */
 static void held_values(void)
 {
     BalloonDriver d;

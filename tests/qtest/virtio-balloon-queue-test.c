@@ -1,7 +1,7 @@
 /*
  * Lists of pages for the virtio balloon, on any transport
  *
- * contract: Inflate/deflate; virtio 1.2, sections 5.5.6.1 and 5.5.6.2
+ * virtio 1.2, sections 5.5.6.1 and 5.5.6.2
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

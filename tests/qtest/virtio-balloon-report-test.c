@@ -1,7 +1,7 @@
 /*
  * Free page reporting by the virtio balloon, on any transport
  *
- * contract: Reporting; virtio 1.2, section 5.5.6.7
+ * virtio 1.2, section 5.5.6.7
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -1,7 +1,6 @@
 /*
  * The virtio balloon and resets, of the device and of the machine
  *
- * contract: Stats, actual, Where ours differs on purpose;
  * virtio 1.2, section 2.4
  *
  * SPDX-License-Identifier: GPL-2.0-or-later

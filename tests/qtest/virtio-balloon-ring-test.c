@@ -1,7 +1,7 @@
 /*
  * The rings of the virtio balloon, and its deflate queue, on any transport
  *
- * contract: Inflate/deflate; virtio 1.2, sections 5.5.6.1 and 5.5.6.2
+ * virtio 1.2, sections 5.5.6.1 and 5.5.6.2
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

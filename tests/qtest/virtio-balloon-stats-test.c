@@ -1,7 +1,7 @@
 /*
  * The statistics queue of the virtio balloon, on any transport
  *
- * contract: Stats; virtio 1.2, section 5.5.6.3
+ * virtio 1.2, section 5.5.6.3
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
