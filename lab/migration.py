@@ -88,11 +88,9 @@ class Journey:
         uri = f"unix:{self.folder}/migration"
         source, target = self.current, self.new(qemu, "-incoming", uri)
         target.start()
-        source.vm.cmd("migrate-set-parameters",
-                      **{"downtime-limit": 1000, "max-bandwidth": 256 * MIB})
+        source.vm.cmd("migrate-set-parameters", **{"max-bandwidth": 256 * MIB})
         size = source.actual()
-        source.migrate(uri)
-        target.arrive()
+        source.move(target, uri)
         source.stop()
         self.current = target
         self.check(size)

@@ -77,9 +77,7 @@ class VirtioBalloonMigration(BalloonTest):
         uri = f"unix:{self.socket_dir().name}/migration"
         target = self.guest(*arguments, "-incoming", uri, **settings)
         target.start()
-        source.vm.cmd("migrate-set-parameters", **{"downtime-limit": 1000})
-        info = source.migrate(uri)
-        target.arrive()
+        info = source.move(target, uri)
         source.stop()
         return target, info
 

@@ -59,8 +59,7 @@ class VirtioBalloonTell(BalloonTest):
         uri = f"unix:{self.socket_dir().name}/migration"
         target = self.guest(*memory, "-incoming", uri, balloon=TELL)
         target.start()
-        source.vm.cmd("migrate-set-parameters", **{"downtime-limit": 1000})
-        ram = source.migrate(uri)["ram"]
+        ram = source.move(target, uri)["ram"]
         self.assertLess(source.resident(), resident + NOISE)
         skipped = ram["total"] - BALLOON_PAGE * (
             ram["duplicate"] + ram["normal"])
@@ -69,7 +68,6 @@ class VirtioBalloonTell(BalloonTest):
         self.assertGreater(skipped, given - rounds)
         source.stop()
 
-        target.arrive()
         target.run("touch /mem/busy.stop")
         target.until(lambda: "rounds" in target.run("cat /mem/log"), 30,
                      lambda: "it changed: " + target.run("cat /mem/log"))

@@ -143,18 +143,28 @@ class BalloonGuest:
 
     def resident(self):
         """Bytes of the guest's RAM that the host holds in memory."""
+        return self.mapped(RESIDENT, lambda in_ram, _: in_ram)
+
+    def mapped(self, figures, counts):
+        """Bytes of memory that QEMU has mapped, by the host's account.
+
+        @figures: beginnings of the lines of smaps to add up.  @counts: which
+        mappings to look at, by whether they are the guest's RAM and by their
+        permissions, such as "rw-p".
+        """
         if not self.ram:
             self.ram = self.ram_range()
         kib = 0
         with open(f"/proc/{self.vm.get_pid()}/smaps", encoding="utf-8",
                   errors="replace") as file:
-            inside = False
+            counted = False
             for line in file:
-                bounds = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
-                if bounds:
-                    inside = (int(bounds[1], 16) < self.ram[1] and
-                              int(bounds[2], 16) > self.ram[0])
-                elif inside and line.startswith(RESIDENT):
+                head = re.match(r"([0-9a-f]+)-([0-9a-f]+) (\S+) ", line)
+                if head:
+                    in_ram = (int(head[1], 16) < self.ram[1] and
+                              int(head[2], 16) > self.ram[0])
+                    counted = counts(in_ram, head[3])
+                elif counted and line.startswith(figures):
                     kib += int(line.split()[1])
         return kib * KIB
 
@@ -169,6 +179,16 @@ class BalloonGuest:
         """Migrate to @uri; returns the final answer of query-migrate."""
         self.vm.cmd("migrate", uri=uri)
         return self.migrated(timeout)
+
+    def move(self, target, uri, timeout=120):
+        """Migrate live to @target, started with -incoming @uri.
+
+        Returns the final answer of query-migrate.
+        """
+        self.vm.cmd("migrate-set-parameters", **{"downtime-limit": 1000})
+        info = self.migrate(uri, timeout)
+        target.arrive(timeout)
+        return info
 
     def migrated(self, timeout=120):
         """Wait until the migration that goes on is complete."""
