@@ -9,6 +9,9 @@
  *   memtool verify FILE MIB SEED   is the pattern still there?
  *   memtool churn FILE MIB SEED    verify and rewrite FILE until FILE.stop
  *                                  exists, leaving the pattern of SEED
+ *   memtool work FILE MIB SEED     allocate, fill, verify and free pieces of
+ *                                  memory at random, MIB at most, for ever;
+ *                                  FILE says how many bytes were verified
  *
  * The exit code is 0 when all went well, 1 when a pattern was damaged and 2
  * when the system refused something.
@@ -49,7 +52,7 @@ static void fill(Memory memory, uint64_t seed)
     }
 }
 
-/* Count the pages that differ from the pattern and name the first. */
+/* Is the pattern there?  If not, name the first page and count them. */
 static bool verify(Memory memory, uint64_t seed)
 {
     size_t damaged = 0;
@@ -64,7 +67,9 @@ static bool verify(Memory memory, uint64_t seed)
         }
         i |= PAGE_WORDS - 1;            /* on to the next page */
     }
-    printf("%zu pages damaged\n", damaged);
+    if (damaged) {
+        printf("%zu pages damaged\n", damaged);
+    }
     return !damaged;
 }
 
@@ -116,6 +121,51 @@ static bool churn(const char *name, Memory memory, uint64_t seed)
     return true;
 }
 
+/*
+ * Fill a slot that is free, verify and free one that is not, until a pattern
+ * was damaged.
+ */
+static bool work(int fd, size_t mib, uint64_t seed)
+{
+    enum { SLOTS = 8 };
+    Memory slots[SLOTS] = { 0 };
+    uint64_t seeds[SLOTS], verified = 0;
+
+    for (uint64_t round = 0; ; round++) {
+        uint64_t random = pattern(seed, round);
+        size_t i = random % SLOTS;
+        size_t bytes = slots[i].count * sizeof(uint64_t);
+
+        if (!bytes) {
+            slots[i] = map_anonymous(1 + random / SLOTS % (mib / SLOTS));
+            seeds[i] = seed + round;    /* what was here before is wrong */
+            fill(slots[i], seeds[i]);
+            continue;
+        }
+        if (!verify(slots[i], seeds[i])) {
+            return false;
+        }
+        verified += bytes;
+        munmap(slots[i].words, bytes);
+        slots[i].count = 0;
+        /* as wide as any, so that the old number is overwritten */
+        if (lseek(fd, 0, SEEK_SET) || dprintf(fd, "%20" PRIu64 "\n",
+                                              verified) < 0) {
+            err(2, "cannot tell what was verified");
+        }
+    }
+}
+
+static int create(const char *name)
+{
+    int fd = open(name, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+    if (fd < 0) {
+        err(2, "%s", name);
+    }
+    return fd;
+}
+
 static bool is(const char *command, const char *name, int argc, int wanted)
 {
     return !strcmp(command, name) && argc == wanted;
@@ -141,9 +191,11 @@ int main(int argc, char **argv)
         good = verify(map_file(argv[2], mib, false), seed);
     } else if (is(command, "churn", argc, 5)) {
         good = churn(argv[2], map_file(argv[2], mib, true), seed);
+    } else if (is(command, "work", argc, 5)) {
+        good = work(create(argv[2]), mib, seed);
     } else {
         errx(2, "usage: memtool dirty|hog MIB | "
-             "fill|verify|churn FILE MIB SEED");
+             "fill|verify|churn|work FILE MIB SEED");
     }
     return good ? 0 : 1;
 }
