@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from typing import NamedTuple
 
 import bench_device
@@ -21,13 +20,13 @@ import bench_migration
 import bench_plot
 import bench_report as report
 import guests
+from guests import progress
 from bench_machine import BACKINGS, Unavailable
 from bench_qtest import MUST_TELL_HOST
 
 FOLDER = os.path.join(guests.BUILD, "bench")
 STOCK = os.path.join(guests.BUILD, "stock", "qemu-system-x86_64")
 PARTS = ("device", "waits", "guest", "hugetlb", "migration")
-STARTED = time.monotonic()
 # Profiled with perf and strace
 BOUNDS = """\
 What bounds ours: scattered pages of a memfd are truncated by the kernel one by
@@ -43,11 +42,6 @@ class Side(NamedTuple):
     tree: str                   # its source
     balloon: str = "virtio-balloon-pci"
     features: int = 0           # for a driver to accept, beyond the usual
-
-
-def progress(text):
-    print(f"[{time.monotonic() - STARTED:5.0f} s] {text}", file=sys.stderr,
-          flush=True)
 
 
 def parse():

@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import tempfile
+import time
 
 LAB = os.path.dirname(os.path.abspath(__file__))
 REPO = os.path.dirname(LAB)
@@ -22,8 +23,15 @@ BUILD = image.base.build_folder(REPO)
 QEMU = os.path.join(BUILD, "qemu-system-x86_64")
 TREE = os.path.join(BUILD, "qemu")
 
+STARTED = time.monotonic()
+
 # What runs out of time gets SIGTERM: its QEMUs must end then, too
 signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
+
+
+def progress(text):
+    print(f"[{time.monotonic() - STARTED:5.0f} s] {text}", file=sys.stderr,
+          flush=True)
 
 
 def add_options(parser):
