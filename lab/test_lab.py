@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Tests of the parts of this folder that need no guest."""
 
+import collections
 import os
+import random
 import runpy
 import socket
 import struct
@@ -23,6 +25,7 @@ import newc
 import plot
 import record
 import share
+import soak
 from guests import GuestError
 from virtio_balloon_guest import MIB, Channel
 
@@ -220,6 +223,53 @@ class MigrationTest(unittest.TestCase):
         everything = migration.Case("4.0", "all").device()
         self.assertEqual(everything.count("=on"), len(migration.PROPERTIES))
         self.assertIn("iothread=io0", everything)
+
+
+class SoakTest(unittest.TestCase):
+    def steps(self, seed, resizes):
+        return soak.draw_steps(random.Random(seed), resizes)
+
+    def test_seed_repeats_the_program(self):
+        self.assertEqual(self.steps(1, 200), self.steps(1, 200))
+        self.assertNotEqual(self.steps(1, 200), self.steps(2, 200))
+
+    def test_all_that_is_rare_happens(self):
+        for resizes, warm, often in ((20, 1, 1), (500, soak.BOOTS, 10)):
+            steps, settled = self.steps(3, resizes)
+            counts = collections.Counter(step[0] for group in steps
+                                         for step in group)
+            self.assertEqual(
+                [counts[name] for name in ("resize", "reset", "unplug",
+                                           "cancel", "move", "restore")],
+                [resizes, warm + often, 1 + often, 1 + often, often, often])
+            early = {step[0] for group in steps[:settled] for step in group}
+            self.assertFalse(early & {"move", "restore"})
+            for group in steps[settled - 1], steps[-1]:
+                self.assertIn(("rest",), group)
+
+    def result(self, **changes):
+        """A life that began with the same figures, and ended with others."""
+        warm = soak.Figures(10 * MIB, 20 * MIB, 22, 5, 1, 0)
+        end = warm._replace(**changes)
+        return soak.Result(collections.Counter(resize=500), 0, warm, warm, end,
+                           1.0)
+
+    def test_what_is_flat(self):
+        for changes in ({}, {"heap": 11 * MIB}, {"threads": 7}, {"fds": 20},
+                        {"wakeups": 10}):
+            self.assertEqual(soak.complaints(self.result(**changes)), [])
+
+    def test_what_is_not_flat(self):
+        for changes in ({"heap": 11 * MIB + 1}, {"large": 60 * MIB},
+                        {"fds": 23}, {"threads": 8}, {"wakeups": 11},
+                        {"log": 1}):
+            found = soak.complaints(self.result(**changes))
+            self.assertEqual(len(found), 1)
+            self.assertTrue(found[0].startswith(*changes), found)
+
+    def test_memory_is_left_to_sanitizers(self):
+        result = self.result(heap=100 * MIB, fds=23)
+        self.assertEqual(len(soak.complaints(result, own_memory=False)), 1)
 
 
 class WaitsTest(unittest.TestCase):

@@ -143,14 +143,14 @@ class BalloonGuest:
 
     def resident(self):
         """Bytes of the guest's RAM that the host holds in memory."""
-        return self.mapped(RESIDENT, lambda in_ram, _: in_ram)
+        return self.mapped(RESIDENT, lambda in_ram, *_: in_ram)
 
     def mapped(self, figures, counts):
         """Bytes of memory that QEMU has mapped, by the host's account.
 
         @figures: beginnings of the lines of smaps to add up.  @counts: which
-        mappings to look at, by whether they are the guest's RAM and by their
-        permissions, such as "rw-p".
+        mappings to look at, by whether they are the guest's RAM, by their
+        permissions, such as "rw-p", and by their name.
         """
         if not self.ram:
             self.ram = self.ram_range()
@@ -159,11 +159,12 @@ class BalloonGuest:
                   errors="replace") as file:
             counted = False
             for line in file:
-                head = re.match(r"([0-9a-f]+)-([0-9a-f]+) (\S+) ", line)
+                head = re.match(r"([0-9a-f]+)-([0-9a-f]+) (\S+)"
+                                r"(?: +\S+){3} *(.*)$", line)
                 if head:
                     in_ram = (int(head[1], 16) < self.ram[1] and
                               int(head[2], 16) > self.ram[0])
-                    counted = counts(in_ram, head[3])
+                    counted = counts(in_ram, head[3], head[4])
                 elif counted and line.startswith(figures):
                     kib += int(line.split()[1])
         return kib * KIB
