@@ -17,10 +17,10 @@
 #include "standard-headers/linux/virtio_config.h"
 #include "standard-headers/linux/virtio_pci.h"
 
-/* A list of scattered pages, and how often a request has it */
-#define PFNS 1024
-#define LISTS 500
-#define AREA_PAGES (2 * PFNS)
+/* A list of scattered pages, each several times; a request has it so often */
+#define PFNS 8192
+#define LISTS 64
+#define AREA_PAGES 2048
 
 /* Memory enough for a report that takes long */
 #define OPTIONS BALLOON_HOSTILE_OPTIONS "-m 1024"
@@ -37,7 +37,7 @@ static uint32_t post_huge_inflate(BalloonDriver *d, uint64_t area)
     uint64_t list;
 
     for (int i = 0; i < PFNS; i++) {
-        pfns[i] = balloon_wire32(d, BALLOON_PFN(area) + 2 * i);
+        pfns[i] = balloon_wire32(d, BALLOON_PFN(area) + 2 * i % AREA_PAGES);
     }
     list = balloon_copy(d, pfns, sizeof(pfns));
     for (int i = 0; i < LISTS; i++) {
@@ -49,12 +49,13 @@ static uint32_t post_huge_inflate(BalloonDriver *d, uint64_t area)
 /* Leave a report of @area and much that follows, many times over */
 static uint32_t post_huge_report(BalloonDriver *d, uint64_t area)
 {
+    unsigned n = MIN(d->vq[BALLOON_VQ_REPORT]->size, LISTS);
     BalloonSeg segs[LISTS];
 
-    for (int i = 0; i < LISTS; i++) {
+    for (unsigned i = 0; i < n; i++) {
         segs[i] = (BalloonSeg) { area, REPORT_SIZE, true };
     }
-    return balloon_post(d, BALLOON_VQ_REPORT, segs, LISTS);
+    return balloon_post(d, BALLOON_VQ_REPORT, segs, n);
 }
 
 typedef uint32_t (*PostFunc)(BalloonDriver *d, uint64_t area);
