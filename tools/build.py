@@ -37,6 +37,7 @@ INSTRUMENT = {
     "coverage": (),    # tools/cc-coverage.sh is the compiler
     "fuzz": (*FEW_DEVICES, "--enable-fuzzing", "--enable-asan",
              "--enable-ubsan"),
+    "thread": (*FEW_DEVICES, "--enable-tsan"),
 }
 
 
