@@ -26,6 +26,7 @@ import plot
 import record
 import share
 import soak
+import thread
 from guests import GuestError
 from virtio_balloon_guest import MIB, Channel
 
@@ -373,6 +374,55 @@ class ReportTest(unittest.TestCase):
         self.assertEqual([bar.name for bar in bench_plot.wait_bars(waits)],
                          ["one: QMP *", "one: QMP, must-tell-host *",
                           "none: vCPU"])
+
+
+class ThreadTest(unittest.TestCase):
+    """Reports of ThreadSanitizer, told apart."""
+
+    @staticmethod
+    def report(function, place, locks=("", "")):
+        return (f"{'=' * 18}\nWARNING: ThreadSanitizer: data race (pid=7)\n"
+                f"  Read of size 4 at 0x7b by thread T8{locks[0]}:\n"
+                f"    #0 {function} ../qemu/{place}:2 (qemu+0x1)\n\n"
+                f"  Previous write of size 4 at 0x7b by main thread{locks[1]}:"
+                f"\n    #0 f ../qemu/util/f.c:1 (qemu+0x2)\n\n"
+                f"SUMMARY: ThreadSanitizer: data race {place} in {function}\n"
+                f"{'=' * 18}\n")
+
+    def find(self, log):
+        found = collections.Counter()
+        with unittest.mock.patch("builtins.print") as printed:
+            thread.find(log, found)
+        return dict(found), printed.call_count
+
+    def test_ours_and_not(self):
+        hints = self.report("apply", "hw/virtio/virtio-balloon-hints.c")
+        found, shown = self.find(
+            hints + self.report("iothread_run", "iothread.c") + hints +
+            self.report("qmp_balloon", "system/balloon.c"))
+        self.assertEqual(found, {
+            ("ours", "data race hw/virtio/virtio-balloon-hints.c in apply"): 2,
+            ("ours", "data race system/balloon.c in qmp_balloon"): 1,
+            ("qemu", "data race iothread.c in iothread_run"): 1})
+        self.assertEqual(shown, 2)
+
+    def test_locks(self):
+        def kinds(*locks):
+            found, _ = self.find(self.report(
+                "fill", "hw/virtio/virtio-balloon.c", locks))
+            return [kind for kind, _ in found]
+
+        self.assertEqual(kinds(" (mutexes: write M12, write M58)",
+                               " (mutexes: write M12)"), ["ordered"])
+        self.assertEqual(kinds(" (mutexes: write M1)",
+                               " (mutexes: write M12)"), ["ours"])
+        self.assertEqual(kinds(" (mutexes: write M12)", ""), ["ours"])
+
+    def test_suppressed(self):
+        found, _ = self.find("ThreadSanitizer: Matched 8 suppressions (pid=7):"
+                             "\n3 race:f\n5 race:g\n")
+        self.assertEqual(found, {("suppressed", "race:f"): 3,
+                                 ("suppressed", "race:g"): 5})
 
 
 class OptionsTest(unittest.TestCase):
