@@ -32,9 +32,8 @@ TESTS = {
 # It pauses the VM by a device that this QEMU is built without
 LEFT_OUT = "/x86_64/virtio-balloon/manage/stats/stop-meanwhile"
 # The tests fork while they have threads.  Much is remembered, for both stacks
-# of a report to be known, and no report hides another one.
-OPTIONS = ("exitcode=0 die_after_fork=0 history_size=7"
-           " suppress_equal_addresses=0 print_suppressions=1")
+# of a report to be known
+OPTIONS = "exitcode=0 die_after_fork=0 history_size=7 print_suppressions=1"
 KINDS = {
     "qemu": "without our functions",
     "ordered": "with them, but both threads hold the same lock",
