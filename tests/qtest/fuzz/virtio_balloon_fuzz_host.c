@@ -15,6 +15,7 @@
 #include "migration/misc.h"
 #include "qom/object.h"
 #include "standard-headers/linux/pci_regs.h"
+#include "standard-headers/linux/virtio_config.h"
 #include "system/runstate.h"
 #include "system/system.h"
 #include "../../../migration/qemu-file.h"
@@ -139,9 +140,16 @@ static void load_devices(QIOChannelBuffer *saved)
     object_unref(OBJECT(saved));
 }
 
-/* The devices' state goes to memory and comes back */
-static void save_and_load(void)
+/*
+ * The devices' state goes to memory and comes back.  Of a driver that writes to
+ * its used ring, or uses modern registers without VERSION_1, the virtio core
+ * refuses the state, and then no machine is left to go on with.
+ */
+static void save_and_load(FuzzBalloon *f)
 {
+    if (!f->sane || !(f->features & 1ull << VIRTIO_F_VERSION_1)) {
+        return;
+    }
     vm_stop(RUN_STATE_SAVE_VM);
     global_state_store_running();
     load_devices(save_devices());
@@ -166,7 +174,7 @@ static void heavy_op(FuzzBalloon *f, uint8_t op)
         break;
     case 4:
         if (!migration_is_running()) {
-            save_and_load();
+            save_and_load(f);
         }
         break;
     default:
