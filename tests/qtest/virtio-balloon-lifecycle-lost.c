@@ -112,12 +112,11 @@ static void lose_in_active(BalloonDriver *d, const char *path)
     lose_stream(d, path, SOME);
 }
 
-/* The target is killed when it has all memory and is to get the devices */
+/* The target ends when it has all memory and is to get the devices */
 static void lose_in_device(BalloonDriver *d, const char *path)
 {
     g_autofree char *uri = g_strconcat("unix:", path, NULL);
-    static BalloonDriver target;
-    pid_t pid;
+    BalloonDriver target;
 
     balloon_boot(&target, DEVICE, OPTIONS "-incoming defer");
     qtest_qmp_assert_success(target.qts, "{'execute': 'migrate-incoming',"
@@ -130,10 +129,7 @@ static void lose_in_device(BalloonDriver *d, const char *path)
     hint(d);
     set_speed(d->qts, 16 * GiB);
     balloon_wait_for(migration_is(d->qts, "pre-switchover"));
-    pid = qtest_pid(target.qts);
-    g_assert_cmpint(kill(pid, SIGKILL), ==, 0);
-    g_assert_cmpint(waitpid(pid, NULL, 0), ==, pid);
-    qtest_remove_abrt_handler(target.qts);
+    balloon_quit(&target);
     qtest_qmp_assert_success(d->qts, "{'execute': 'migrate-continue',"
                              " 'arguments': {'state': 'pre-switchover'}}");
     balloon_wait_for(migration_is(d->qts, "failed"));
