@@ -91,18 +91,19 @@ class CheckpatchTest(unittest.TestCase):
 
     def test_clean(self):
         self.assertEqual(self.check(""), "clean")
-        self.assertEqual(self.check(f"{prove.REMINDER}\n#40:\nnew file\n"),
-                         "clean, reminder")
+        for reminder in prove.REMINDERS:
+            self.assertEqual(self.check(f"{reminder}\n#40:\nnew file\n"),
+                             "clean, reminder")
 
     def test_complaint(self):
         for said in ("ERROR: trailing whitespace\n", "died at line 3\n",
-                     f"{prove.REMINDER}\nWARNING: line over 80 characters\n"):
+                     f"{prove.REMINDERS[0]}\nWARNING: line over 80 characters\n"):
             with self.assertRaisesRegex(ProofError, "complains"):
                 self.check(said)
 
     def test_no_entry(self):
         with self.assertRaisesRegex(ProofError, "no entry.*virtio-balloon-x"):
-            self.check(f"{prove.REMINDER}\n", section="THE REST")
+            self.check(f"{prove.REMINDERS[0]}\n", section="THE REST")
 
 
 class BuildTest(unittest.TestCase):
