@@ -163,10 +163,7 @@ static void file_offset(const void *share)
     }
 }
 
-/*
- * What a report does not cover wholly
- * is left alone, the rest is taken
- */
+/* What a report does not cover wholly is left alone, the rest is taken */
 static void report_unaligned(void)
 {
     BalloonDriver d;

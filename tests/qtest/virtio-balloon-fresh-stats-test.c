@@ -214,16 +214,6 @@ static void polling(void)
     unlink(log);
 }
 
-static bool is_running(QTestState *qts)
-{
-    QDict *status = qtest_qmp_assert_success_ref(
-        qts, "{'execute': 'query-status'}");
-    bool running = qdict_get_bool(status, "running");
-
-    qobject_unref(status);
-    return running;
-}
-
 /* After a migration the buffer that the source held is the one to return */
 static void migrated(void)
 {
@@ -236,7 +226,7 @@ static void migrated(void)
     balloon_wait_for(balloon_stat(source.qts, "free-memory") == 7);
     balloon_migrate(source.qts, file);
     balloon_load(&d, &source, "virtio-balloon-pci", "-m 128", file);
-    balloon_wait_for(is_running(d.qts));
+    balloon_wait_for(balloon_vm_is_running(d.qts));
     fresh_ask_and_wait(&d, held);
     fresh_leave_free(&d, 8);
     fresh_assert_answer(&d, 8);

@@ -49,13 +49,6 @@ static void send_id(BalloonDriver *d, uint32_t id)
     guest_free(d->alloc, addr);
 }
 
-static void set_postcopy(QTestState *qts)
-{
-    qtest_qmp_assert_success(qts, "{'execute': 'migrate-set-capabilities',"
-                             " 'arguments': {'capabilities': [{'capability':"
-                             " 'postcopy-ram', 'state': true}]}}");
-}
-
 /* Wait until hints are wanted.  Returns: the id to give them under */
 static uint32_t wait_request(BalloonDriver *d)
 {
@@ -203,8 +196,8 @@ static void postcopy(void)
 
     boot(&d);
     balloon_boot(&target, DEVICE, OPTIONS " -incoming defer");
-    set_postcopy(d.qts);
-    set_postcopy(target.qts);
+    balloon_set_capability(d.qts, "postcopy-ram", true);
+    balloon_set_capability(target.qts, "postcopy-ram", true);
     qtest_qmp_assert_success(target.qts, "{'execute': 'migrate-incoming',"
                              " 'arguments': {'uri': %s}}", uri);
     qtest_qmp_assert_success(d.qts, "{'execute': 'migrate',"

@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
 #include "virtio-balloon-hostile.h"
+#include "virtio-balloon-migrate.h"
 #include "virtio-balloon-monitor.h"
 #include "standard-headers/linux/virtio_config.h"
 #include "standard-headers/linux/virtio_pci.h"
@@ -26,13 +27,6 @@ static uint32_t post_id(BalloonDriver *d, uint32_t id, uint32_t size)
     uint64_t addr = balloon_copy(d, &wire, sizeof(wire));
 
     return balloon_post(d, BALLOON_VQ_HINT, &(BalloonSeg) { addr, size }, 1);
-}
-
-static void set_capability(QTestState *qts, const char *name)
-{
-    qtest_qmp_assert_success(qts, "{'execute': 'migrate-set-capabilities',"
-                             " 'arguments': {'capabilities':"
-                             " [{'capability': %s, 'state': true}]}}", name);
 }
 
 /*
@@ -90,7 +84,7 @@ static void test_ignored_memory(void)
     unlink(file);
     balloon_start(&d, BALLOON_ALL_FEATURES);
     mem = balloon_dirty_pages(&d, 4);
-    set_capability(d.qts, "x-ignore-shared");
+    balloon_set_capability(d.qts, "x-ignore-shared", true);
     balloon_begin_migration(d.qts, NOWHERE);
     balloon_wait_used(&d, BALLOON_VQ_HINT,
                       post_id(&d, balloon_wait_asked(&d), sizeof(uint32_t)));
@@ -159,7 +153,7 @@ static void test_done_interrupt(void)
     isr = d.pci->bar.addr + VIRTIO_PCI_ISR;
     config = d.pci->bar.addr + VIRTIO_PCI_CONFIG_OFF(false);
     balloon_start(&d, BALLOON_ALL_FEATURES);
-    set_capability(d.qts, "pause-before-switchover");
+    balloon_set_capability(d.qts, "pause-before-switchover", true);
     balloon_begin_migration(d.qts, save);
     balloon_wait_asked(&d);
     full_speed(d.qts);

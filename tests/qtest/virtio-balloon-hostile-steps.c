@@ -5,8 +5,8 @@
  */
 
 #include "qemu/osdep.h"
-#include "qobject/qdict.h"
 #include "virtio-balloon-hostile.h"
+#include "virtio-balloon-migrate.h"
 #include "virtio-balloon-monitor.h"
 #include "standard-headers/linux/virtio_config.h"
 #include "standard-headers/linux/virtio_pci.h"
@@ -71,21 +71,9 @@ void balloon_begin_migration(QTestState *qts, const char *uri)
                              " {'uri': %s}}", uri);
 }
 
-static bool migration_is(QTestState *qts, const char *status)
-{
-    QDict *info = qtest_qmp_assert_success_ref(qts,
-                                               "{'execute': 'query-migrate'}");
-    const char *now = qdict_get_try_str(info, "status");
-    bool is = g_strcmp0(now, status) == 0;
-
-    g_assert_cmpstr(now, !=, "failed");
-    qobject_unref(info);
-    return is;
-}
-
 void balloon_wait_migration(QTestState *qts, const char *status)
 {
-    balloon_wait_for(migration_is(qts, status));
+    balloon_wait_for(balloon_migration_is(qts, status));
 }
 
 void balloon_end_migration(QTestState *qts)

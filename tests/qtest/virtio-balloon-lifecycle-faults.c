@@ -192,9 +192,7 @@ static void test_snapshot(void)
     balloon_boot(&d, DEVICE, "-m 128");
     balloon_start(&d, BALLOON_ALL_FEATURES);
     pages = balloon_dirty_pages(&d, 4);
-    qtest_qmp_assert_success(d.qts, "{'execute': 'migrate-set-capabilities',"
-                             " 'arguments': {'capabilities': [{'capability':"
-                             " 'background-snapshot', 'state': true}]}}");
+    balloon_set_capability(d.qts, "background-snapshot", true);
     balloon_migrate_slowly(d.qts, file);
     balloon_send_range(&d, BALLOON_VQ_INFLATE, pages, 2);
     balloon_send_one(&d, REPORT, pages + 2 * BALLOON_PAGE, BALLOON_PAGE, true);

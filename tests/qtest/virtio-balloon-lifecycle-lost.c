@@ -8,10 +8,10 @@
  */
 
 #include "qemu/osdep.h"
-#include "qobject/qdict.h"
 #include "virtio-balloon-info.h"
 #include "virtio-balloon-lifecycle.h"
 #include "virtio-balloon-migrate.h"
+#include "virtio-balloon-monitor.h"
 
 #define DEVICE "virtio-balloon-pci,free-page-hint=on,iothread=io0,"     \
                "must-tell-host=on"
@@ -27,26 +27,6 @@
 
 /* How much of the stream is read before it breaks off: some of the memory */
 #define SOME (3 * MiB)
-
-static bool migration_is(QTestState *qts, const char *status)
-{
-    QDict *info = qtest_qmp_assert_success_ref(qts,
-                                               "{'execute': 'query-migrate'}");
-    bool is = g_strcmp0(qdict_get_try_str(info, "status"), status) == 0;
-
-    qobject_unref(info);
-    return is;
-}
-
-static bool is_running(QTestState *qts)
-{
-    QDict *info = qtest_qmp_assert_success_ref(qts,
-                                               "{'execute': 'query-status'}");
-    bool running = qdict_get_bool(info, "running");
-
-    qobject_unref(info);
-    return running;
-}
 
 static void set_speed(QTestState *qts, int64_t bytes)
 {
@@ -121,21 +101,17 @@ static void lose_in_device(BalloonDriver *d, const char *path)
     balloon_boot(&target, DEVICE, OPTIONS "-incoming defer");
     qtest_qmp_assert_success(target.qts, "{'execute': 'migrate-incoming',"
                              " 'arguments': {'uri': %s}}", uri);
-    qtest_qmp_assert_success(d->qts, "{'execute': 'migrate-set-capabilities',"
-                             " 'arguments': {'capabilities': [{'capability':"
-                             " 'pause-before-switchover', 'state': true}]}}");
+    balloon_set_capability(d->qts, "pause-before-switchover", true);
     set_speed(d->qts, 1 * MiB);
     migrate_to(d->qts, path);
     hint(d);
     set_speed(d->qts, 16 * GiB);
-    balloon_wait_for(migration_is(d->qts, "pre-switchover"));
+    balloon_wait_for(balloon_migration_is(d->qts, "pre-switchover"));
     balloon_quit(&target);
     qtest_qmp_assert_success(d->qts, "{'execute': 'migrate-continue',"
                              " 'arguments': {'state': 'pre-switchover'}}");
-    balloon_wait_for(migration_is(d->qts, "failed"));
-    qtest_qmp_assert_success(d->qts, "{'execute': 'migrate-set-capabilities',"
-                             " 'arguments': {'capabilities': [{'capability':"
-                             " 'pause-before-switchover', 'state': false}]}}");
+    balloon_wait_for(balloon_migration_is(d->qts, "failed"));
+    balloon_set_capability(d->qts, "pause-before-switchover", false);
     unlink(path);
 }
 
@@ -169,8 +145,8 @@ static void test_lost(const void *data)
                        HELD_SIZE / BALLOON_PAGE);
     for (int i = 0; i < 2; i++) {
         lose(&source, file);
-        balloon_wait_for(migration_is(source.qts, "failed"));
-        balloon_wait_for(is_running(source.qts));
+        balloon_wait_for(balloon_migration_is(source.qts, "failed"));
+        balloon_wait_for(balloon_vm_is_running(source.qts));
         balloon_wait_for(balloon_readl(&source, BALLOON_CFG_CMD_ID) ==
                          VIRTIO_BALLOON_CMD_ID_DONE);
         assert_memory(&source);

@@ -106,13 +106,6 @@ static void test_dimm(void)
     balloon_quit(&d);
 }
 
-static void set_capability(QTestState *qts, const char *name)
-{
-    qtest_qmp_assert_success(qts, "{'execute': 'migrate-set-capabilities',"
-                             " 'arguments': {'capabilities': ["
-                             " {'capability': %s, 'state': true}]}}", name);
-}
-
 /* Memory that migration leaves out has no pages for it to skip */
 static void test_ignored_memory(void)
 {
@@ -126,7 +119,7 @@ static void test_ignored_memory(void)
 
     start(&d, options);
     give_half(&d, AREA);
-    set_capability(d.qts, "x-ignore-shared");
+    balloon_set_capability(d.qts, "x-ignore-shared", true);
     balloon_migrate(d.qts, file);
     balloon_assert_bytes(&d, AREA + SIZE / 2, SIZE / 2, OLD);
     balloon_quit(&d);

@@ -18,6 +18,12 @@ char *balloon_migration_file(void);
  */
 void balloon_migrate_slowly(QTestState *qts, const char *file);
 
+/* Switch a capability of the next migration on or off */
+void balloon_set_capability(QTestState *qts, const char *name, bool on);
+
+/* Is that its status?  "failed" is an error, unless it is asked for */
+bool balloon_migration_is(QTestState *qts, const char *status);
+
 /* Let it end */
 void balloon_migrate_finish(QTestState *qts);
 void balloon_migrate_cancel(QTestState *qts);

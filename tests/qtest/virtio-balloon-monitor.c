@@ -9,6 +9,16 @@
 #include "qobject/qnum.h"
 #include "virtio-balloon-monitor.h"
 
+bool balloon_vm_is_running(QTestState *qts)
+{
+    QDict *status = qtest_qmp_assert_success_ref(
+        qts, "{'execute': 'query-status'}");
+    bool running = qdict_get_bool(status, "running");
+
+    qobject_unref(status);
+    return running;
+}
+
 void balloon_set_target(QTestState *qts, int64_t bytes)
 {
     qtest_qmp_assert_success(qts, "{'execute': 'balloon',"

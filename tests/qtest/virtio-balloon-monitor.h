@@ -16,6 +16,9 @@
 #define BALLOON_PATH "/machine/peripheral/balloon0"
 #define BALLOON_BACKEND_PATH BALLOON_PATH "/virtio-backend"
 
+/* Does the VM run, by query-status? */
+bool balloon_vm_is_running(QTestState *qts);
+
 /* QMP balloon, which must succeed */
 void balloon_set_target(QTestState *qts, int64_t bytes);
 

@@ -290,13 +290,6 @@ static void migration(const void *options)
     quit(&d);
 }
 
-static void set_capability(QTestState *qts, const char *name)
-{
-    qtest_qmp_assert_success(qts, "{'execute': 'migrate-set-capabilities',"
-                             " 'arguments': {'capabilities': ["
-                             " {'capability': %s, 'state': true}]}}", name);
-}
-
 /* A destination that may ask for pages later must be sent every page */
 static void postcopy(void)
 {
@@ -307,8 +300,8 @@ static void postcopy(void)
     start_at(&d, SHARED);
     inflate(&d, AREA, HUGE_SIZE);
     balloon_boot(&target, DEVICE, SHARED "-incoming defer");
-    set_capability(d.qts, "postcopy-ram");
-    set_capability(target.qts, "postcopy-ram");
+    balloon_set_capability(d.qts, "postcopy-ram", true);
+    balloon_set_capability(target.qts, "postcopy-ram", true);
     qtest_qmp_assert_success(target.qts, "{'execute': 'migrate-incoming',"
                              " 'arguments': {'uri': %s}}", uri);
     qtest_qmp_assert_success(d.qts, "{'execute': 'migrate',"
@@ -321,6 +314,14 @@ static void postcopy(void)
     unlink(file);
 }
 
+/* A background snapshot, which still has to read the memory */
+static void start_snapshot(BalloonDriver *d, const char *file)
+{
+    start_at(d, ANONYMOUS);
+    balloon_set_capability(d->qts, "background-snapshot", true);
+    balloon_migrate_slowly(d->qts, file);
+}
+
 /*
  * A background snapshot still has to read the memory.  What was given up
  * meanwhile goes when it has ended, unless it was taken back.
@@ -330,9 +331,7 @@ static void inhibited(void)
     g_autofree char *file = balloon_migration_file();
     BalloonDriver d;
 
-    start_at(&d, ANONYMOUS);
-    set_capability(d.qts, "background-snapshot");
-    balloon_migrate_slowly(d.qts, file);
+    start_snapshot(&d, file);
     inflate(&d, AREA, HUGE_SIZE);
     inflate(&d, AREA + HUGE_SIZE, 8 * BALLOON_PAGE);
     deflate(&d, AREA + HUGE_SIZE, 4 * BALLOON_PAGE);
@@ -354,9 +353,7 @@ static void inhibited_reset(void)
     g_autofree char *file = balloon_migration_file();
     BalloonDriver d;
 
-    start_at(&d, ANONYMOUS);
-    set_capability(d.qts, "background-snapshot");
-    balloon_migrate_slowly(d.qts, file);
+    start_snapshot(&d, file);
     inflate(&d, AREA, HUGE_SIZE);
     g_assert_cmpuint(balloon_counter(d.qts, "waiting"), ==, HUGE_SIZE);
     balloon_reset(&d);
