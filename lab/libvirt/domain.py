@@ -49,11 +49,12 @@ class Domain:
     """A domain of @session that has yet to be defined or created.
 
     @balloon: its <memballoon>.  @boot, @devices, @more: XML for <os>, for
-    <devices>, and beside them.  @memory, @current: bytes.
+    <devices>, and beside them.  @memory, @current: bytes.  @emulator: a QEMU
+    other than the session's.
     """
 
     def __init__(self, session, name, balloon, memory=64 * MIB, current=None,
-                 machine="pc", boot="", devices="", more=""):
+                 machine="pc", boot="", devices="", more="", emulator=None):
         self.session = session
         self.name = name
         self.memory = memory
@@ -63,7 +64,7 @@ class Domain:
                 namespace=NAMESPACE, name=name, memory=memory // KIB,
                 current=(current or memory) // KIB, machine=machine, boot=boot,
                 balloon=balloon, devices=devices, more=more,
-                emulator=session.emulator))
+                emulator=emulator or session.emulator))
 
     def define(self):
         self.session.virsh("define", self.path)

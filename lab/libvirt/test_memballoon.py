@@ -6,13 +6,15 @@ import re
 import shlex
 import xml.etree.ElementTree as ElementTree
 
+import guests
+import install
 from domain import NAMESPACE
 from libvirt_testcase import LibvirtTest
 from virtio_balloon_guest import GIB, MIB
 from virtio_balloon_testcase import improved
 
-DOCUMENT = os.path.join(os.path.dirname(__file__), "..", "..", "docs",
-                        "system", "devices", "virtio-balloon.rst")
+DOCUMENT = f"{guests.REPO}/docs/system/devices/virtio-balloon.rst"
+PACKAGING = f"{guests.REPO}/PACKAGING.md"
 PERIOD = "guest-stats-polling-interval"
 VIRTIO_BALLOON = "<memballoon model='virtio'/>"
 # PCI device of a transitional and of a virtio 1.x balloon
@@ -188,8 +190,7 @@ class Memballoon(LibvirtTest):
 
     def test_document(self):
         """What the manual says to paste and to type does what it says."""
-        with open(DOCUMENT, encoding="utf-8") as file:
-            text = file.read()
+        text = read(DOCUMENT)
         fragments = [fragment for block in code_blocks(text, "xml")
                      for fragment in elements(block)]
         balloon, = (f for f in fragments if f.startswith("<memballoon"))
@@ -204,6 +205,26 @@ class Memballoon(LibvirtTest):
         for line in typed:
             self.session.virsh(*shlex.split(line))
         self.assertEqual(domain.property(PERIOD), 2)
+
+    @improved
+    def test_installed_ours(self):
+        """A QEMU that was installed, and the XML that points to it."""
+        prefix = f"{self.session.folder}/opt"
+        built = os.path.dirname(os.environ["QEMU_TEST_QEMU_BINARY"])
+        self.assertTrue(install.install(built, prefix))
+        block, = re.findall(r"```xml\n(.*?)```", read(PACKAGING), re.S)
+        devices = ElementTree.fromstring(block)
+        emulator = devices.find("emulator").text.replace("/opt/balloon", prefix)
+        balloon = ElementTree.tostring(devices.find("memballoon"), "unicode")
+        domain = self.created(balloon, emulator=emulator)
+        self.assert_properties(domain, {
+            "deflate-on-oom": True, "free-page-reporting": True, PERIOD: 10,
+            "must-tell-host": False})
+
+
+def read(path):
+    with open(path, encoding="utf-8") as file:
+        return file.read()
 
 
 def as_text(value):
