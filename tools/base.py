@@ -144,8 +144,9 @@ def run(command, environment, folder=None):
     """Run a fetching command; its output goes to stderr."""
     if subprocess.run(command, stdout=sys.stderr, env=environment, cwd=folder,
                       check=False).returncode:
-        raise BaseError(f"`{' '.join(command)}` failed: is there a network?"
-                        " Without one, set QEMU_SRC=<a QEMU 10.0 tree>")
+        raise BaseError(f"`{' '.join(command)}` failed: is there a network, and"
+                        " has the mirror what it lists? If not, set"
+                        " QEMU_SRC=<a QEMU 10.0 tree>")
 
 
 def apt_get(arguments, folder, suite=SUITE):
