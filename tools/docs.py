@@ -5,8 +5,8 @@
 usage: docs.py TREE OUTPUT
 
 TREE is QEMU with our files laid over it (build/qemu).  The manual is in
-OUTPUT/manual afterwards; only what changed is read again.  Needs the packages
-python3-sphinx and python3-sphinx-rtd-theme.
+OUTPUT/manual afterwards; only what changed is read again.  Needs what
+packages-docs.txt lists.
 """
 
 import os

@@ -51,7 +51,8 @@ FORMS = {
     # What a machine needs is on, the rest of the devices is not
     "no-device": Form(options=(*build.OPTIONS, "--without-default-devices"),
                       more="none", has_device=False),
-    "default": Form(options=("--enable-werror", "--disable-download"),
+    "default": Form(options=("--enable-werror", "--enable-tools",
+                             "--enable-docs", "--disable-download"),
                     more="all", tests=(("x86_64", "qos-test"),)),
 }
 
