@@ -139,6 +139,14 @@ class ExportTest(unittest.TestCase):
         again = [overlay.read(path) for path in self.export("other")[2]]
         self.assertEqual(first, again)
 
+    def test_a_change_is_in_its_patch(self):
+        before = [overlay.read(path) for path in self.export()[2]]
+        self.write("repo/hw/x/balloon.c", "changed\n")
+        after = [overlay.read(path) for path in self.export("other")[2]]
+        self.assertEqual(before[1], after[1])
+        self.assertIn("+ours\n", before[2])
+        self.assertIn("+changed\n", after[2])
+
     def test_old_patches_go(self):
         self.write("out/0009-old.patch", "\n")
         self.write("out/notes", "\n")
@@ -150,7 +158,9 @@ class ExportTest(unittest.TestCase):
 class RepositoryTest(unittest.TestCase):
     def test_everything_is_in_a_commit(self):
         units = series.all_units(series.REPO, base.source())
-        series.assign(units, series.read_commits(series.REPO))
+        taken = series.assign(units, series.read_commits(series.REPO))
+        device = series.Unit("hw/virtio/virtio-balloon.c", series.WHOLE)
+        self.assertEqual(taken[device].name, "series/14-device")
 
     def test_every_functional_test_is_registered(self):
         # QEMU's own meson.build has the one that it has, too
