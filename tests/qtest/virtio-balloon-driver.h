@@ -145,6 +145,12 @@ uint16_t balloon_wire16(BalloonDriver *d, uint16_t value);
 uint32_t balloon_wire32(BalloonDriver *d, uint32_t value);
 uint64_t balloon_wire64(BalloonDriver *d, uint64_t value);
 
+/*
+ * Guest memory with the numbers of @n pages from @addr on, as they stand in a
+ * request, and 4 bytes of nothing after each
+ */
+uint64_t balloon_copy_spread_pfns(BalloonDriver *d, uint64_t addr, unsigned n);
+
 /* Put a request into descriptors.  Returns: the first of them */
 uint32_t balloon_add(BalloonDriver *d, int queue, const BalloonSeg *segs,
                      unsigned n);

@@ -198,10 +198,8 @@ static void postcopy(void)
     balloon_boot(&target, DEVICE, OPTIONS " -incoming defer");
     balloon_set_capability(d.qts, "postcopy-ram", true);
     balloon_set_capability(target.qts, "postcopy-ram", true);
-    qtest_qmp_assert_success(target.qts, "{'execute': 'migrate-incoming',"
-                             " 'arguments': {'uri': %s}}", uri);
-    qtest_qmp_assert_success(d.qts, "{'execute': 'migrate',"
-                             " 'arguments': {'uri': %s}}", uri);
+    balloon_migrate_incoming(target.qts, uri);
+    balloon_migrate_to(d.qts, uri);
     balloon_migrate_finish(d.qts);
     /* Neither was there a request, nor is there an end of it to be told */
     g_assert_cmphex(cmd_id(&d), ==, VIRTIO_BALLOON_CMD_ID_STOP);

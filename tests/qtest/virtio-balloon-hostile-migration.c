@@ -123,16 +123,9 @@ static QTestState *load_vm(const char *file)
 
     to = qtest_initf(BALLOON_HOSTILE_OPTIONS "-device " LEGACY_DEVICE
                      ",id=balloon0,addr=4 -S -incoming defer");
-    qtest_qmp_assert_success(to, "{'execute': 'migrate-incoming',"
-                             " 'arguments': {'uri': %s}}", load);
+    balloon_migrate_incoming(to, load);
     balloon_wait_migration(to, "completed");
     return to;
-}
-
-static void full_speed(QTestState *qts)
-{
-    qtest_qmp_assert_success(qts, "{'execute': 'migrate-set-parameters',"
-                             " 'arguments': {'max-bandwidth': 17179869184}}");
 }
 
 /*
@@ -156,7 +149,7 @@ static void test_done_interrupt(void)
     balloon_set_capability(d.qts, "pause-before-switchover", true);
     balloon_begin_migration(d.qts, save);
     balloon_wait_asked(&d);
-    full_speed(d.qts);
+    balloon_set_bandwidth(d.qts, 16 * GiB);
     balloon_wait_migration(d.qts, "pre-switchover");
     /* Whatever the device had to say so far, the driver knows it */
     g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_CMD_ID), !=,
@@ -214,7 +207,7 @@ static void test_half_done(const void *data)
     balloon_start(&d, BALLOON_ALL_FEATURES);
     balloon_begin_migration(d.qts, save);
     balloon_wait_asked(&d);
-    full_speed(d.qts);
+    balloon_set_bandwidth(d.qts, 16 * GiB);
     balloon_wait_migration(d.qts, "completed");
     balloon_quit(&d);
     patch_hinting(file, id, state);

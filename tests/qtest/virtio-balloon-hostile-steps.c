@@ -57,18 +57,10 @@ uint32_t balloon_post_free_memory(BalloonDriver *d, uint64_t bytes, unsigned n)
     return balloon_post(d, BALLOON_VQ_STATS, segs, n);
 }
 
-static void set_bandwidth(QTestState *qts, int64_t bytes)
-{
-    qtest_qmp_assert_success(qts, "{'execute': 'migrate-set-parameters',"
-                             " 'arguments': {'max-bandwidth': %" PRId64 "}}",
-                             bytes);
-}
-
 void balloon_begin_migration(QTestState *qts, const char *uri)
 {
-    set_bandwidth(qts, 4 * KiB);
-    qtest_qmp_assert_success(qts, "{'execute': 'migrate', 'arguments':"
-                             " {'uri': %s}}", uri);
+    balloon_set_bandwidth(qts, 4 * KiB);
+    balloon_migrate_to(qts, uri);
 }
 
 void balloon_wait_migration(QTestState *qts, const char *status)
@@ -78,7 +70,7 @@ void balloon_wait_migration(QTestState *qts, const char *status)
 
 void balloon_end_migration(QTestState *qts)
 {
-    set_bandwidth(qts, 16 * GiB);
+    balloon_set_bandwidth(qts, 16 * GiB);
     balloon_wait_migration(qts, "completed");
 }
 

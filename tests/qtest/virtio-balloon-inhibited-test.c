@@ -187,14 +187,12 @@ static void incoming_postcopy(void)
         !set_capability(source.qts, "postcopy-ram")) {
         goto out;
     }
-    qtest_qmp_assert_success(d.qts, "{'execute': 'migrate-incoming',"
-                             " 'arguments': {'uri': %s}}", uri);
+    balloon_migrate_incoming(d.qts, uri);
     qtest_qmp_assert_success(source.qts, "{'execute':"
                              " 'migrate-set-parameters', 'arguments':"
                              " {'max-bandwidth': 65536,"
                              " 'max-postcopy-bandwidth': 65536}}");
-    qtest_qmp_assert_success(source.qts, "{'execute': 'migrate',"
-                             " 'arguments': {'uri': %s}}", uri);
+    balloon_migrate_to(source.qts, uri);
     wait_status(source.qts, "active");
     qtest_qmp_assert_success(source.qts,
                              "{'execute': 'migrate-start-postcopy'}");

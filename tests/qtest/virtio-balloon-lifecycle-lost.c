@@ -28,19 +28,11 @@
 /* How much of the stream is read before it breaks off: some of the memory */
 #define SOME (3 * MiB)
 
-static void set_speed(QTestState *qts, int64_t bytes)
-{
-    qtest_qmp_assert_success(qts, "{'execute': 'migrate-set-parameters',"
-                             " 'arguments': {'max-bandwidth': %" PRId64 "}}",
-                             bytes);
-}
-
 static void migrate_to(QTestState *qts, const char *path)
 {
     g_autofree char *uri = g_strconcat("unix:", path, NULL);
 
-    qtest_qmp_assert_success(qts, "{'execute': 'migrate',"
-                             " 'arguments': {'uri': %s}}", uri);
+    balloon_migrate_to(qts, uri);
 }
 
 /* Answer the request for hints, so that the device is in the middle of them */
@@ -64,7 +56,7 @@ static void lose_stream(BalloonDriver *d, const char *path, size_t size)
     g_autofree char *data = g_malloc(64 * KiB);
     int stream;
 
-    set_speed(d->qts, size ? 1 * MiB : 0);
+    balloon_set_bandwidth(d->qts, size ? 1 * MiB : 0);
     migrate_to(d->qts, path);
     stream = accept(listener, NULL, NULL);
     g_assert_cmpint(stream, >=, 0);
@@ -99,13 +91,12 @@ static void lose_in_device(BalloonDriver *d, const char *path)
     BalloonDriver target;
 
     balloon_boot(&target, DEVICE, OPTIONS "-incoming defer");
-    qtest_qmp_assert_success(target.qts, "{'execute': 'migrate-incoming',"
-                             " 'arguments': {'uri': %s}}", uri);
+    balloon_migrate_incoming(target.qts, uri);
     balloon_set_capability(d->qts, "pause-before-switchover", true);
-    set_speed(d->qts, 1 * MiB);
+    balloon_set_bandwidth(d->qts, 1 * MiB);
     migrate_to(d->qts, path);
     hint(d);
-    set_speed(d->qts, 16 * GiB);
+    balloon_set_bandwidth(d->qts, 16 * GiB);
     balloon_wait_for(balloon_migration_is(d->qts, "pre-switchover"));
     balloon_quit(&target);
     qtest_qmp_assert_success(d->qts, "{'execute': 'migrate-continue',"

@@ -19,7 +19,7 @@ char *balloon_migration_file(void)
     return g_build_filename(g_get_tmp_dir(), name, NULL);
 }
 
-static void set_bandwidth(QTestState *qts, int64_t bytes_per_second)
+void balloon_set_bandwidth(QTestState *qts, int64_t bytes_per_second)
 {
     qtest_qmp_assert_success(qts, "{'execute': 'migrate-set-parameters',"
                              " 'arguments': {'max-bandwidth': %" PRId64 "}}",
@@ -37,9 +37,15 @@ static void set_no_downtime(QTestState *qts)
                              " 'avail-switchover-bandwidth': 1000000}}");
 }
 
-static void migrate_to(QTestState *qts, const char *uri)
+void balloon_migrate_to(QTestState *qts, const char *uri)
 {
     qtest_qmp_assert_success(qts, "{'execute': 'migrate',"
+                             " 'arguments': {'uri': %s}}", uri);
+}
+
+void balloon_migrate_incoming(QTestState *qts, const char *uri)
+{
+    qtest_qmp_assert_success(qts, "{'execute': 'migrate-incoming',"
                              " 'arguments': {'uri': %s}}", uri);
 }
 
@@ -47,7 +53,7 @@ static void migrate_start(QTestState *qts, const char *file)
 {
     g_autofree char *uri = g_strconcat("file:", file, NULL);
 
-    migrate_to(qts, uri);
+    balloon_migrate_to(qts, uri);
 }
 
 void balloon_set_capability(QTestState *qts, const char *name, bool on)
@@ -73,14 +79,14 @@ bool balloon_migration_is(QTestState *qts, const char *status)
 
 void balloon_migrate_slowly(QTestState *qts, const char *file)
 {
-    set_bandwidth(qts, 64 * KiB);
+    balloon_set_bandwidth(qts, 64 * KiB);
     migrate_start(qts, file);
     balloon_wait_for(balloon_migration_is(qts, "active"));
 }
 
 void balloon_migrate_finish(QTestState *qts)
 {
-    set_bandwidth(qts, INT64_C(1) << 40);
+    balloon_set_bandwidth(qts, INT64_C(1) << 40);
     balloon_wait_for(balloon_migration_is(qts, "completed"));
 }
 
@@ -116,16 +122,16 @@ int balloon_migrate_begin(QTestState *qts)
     int listener = qtest_socket_server(path);
     int stream;
 
-    set_bandwidth(qts, 64 * KiB);
+    balloon_set_bandwidth(qts, 64 * KiB);
     set_no_downtime(qts);
-    migrate_to(qts, uri);
+    balloon_migrate_to(qts, uri);
     stream = accept(listener, NULL, NULL);
     g_assert_cmpint(stream, >=, 0);
     close(listener);
     unlink(path);
     /* Before that, it takes what it has not looked for for nothing */
     balloon_wait_for(migration_is_measured(qts));
-    set_bandwidth(qts, INT64_C(1) << 40);
+    balloon_set_bandwidth(qts, INT64_C(1) << 40);
     return stream;
 }
 
@@ -181,8 +187,7 @@ void balloon_load(BalloonDriver *d, BalloonDriver *source, const char *device,
 
     balloon_attach(d, machine->qts, NULL, &machine->alloc);
     d->machine = machine;
-    qtest_qmp_assert_success(d->qts, "{'execute': 'migrate-incoming',"
-                             " 'arguments': {'uri': %s}}", uri);
+    balloon_migrate_incoming(d->qts, uri);
     balloon_wait_for(balloon_migration_is(d->qts, "completed"));
     balloon_adopt(d, source);
 }

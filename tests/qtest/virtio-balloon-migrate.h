@@ -18,6 +18,13 @@ char *balloon_migration_file(void);
  */
 void balloon_migrate_slowly(QTestState *qts, const char *file);
 
+/* How fast a migration is, in bytes a second */
+void balloon_set_bandwidth(QTestState *qts, int64_t bytes);
+
+/* Begin to migrate; a QEMU that waits, and is to be migrated to, first */
+void balloon_migrate_incoming(QTestState *qts, const char *uri);
+void balloon_migrate_to(QTestState *qts, const char *uri);
+
 /* Switch a capability of the next migration on or off */
 void balloon_set_capability(QTestState *qts, const char *name, bool on);
 

@@ -205,17 +205,6 @@ static void inflate_split_pfn(void *obj, void *data, QGuestAllocator *alloc)
     balloon_reset(&d);
 }
 
-/* The numbers of @n pages from @addr, in memory, each followed by @gap bytes */
-static uint64_t spread_list(BalloonDriver *d, uint64_t addr, unsigned n)
-{
-    g_autofree uint32_t *wire = g_new0(uint32_t, 2 * n);
-
-    for (unsigned i = 0; i < n; i++) {
-        wire[2 * i] = balloon_wire32(d, BALLOON_PFN(addr) + i);
-    }
-    return balloon_copy(d, wire, 2 * n * sizeof(*wire));
-}
-
 /* Only what the device is to read is part of the list */
 static void inflate_writable(void *obj, void *data, QGuestAllocator *alloc)
 {
@@ -224,7 +213,7 @@ static void inflate_writable(void *obj, void *data, QGuestAllocator *alloc)
 
     start(&d, obj, alloc);
     mem = balloon_dirty_pages(&d, 4);
-    list = spread_list(&d, mem, 4);
+    list = balloon_copy_spread_pfns(&d, mem, 4);
     balloon_send_one(&d, INFLATE, list, 4, true);
     balloon_assert_pages(&d, mem, "xxxx");
     balloon_send(&d, INFLATE, (BalloonSeg[]) {

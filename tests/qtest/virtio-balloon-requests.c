@@ -137,6 +137,16 @@ void balloon_send_one(BalloonDriver *d, int queue, uint64_t addr, uint32_t len,
     balloon_send(d, queue, &(BalloonSeg) { addr, len, write }, 1);
 }
 
+uint64_t balloon_copy_spread_pfns(BalloonDriver *d, uint64_t addr, unsigned n)
+{
+    g_autofree uint32_t *wire = g_new0(uint32_t, 2 * n);
+
+    for (unsigned i = 0; i < n; i++) {
+        wire[2 * i] = balloon_wire32(d, BALLOON_PFN(addr) + i);
+    }
+    return balloon_copy(d, wire, 2 * n * sizeof(*wire));
+}
+
 void balloon_send_pfns(BalloonDriver *d, int queue, const uint32_t *pfns,
                        unsigned n)
 {

@@ -45,17 +45,6 @@ static void assert_broken_until_reset(BalloonDriver *d)
     balloon_assert_pages(d, mem, "0");
 }
 
-/* The numbers of @n pages from @addr, in memory, each followed by @gap bytes */
-static uint64_t spread_list(BalloonDriver *d, uint64_t addr, unsigned n)
-{
-    g_autofree uint32_t *wire = g_new0(uint32_t, 2 * n);
-
-    for (unsigned i = 0; i < n; i++) {
-        wire[2 * i] = balloon_wire32(d, BALLOON_PFN(addr) + i);
-    }
-    return balloon_copy(d, wire, 2 * n * sizeof(*wire));
-}
-
 /* As many segments as the ring has descriptors */
 static void long_chain(void *obj, void *data, QGuestAllocator *alloc)
 {
@@ -68,7 +57,7 @@ static void long_chain(void *obj, void *data, QGuestAllocator *alloc)
     n = d.vq[INFLATE]->size;
     segs = g_new0(BalloonSeg, n);
     mem = balloon_dirty_pages(&d, n + 1);
-    list = spread_list(&d, mem, n);
+    list = balloon_copy_spread_pfns(&d, mem, n);
     for (unsigned i = 0; i < n; i++) {
         segs[i] = (BalloonSeg) { list + 8 * i, 4 };
     }
@@ -90,7 +79,7 @@ static void indirect(void *obj, void *data, QGuestAllocator *alloc)
     attach(&d, obj, alloc);
     balloon_start(&d, 1ull << VIRTIO_RING_F_INDIRECT_DESC);
     mem = balloon_dirty_pages(&d, N + 1);
-    list = spread_list(&d, mem, N);
+    list = balloon_copy_spread_pfns(&d, mem, N);
     table = qvring_indirect_desc_setup(d.qts, d.vdev, alloc, N);
     for (int i = 0; i < N; i++) {
         qvring_indirect_desc_add(d.vdev, d.qts, table, list + 8 * i, 4, false);
@@ -114,7 +103,7 @@ static void full_ring(void *obj, void *data, QGuestAllocator *alloc)
     start(&d, obj, alloc);
     n = d.vq[INFLATE]->size;
     mem = balloon_dirty_pages(&d, n);
-    list = spread_list(&d, mem, n);
+    list = balloon_copy_spread_pfns(&d, mem, n);
     for (unsigned i = 0; i < n; i++) {
         BalloonSeg seg = { list + 8 * i, 4 };
 
@@ -157,7 +146,7 @@ static void broken_rings(void *obj, void *data, QGuestAllocator *alloc)
     uint32_t head;
 
     start(&d, obj, alloc);
-    list = spread_list(&d, balloon_dirty_pages(&d, 1), 1);
+    list = balloon_copy_spread_pfns(&d, balloon_dirty_pages(&d, 1), 1);
     for (int queue = INFLATE; queue <= DEFLATE; queue++) {
         /* no bytes at all */
         balloon_post(&d, queue, (BalloonSeg[]) { { list, 0 } }, 1);

@@ -302,10 +302,8 @@ static void postcopy(void)
     balloon_boot(&target, DEVICE, SHARED "-incoming defer");
     balloon_set_capability(d.qts, "postcopy-ram", true);
     balloon_set_capability(target.qts, "postcopy-ram", true);
-    qtest_qmp_assert_success(target.qts, "{'execute': 'migrate-incoming',"
-                             " 'arguments': {'uri': %s}}", uri);
-    qtest_qmp_assert_success(d.qts, "{'execute': 'migrate',"
-                             " 'arguments': {'uri': %s}}", uri);
+    balloon_migrate_incoming(target.qts, uri);
+    balloon_migrate_to(d.qts, uri);
     balloon_migrate_finish(d.qts);
     g_assert_cmpint(bytes_skipped(d.qts), <=, 0);
     balloon_lose(&target);
