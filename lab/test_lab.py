@@ -5,6 +5,7 @@ import collections
 import os
 import random
 import runpy
+import shutil
 import socket
 import struct
 import tempfile
@@ -12,7 +13,7 @@ import threading
 import unittest
 import unittest.mock
 
-import guests  # noqa: F401  (sets the path of what follows)
+import guests  # sets the path of what follows
 import bench_device
 import bench_latency
 import bench_migration
@@ -22,6 +23,7 @@ import demo
 import image
 import migration
 import newc
+import newcomer
 import plot
 import record
 import share
@@ -423,6 +425,15 @@ class ThreadTest(unittest.TestCase):
                              "\n3 race:f\n5 race:g\n")
         self.assertEqual(found, {("suppressed", "race:f"): 3,
                                  ("suppressed", "race:g"): 5})
+
+
+class NewcomerTest(unittest.TestCase):
+    def test_the_line_is_there(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = shutil.copy(f"{guests.REPO}/{newcomer.FILE}", folder)
+            newcomer.change_line(path)
+            with self.assertRaisesRegex(SystemExit, "should have"):
+                newcomer.change_line(path)
 
 
 class OptionsTest(unittest.TestCase):
