@@ -102,6 +102,9 @@ static void vfio(void)
     balloon_assert_bytes(&d, AREA, SIZE, 0xa5);
     balloon_assert_hmp(d.qts, "info balloon", "balloon: actual=128");
 
+    /* However long nothing moves, its end will be noticed */
+    qtest_clock_step(d.qts, 11 * SECOND);
+    balloon_assert_state(d.qts, "inhibited", "pinned-memory");
     qtest_qmp_device_del_send(d.qts, "vfio0");
     qtest_outl(d.qts, ACPI_EJECT, 1 << VFIO_SLOT);
     qtest_qmp_eventwait(d.qts, "DEVICE_DELETED");
