@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ElementTree
 
 import guests
 import install
+from base import read
 from domain import NAMESPACE
 from libvirt_testcase import LibvirtTest
 from virtio_balloon_guest import GIB, MIB
@@ -220,11 +221,6 @@ class Memballoon(LibvirtTest):
         self.assert_properties(domain, {
             "deflate-on-oom": True, "free-page-reporting": True, PERIOD: 10,
             "must-tell-host": False})
-
-
-def read(path):
-    with open(path, encoding="utf-8") as file:
-        return file.read()
 
 
 def as_text(value):

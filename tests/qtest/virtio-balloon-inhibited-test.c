@@ -156,17 +156,6 @@ static void background_snapshot(void)
     unlink(file);
 }
 
-static void wait_status(QTestState *qts, const char *status)
-{
-    for (bool is = false; !is; ) {
-        QDict *info = qtest_qmp_assert_success_ref(
-            qts, "{'execute': 'query-migrate'}");
-
-        is = !g_strcmp0(qdict_get_try_str(info, "status"), status);
-        qobject_unref(info);
-    }
-}
-
 static bool is_reached(QTestState *qts)
 {
     QDict *info = balloon_info(qts);
@@ -196,10 +185,10 @@ static void incoming_postcopy(void)
                              " {'max-bandwidth': 65536,"
                              " 'max-postcopy-bandwidth': 65536}}");
     balloon_migrate_to(source.qts, uri);
-    wait_status(source.qts, "active");
+    balloon_wait_for(balloon_migration_is(source.qts, "active"));
     qtest_qmp_assert_success(source.qts,
                              "{'execute': 'migrate-start-postcopy'}");
-    wait_status(d.qts, "postcopy-active");
+    balloon_wait_for(balloon_migration_is(d.qts, "postcopy-active"));
     qtest_qmp_eventwait(d.qts, "RESUME");
     balloon_lose(&d);
     balloon_adopt(&d, &source);
@@ -207,7 +196,7 @@ static void incoming_postcopy(void)
     qtest_qmp_assert_success(source.qts, "{'execute':"
                              " 'migrate-set-parameters', 'arguments':"
                              " {'max-postcopy-bandwidth': 0}}");
-    wait_status(d.qts, "completed");
+    balloon_wait_for(balloon_migration_is(d.qts, "completed"));
     /* QEMU says so a moment before postcopy has come to its end */
     balloon_wait_for(is_reached(d.qts));
     balloon_assert_bytes(&d, AREA, 16 * MiB, 0xa5);

@@ -7,7 +7,6 @@
 
 #include "qemu/osdep.h"
 #include "libqos/pci-pc.h"
-#include "qobject/qdict.h"
 #include "virtio-balloon-lifecycle.h"
 #include "virtio-balloon-migrate.h"
 
@@ -144,17 +143,6 @@ static void damage(const char *file)
     g_assert_true(g_file_set_contents(file, data, size, NULL));
 }
 
-static bool migration_failed(QTestState *qts)
-{
-    QDict *info = qtest_qmp_assert_success_ref(qts,
-                                               "{'execute': 'query-migrate'}");
-    bool failed = g_str_equal(qdict_get_try_str(info, "status") ?: "",
-                              "failed");
-
-    qobject_unref(info);
-    return failed;
-}
-
 /* A saved state that does not fit is refused */
 static void test_damaged(void)
 {
@@ -171,7 +159,7 @@ static void test_damaged(void)
     qtest_qmp_assert_success(target.qts, "{'execute': 'migrate-incoming',"
                              " 'arguments': {'uri': %s,"
                              " 'exit-on-error': false}}", uri);
-    balloon_wait_for(migration_failed(target.qts));
+    balloon_wait_for(balloon_migration_is(target.qts, "failed"));
     balloon_lose(&target);
     balloon_quit(&target);
     unlink(file);
