@@ -206,6 +206,7 @@ def prepare_tree(pristine, tree):
     except (OSError, ValueError):
         pass
     shutil.rmtree(tree, ignore_errors=True)
+    os.makedirs(os.path.dirname(os.path.abspath(tree)), exist_ok=True)
     subprocess.run(["cp", "-a", pristine, tree], check=True)
     return []
 

@@ -105,10 +105,10 @@ class LayTest(unittest.TestCase):
 
     def lay(self):
         overlay.lay(*(os.path.join(self.root, name)
-                      for name in ("repo", "qemu", "tree")))
+                      for name in ("repo", "qemu", "build/tree")))
 
     def tree(self, path):
-        return os.path.join(self.root, "tree", path)
+        return os.path.join(self.root, "build/tree", path)
 
     def test_links_and_splices(self):
         self.lay()
@@ -151,7 +151,7 @@ class LayTest(unittest.TestCase):
                   os.path.join(self.root, "other"))
         self.write("other/VERSION", "10.0.99\n")
         overlay.lay(*(os.path.join(self.root, name)
-                      for name in ("repo", "other", "tree")))
+                      for name in ("repo", "other", "build/tree")))
         self.assertEqual(overlay.read(self.tree("VERSION")), "10.0.99\n")
 
     def test_without_git(self):
