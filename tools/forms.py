@@ -51,8 +51,10 @@ FORMS = {
     # What a machine needs is on, the rest of the devices is not
     "no-device": Form(options=(*build.OPTIONS, "--without-default-devices"),
                       more="none", has_device=False),
+    # Debian's source of QEMU comes without its firmware
     "default": Form(options=("--enable-werror", "--enable-tools",
-                             "--enable-docs", "--disable-download"),
+                             "--enable-docs", "--disable-download",
+                             "--disable-install-blobs"),
                     more="all", tests=(("x86_64", "qos-test"),)),
 }
 
