@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "qemu/cutils.h"
+#include "qemu/units.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-machine.h"
 #include "qapi/qmp/qerror.h"
@@ -18,18 +19,29 @@
 
 /* The one balloon of this machine; @opaque is NULL while there is none.  BQL */
 static struct {
-    const QEMUBalloonOps *ops;
+    QEMUBalloonOps ops;
     void *opaque;
 } provider;
 
-int qemu_add_balloon_handler(const QEMUBalloonOps *ops, void *opaque)
+int qemu_add_balloon(const QEMUBalloonOps *ops, void *opaque)
 {
     if (provider.opaque) {
         return -EBUSY;
     }
-    provider.ops = ops;
+    provider.ops = *ops;
     provider.opaque = opaque;
     return 0;
+}
+
+int qemu_add_balloon_handler(QEMUBalloonEvent *event,
+                             QEMUBalloonStatus *status, void *opaque)
+{
+    QEMUBalloonOps ops = {
+        .set_target = event,
+        .get_info = status,
+    };
+
+    return qemu_add_balloon(&ops, opaque);
 }
 
 void qemu_remove_balloon_handler(void *opaque)
@@ -64,7 +76,7 @@ BalloonInfo *qmp_query_balloon(Error **errp)
         return NULL;
     }
     info = g_new0(BalloonInfo, 1);
-    provider.ops->get_info(provider.opaque, info);
+    provider.ops.get_info(provider.opaque, info);
     return info;
 }
 
@@ -79,15 +91,22 @@ BalloonStats *coroutine_fn qmp_query_balloon_stats(int64_t timeout,
                    " %d", QUERY_MAX_MS);
         return NULL;
     }
-    return provider.ops->query_stats(provider.opaque, timeout, errp);
+    if (!provider.ops.query_stats) {
+        error_setg(errp, "This machine's balloon has no statistics");
+        return NULL;
+    }
+    return provider.ops.query_stats(provider.opaque, timeout, errp);
 }
 
-/* For people; programs can ask for the limits */
+/* For people; programs can ask for the limits.  Without a range, @max is 0 */
 static void append_range(Error **errp, uint64_t min, uint64_t max)
 {
     g_autofree char *least = size_to_str(min);
     g_autofree char *most = size_to_str(max);
 
+    if (!max) {
+        return;
+    }
     error_append_hint(errp, min ? "The guest can be left with %s to %s.\n" :
                       "The guest can be left with more than %s, up to %s.\n",
                       least, most);
@@ -96,12 +115,14 @@ static void append_range(Error **errp, uint64_t min, uint64_t max)
 void qmp_balloon(int64_t value, Error **errp)
 {
     ERRP_GUARD();
-    uint64_t min, max;
+    uint64_t min = 0, max = 0;
 
     if (!balloon_usable(errp)) {
         return;
     }
-    provider.ops->get_range(provider.opaque, &min, &max);
+    if (provider.ops.get_range) {
+        provider.ops.get_range(provider.opaque, &min, &max);
+    }
     if (value <= 0) {
         error_setg(errp, QERR_INVALID_PARAMETER_VALUE, "value", "a size");
         append_range(errp, min, max);
@@ -113,6 +134,80 @@ void qmp_balloon(int64_t value, Error **errp)
         append_range(errp, min, max);
     } else {
         trace_balloon_target(provider.opaque, value);
-        provider.ops->set_target(provider.opaque, value);
+        provider.ops.set_target(provider.opaque, value);
     }
+}
+
+/* What did not come back, and why; nothing is said of zeroes */
+static void append_skipped(GString *text, uint64_t size, const char *cause)
+{
+    g_autofree char *bytes = size_to_str(size);
+
+    if (size) {
+        g_string_append_printf(text, "not given back: %s, %s\n", bytes, cause);
+    }
+}
+
+static void append_counters(GString *text, const BalloonCounters *c)
+{
+    const BalloonSkipped *skipped = c->skipped;
+    g_autofree char *discarded = size_to_str(c->discarded);
+    g_autofree char *waiting = size_to_str(c->waiting);
+
+    g_string_append_printf(text, "given back to the host: %s (system calls: %"
+                           PRIu64 ")\n", discarded, c->discard_calls);
+    if (c->waiting) {
+        g_string_append_printf(text, "waiting to be given back: %s\n",
+                               waiting);
+    }
+    append_skipped(text, skipped->repeated, "listed more than once");
+    append_skipped(text, skipped->taken_back,
+                   "taken back by the guest before that");
+    append_skipped(text, skipped->not_ram, "not the machine's memory");
+    append_skipped(text, skipped->partial, "in pieces of the backend's pages");
+    append_skipped(text, skipped->inhibited, "when something forbade it");
+    append_skipped(text, skipped->poison, "to keep what the guest put there");
+    append_skipped(text, skipped->unsupported, "which the backend cannot do");
+    append_skipped(text, skipped->refused, "refused by the host");
+}
+
+static void append_state(GString *text, const BalloonInfo *info)
+{
+    g_string_append_printf(text, "state: %s", BalloonState_str(info->state));
+    if (info->has_inhibited_by) {
+        g_string_append_printf(text, " (%s)",
+                               BalloonInhibitor_str(info->inhibited_by));
+    }
+    g_string_append_c(text, '\n');
+}
+
+static void append_switch(GString *text, const char *name, bool on)
+{
+    g_string_append_printf(text, "%s: %s\n", name, on ? "on" : "off");
+}
+
+GString *qemu_balloon_info_text(const BalloonInfo *info)
+{
+    GString *text = g_string_new(NULL);
+
+    g_string_append_printf(text, "balloon: actual=%" PRId64 "\n",
+                           info->actual / MiB);
+    if (info->has_target) {
+        g_autofree char *target = size_to_str(info->target);
+
+        g_string_append_printf(text, "target: %s\n", target);
+    }
+    if (info->has_state) {
+        append_state(text, info);
+    }
+    if (info->has_reporting) {
+        append_switch(text, "free page reporting", info->reporting);
+    }
+    if (info->has_hinting) {
+        append_switch(text, "free page hinting", info->hinting);
+    }
+    if (info->counters) {
+        append_counters(text, info->counters);
+    }
+    return text;
 }

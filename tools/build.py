@@ -26,6 +26,7 @@ REPO = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FIRMWARE = ("/usr/share/seabios", "/usr/share/qemu", "/usr/lib/ipxe/qemu")
 OPTIONS = ("--without-default-features", "--enable-system", "--enable-tcg",
            "--enable-kvm", "--enable-fdt=system", "--enable-werror",
+           "--enable-hv-balloon",    # another device that is a balloon
            "--disable-docs", "--disable-install-blobs", "--disable-download")
 
 

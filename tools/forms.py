@@ -66,7 +66,7 @@ class FormError(Exception):
 def our_programs(tree):
     """The test programs of the balloon, as Ninja knows them."""
     return sorted(os.path.relpath(path, tree)[:-2] for path in
-                  glob.glob(f"{tree}/tests/unit/test-virtio-balloon-*.c")
+                  glob.glob(f"{tree}/tests/unit/test-*balloon*.c")
                   + glob.glob(f"{tree}/tests/qtest/virtio-balloon*-test.c")
                   if is_program(tree, os.path.basename(path)[:-2]))
 

@@ -160,7 +160,7 @@ class RepositoryTest(unittest.TestCase):
         units = series.all_units(series.REPO, base.source())
         taken = series.assign(units, series.read_commits(series.REPO))
         device = series.Unit("hw/virtio/virtio-balloon.c", series.WHOLE)
-        self.assertEqual(taken[device].name, "series/14-device")
+        self.assertEqual(taken[device].name, "series/15-device")
 
     def test_every_functional_test_is_registered(self):
         # QEMU's own meson.build has the one that it has, too

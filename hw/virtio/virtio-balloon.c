@@ -78,7 +78,7 @@ static void balloon_get_range(void *opaque, uint64_t *min, uint64_t *max)
     *max = balloon_ram_size();
 }
 
-static void balloon_set_target(void *opaque, uint64_t target)
+static void balloon_set_target(void *opaque, ram_addr_t target)
 {
     VirtIOBalloon *s = opaque;
     uint64_t ram = balloon_ram_size();
@@ -361,7 +361,7 @@ static void virtio_balloon_device_realize(DeviceState *dev, Error **errp)
                    balloon_ram_size());
         return;
     }
-    if (qemu_add_balloon_handler(&balloon_ops, s) < 0) {
+    if (qemu_add_balloon(&balloon_ops, s) < 0) {
         error_setg(errp, "Only one balloon device is supported");
         return;
     }

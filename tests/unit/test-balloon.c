@@ -1,0 +1,203 @@
+/*
+ * The machine's balloon: commands with a provider that has all operations, one
+ * that has only those of qemu_add_balloon_handler(), and none
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/units.h"
+#include "qapi/error.h"
+#include "qapi/qapi-commands-machine.h"
+#include "system/balloon.h"
+#include "system/kvm.h"
+
+/* The host's KVM, as system/balloon.c sees it */
+bool kvm_allowed;
+static bool sync_mmu;
+
+bool kvm_has_sync_mmu(void)
+{
+    return sync_mmu;
+}
+
+typedef struct Provider {
+    ram_addr_t target;
+    uint32_t timeout_ms;
+} Provider;
+
+static void set_target(void *opaque, ram_addr_t target)
+{
+    ((Provider *)opaque)->target = target;
+}
+
+static void get_info(void *opaque, BalloonInfo *info)
+{
+    info->actual = 512 * MiB;
+}
+
+static void get_range(void *opaque, uint64_t *min, uint64_t *max)
+{
+    *min = 64 * MiB;
+    *max = 1 * GiB;
+}
+
+static BalloonStats *coroutine_fn query_stats(void *opaque,
+                                              uint32_t timeout_ms,
+                                              Error **errp)
+{
+    ((Provider *)opaque)->timeout_ms = timeout_ms;
+    return g_new0(BalloonStats, 1);
+}
+
+static const QEMUBalloonOps all_ops = {
+    .set_target = set_target,
+    .get_info = get_info,
+    .get_range = get_range,
+    .query_stats = query_stats,
+};
+
+/* Assert that @err is set, with @class and @message, and free it */
+static void assert_error(Error *err, ErrorClass class, const char *message)
+{
+    g_assert_nonnull(err);
+    g_assert_cmpint(error_get_class(err), ==, class);
+    g_assert_cmpstr(error_get_pretty(err), ==, message);
+    error_free(err);
+}
+
+static void assert_refused(int64_t target, const char *message)
+{
+    Error *err = NULL;
+
+    qmp_balloon(target, &err);
+    assert_error(err, ERROR_CLASS_GENERIC_ERROR, message);
+}
+
+static void assert_actual(int64_t actual)
+{
+    g_autoptr(BalloonInfo) info = qmp_query_balloon(&error_abort);
+
+    g_assert_cmpint(info->actual, ==, actual);
+}
+
+static void test_none(void)
+{
+    Error *err = NULL;
+
+    g_assert_null(qmp_query_balloon(&err));
+    assert_error(err, ERROR_CLASS_DEVICE_NOT_ACTIVE,
+                 "No balloon device has been activated");
+}
+
+static void test_all_operations(void)
+{
+    Provider provider = { };
+    g_autoptr(BalloonStats) stats = NULL;
+
+    g_assert_cmpint(qemu_add_balloon(&all_ops, &provider), ==, 0);
+    qmp_balloon(128 * MiB, &error_abort);
+    g_assert_cmpuint(provider.target, ==, 128 * MiB);
+    assert_refused(1, "1 bytes is too small a target: the balloon's min-size is"
+                   " 67108864 bytes, give at least that");
+    g_assert_cmpuint(provider.target, ==, 128 * MiB);
+    assert_actual(512 * MiB);
+    stats = qmp_query_balloon_stats(1234, &error_abort);
+    g_assert_cmpuint(provider.timeout_ms, ==, 1234);
+    qemu_remove_balloon_handler(&provider);
+}
+
+/* A balloon that knows neither limits nor statistics, as of Hyper-V guests */
+static void test_plain(void)
+{
+    Provider provider = { };
+    Error *err = NULL;
+
+    g_assert_cmpint(qemu_add_balloon_handler(set_target, get_info, &provider),
+                    ==, 0);
+    qmp_balloon(1, &error_abort);
+    g_assert_cmpuint(provider.target, ==, 1);
+    assert_refused(0, "Parameter 'value' expects a size");
+    g_assert_cmpuint(provider.target, ==, 1);
+    assert_actual(512 * MiB);
+    g_assert_null(qmp_query_balloon_stats(1000, &err));
+    assert_error(err, ERROR_CLASS_GENERIC_ERROR,
+                 "This machine's balloon has no statistics");
+    qemu_remove_balloon_handler(&provider);
+}
+
+static void test_one_only(void)
+{
+    Provider first = { }, second = { };
+
+    g_assert_cmpint(qemu_add_balloon(&all_ops, &first), ==, 0);
+    g_assert_cmpint(qemu_add_balloon_handler(set_target, get_info, &second),
+                    ==, -EBUSY);
+    qemu_remove_balloon_handler(&second);
+    qmp_balloon(128 * MiB, &error_abort);
+    g_assert_cmpuint(first.target, ==, 128 * MiB);
+    qemu_remove_balloon_handler(&first);
+    test_none();
+}
+
+static void test_kvm(void)
+{
+    Provider provider = { };
+    Error *err = NULL;
+
+    g_assert_cmpint(qemu_add_balloon(&all_ops, &provider), ==, 0);
+    kvm_allowed = true;
+    qmp_balloon(128 * MiB, &err);
+    assert_error(err, ERROR_CLASS_KVM_MISSING_CAP,
+                 "This host's KVM does not follow changes of the memory map,"
+                 " which a balloon needs");
+    sync_mmu = true;
+    qmp_balloon(128 * MiB, &error_abort);
+    kvm_allowed = sync_mmu = false;
+    qemu_remove_balloon_handler(&provider);
+}
+
+static void assert_text(const BalloonInfo *info, const char *expected)
+{
+    g_autoptr(GString) text = qemu_balloon_info_text(info);
+
+    g_assert_cmpstr(text->str, ==, expected);
+}
+
+static void test_text(void)
+{
+    BalloonSkipped skipped = { .refused = 4 * KiB };
+    BalloonCounters counters = {
+        .discarded = 256 * MiB,
+        .discard_calls = 256,
+        .skipped = &skipped,
+    };
+    BalloonInfo info = { .actual = 512 * MiB };
+
+    assert_text(&info, "balloon: actual=512\n");
+    info.has_target = info.has_state = info.has_inhibited_by = true;
+    info.target = 256 * MiB;
+    info.state = BALLOON_STATE_INHIBITED;
+    info.has_reporting = info.has_hinting = info.hinting = true;
+    info.counters = &counters;
+    assert_text(&info,
+                "balloon: actual=512\n"
+                "target: 256 MiB\n"
+                "state: inhibited (pinned-memory)\n"
+                "free page reporting: off\n"
+                "free page hinting: on\n"
+                "given back to the host: 256 MiB (system calls: 256)\n"
+                "not given back: 4 KiB, refused by the host\n");
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/balloon/none", test_none);
+    g_test_add_func("/balloon/all-operations", test_all_operations);
+    g_test_add_func("/balloon/plain", test_plain);
+    g_test_add_func("/balloon/one-only", test_one_only);
+    g_test_add_func("/balloon/kvm", test_kvm);
+    g_test_add_func("/balloon/text", test_text);
+    return g_test_run();
+}
