@@ -170,6 +170,7 @@ static void test_text(void)
     BalloonCounters counters = {
         .discarded = 256 * MiB,
         .discard_calls = 256,
+        .waiting = 2 * MiB,
         .skipped = &skipped,
     };
     BalloonInfo info = { .actual = 512 * MiB };
@@ -187,6 +188,7 @@ static void test_text(void)
                 "free page reporting: off\n"
                 "free page hinting: on\n"
                 "given back to the host: 256 MiB (system calls: 256)\n"
+                "waiting to be given back: 2 MiB\n"
                 "not given back: 4 KiB, refused by the host\n");
 }
 
