@@ -43,7 +43,7 @@ static void test_short_id(const void *data)
     post_id(&d, balloon_wait_asked(&d), GPOINTER_TO_INT(data));
     balloon_wait_for(balloon_status(&d) == BALLOON_STATUS_BROKEN);
     balloon_assert_next_driver(&d);
-    balloon_end_migration(d.qts);
+    balloon_migrate_finish(d.qts);
     balloon_quit(&d);
 }
 
@@ -64,7 +64,7 @@ static void test_short_id_only(const void *data)
     }
     post_id(&d, id, 1);
     balloon_wait_for(balloon_status(&d) == BALLOON_STATUS_BROKEN);
-    balloon_end_migration(d.qts);
+    balloon_migrate_finish(d.qts);
     g_assert_cmphex(balloon_status(&d), ==, BALLOON_STATUS_BROKEN);
     balloon_quit(&d);
 }
@@ -90,7 +90,7 @@ static void test_ignored_memory(void)
                       post_id(&d, balloon_wait_asked(&d), sizeof(uint32_t)));
     balloon_send_one(&d, BALLOON_VQ_HINT, mem, 2 * BALLOON_PAGE, true);
     balloon_assert_pages(&d, mem, "xxxx");
-    balloon_end_migration(d.qts);
+    balloon_migrate_finish(d.qts);
     balloon_quit(&d);
 }
 
@@ -207,8 +207,7 @@ static void test_half_done(const void *data)
     balloon_start(&d, BALLOON_ALL_FEATURES);
     balloon_begin_migration(d.qts, save);
     balloon_wait_asked(&d);
-    balloon_set_bandwidth(d.qts, 16 * GiB);
-    balloon_wait_migration(d.qts, "completed");
+    balloon_migrate_finish(d.qts);
     balloon_quit(&d);
     patch_hinting(file, id, state);
 

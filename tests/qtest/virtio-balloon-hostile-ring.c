@@ -12,6 +12,7 @@
 #include "qemu/osdep.h"
 #include "qemu/timer.h"
 #include "virtio-balloon-hostile.h"
+#include "virtio-balloon-migrate.h"
 #include "virtio-balloon-monitor.h"
 #include "standard-headers/linux/virtio_pci.h"
 #include "standard-headers/linux/virtio_ring.h"
@@ -158,7 +159,7 @@ static void test_hints(void)
     balloon_kick(&d, BALLOON_VQ_HINT);
     wait_reset(&d);
     balloon_assert_next_driver(&d);
-    balloon_end_migration(d.qts);
+    balloon_migrate_finish(d.qts);
     balloon_quit(&d);
 }
 

@@ -68,12 +68,6 @@ void balloon_wait_migration(QTestState *qts, const char *status)
     balloon_wait_for(balloon_migration_is(qts, status));
 }
 
-void balloon_end_migration(QTestState *qts)
-{
-    balloon_set_bandwidth(qts, 16 * GiB);
-    balloon_wait_migration(qts, "completed");
-}
-
 uint32_t balloon_wait_asked(BalloonDriver *d)
 {
     balloon_wait_for(balloon_readl(d, BALLOON_CFG_CMD_ID) >= CMD_ID_MIN);

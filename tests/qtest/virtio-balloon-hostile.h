@@ -42,10 +42,8 @@ void balloon_move_queue(BalloonDriver *d, int queue);
 /* Leave statistics of free memory, in a buffer of @n segments */
 uint32_t balloon_post_free_memory(BalloonDriver *d, uint64_t bytes, unsigned n);
 
-/* Migration at a pace at which it never ends; for balloon_end_migration() */
+/* Migration at a pace at which it never ends; for balloon_migrate_finish() */
 void balloon_begin_migration(QTestState *qts, const char *uri);
-/* Let it end, and wait until it has */
-void balloon_end_migration(QTestState *qts);
 void balloon_wait_migration(QTestState *qts, const char *status);
 /* Wait until the device asks for hints.  Returns: the command id */
 uint32_t balloon_wait_asked(BalloonDriver *d);
