@@ -126,6 +126,46 @@ static void test_plain(void)
     qemu_remove_balloon_handler(&provider);
 }
 
+/* What people are told of a target of 0: errors and hints go to stderr */
+static void report_refusal(void)
+{
+    Error *err = NULL;
+
+    qmp_balloon(0, &err);
+    error_report_err(err);
+}
+
+static void test_hint_all_operations(void)
+{
+    Provider provider = { };
+
+    if (g_test_subprocess()) {
+        g_assert_cmpint(qemu_add_balloon(&all_ops, &provider), ==, 0);
+        report_refusal();
+        return;
+    }
+    g_test_trap_subprocess(NULL, 0, 0);
+    g_test_trap_assert_passed();
+    g_test_trap_assert_stderr("*The guest can be left with 64 MiB to 1 GiB.*");
+}
+
+/* It has no limits that could be told */
+static void test_hint_plain(void)
+{
+    Provider provider = { };
+
+    if (g_test_subprocess()) {
+        g_assert_cmpint(qemu_add_balloon_handler(set_target, get_info,
+                                                 &provider), ==, 0);
+        report_refusal();
+        return;
+    }
+    g_test_trap_subprocess(NULL, 0, 0);
+    g_test_trap_assert_passed();
+    g_test_trap_assert_stderr("*Parameter 'value' expects a size*");
+    g_test_trap_assert_stderr_unmatched("*The guest can be left*");
+}
+
 static void test_one_only(void)
 {
     Provider first = { }, second = { };
@@ -198,6 +238,8 @@ int main(int argc, char **argv)
     g_test_add_func("/balloon/none", test_none);
     g_test_add_func("/balloon/all-operations", test_all_operations);
     g_test_add_func("/balloon/plain", test_plain);
+    g_test_add_func("/balloon/hint/all-operations", test_hint_all_operations);
+    g_test_add_func("/balloon/hint/plain", test_hint_plain);
     g_test_add_func("/balloon/one-only", test_one_only);
     g_test_add_func("/balloon/kvm", test_kvm);
     g_test_add_func("/balloon/text", test_text);
