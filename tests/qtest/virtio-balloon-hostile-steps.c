@@ -14,6 +14,12 @@
 /* Ids of commands that ask for something are not below this */
 #define CMD_ID_MIN 2
 
+/*
+ * Upper half of memory, which migration has to send.  However low its limit is,
+ * it sends a buffer every 100 ms: zeroes alone would be through in a second.
+ */
+#define BUSY_MEMORY (64 * MiB)
+
 void balloon_assert_next_driver(BalloonDriver *d)
 {
     uint64_t mem;
@@ -59,6 +65,7 @@ uint32_t balloon_post_free_memory(BalloonDriver *d, uint64_t bytes, unsigned n)
 
 void balloon_begin_migration(QTestState *qts, const char *uri)
 {
+    qtest_memset(qts, BUSY_MEMORY, 0x5a, BUSY_MEMORY);
     balloon_set_bandwidth(qts, 4 * KiB);
     balloon_migrate_to(qts, uri);
 }

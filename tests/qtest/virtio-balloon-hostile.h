@@ -42,7 +42,10 @@ void balloon_move_queue(BalloonDriver *d, int queue);
 /* Leave statistics of free memory, in a buffer of @n segments */
 uint32_t balloon_post_free_memory(BalloonDriver *d, uint64_t bytes, unsigned n);
 
-/* Migration at a pace at which it never ends; for balloon_migrate_finish() */
+/*
+ * Fill memory from 64 MiB on, and migrate at a pace at which that takes longer
+ * than a test; for balloon_migrate_finish()
+ */
 void balloon_begin_migration(QTestState *qts, const char *uri);
 void balloon_wait_migration(QTestState *qts, const char *status);
 /* Wait until the device asks for hints.  Returns: the command id */
