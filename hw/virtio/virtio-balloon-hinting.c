@@ -33,6 +33,7 @@
 #include "migration/misc.h"
 #include "virtio-balloon-hints.h"
 #include "virtio-balloon-internal.h"
+#include "virtio-balloon-slice.h"
 
 /* How many buffers a worker gets at a time */
 #define JOB_MAX 64
@@ -177,7 +178,7 @@ static void hinting_fill_job(VirtIOBalloon *s, BalloonHintJob *job)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
     VirtIOBalloonHinting *h = &s->hinting;
-    int64_t deadline = get_clock() + BALLOON_SLICE_NS;
+    BalloonSlice slice = balloon_slice_begin();
     bool returned = false;
 
     do {
@@ -192,7 +193,7 @@ static void hinting_fill_job(VirtIOBalloon *s, BalloonHintJob *job)
             break;
         }
         returned |= job->n_elems == taken;
-    } while (job->n_elems < JOB_MAX && get_clock() < deadline);
+    } while (job->n_elems < JOB_MAX && !balloon_slice_is_over(&slice));
     if (returned) {
         virtio_notify(vdev, h->vq);
     }
@@ -214,7 +215,7 @@ static void hinting_serve(VirtIOBalloon *s)
     }
     g_clear_pointer(&h->job, hint_job_free);
     if (!virtio_queue_empty(h->vq)) {
-        virtio_balloon_resume_soon(h->resume);
+        balloon_slice_go_on(h->resume, BALLOON_GAP_NS);
     }
 }
 
@@ -264,7 +265,7 @@ void virtio_balloon_hinting_init(VirtIOBalloon *s)
     h->vq = virtio_add_queue(VIRTIO_DEVICE(s), VIRTQUEUE_MAX_SIZE,
                              hinting_handle_output);
     h->changed = virtio_bh_new_guarded(DEVICE(s), hinting_changed, s);
-    h->resume = timer_new_ns(QEMU_CLOCK_REALTIME, hinting_resume, s);
+    h->resume = balloon_slice_timer_new(hinting_resume, s);
     h->hints = balloon_hints_new(s);
 }
 
@@ -295,7 +296,7 @@ void virtio_balloon_hinting_start(VirtIOBalloon *s)
     if (!h->vq) {
         return;
     }
-    virtio_balloon_resume_soon(h->resume);
+    balloon_slice_go_on(h->resume, BALLOON_GAP_NS);
     if (h->retell) {
         h->retell = false;
         qemu_bh_schedule(h->changed);

@@ -15,6 +15,7 @@
 #include "hw/virtio/virtio-access.h"
 #include "trace.h"
 #include "virtio-balloon-internal.h"
+#include "virtio-balloon-slice.h"
 
 /* The names of the tags as management knows them */
 static const char *const stat_names[VIRTIO_BALLOON_S_NR] = {
@@ -91,7 +92,7 @@ static bool stats_exchange_buffer(VirtIOBalloonStats *st,
 static bool stats_take_buffer(VirtIOBalloon *s)
 {
     VirtIOBalloonStats *st = &s->stats;
-    int64_t deadline = get_clock() + BALLOON_SLICE_NS;
+    BalloonSlice slice = balloon_slice_begin();
     bool taken = false, returned = false;
 
     do {
@@ -102,9 +103,9 @@ static bool stats_take_buffer(VirtIOBalloon *s)
         }
         returned |= stats_exchange_buffer(st, elem);
         taken = true;
-    } while (get_clock() < deadline);
+    } while (!balloon_slice_is_over(&slice));
     if (!virtio_queue_empty(st->vq)) {
-        virtio_balloon_resume_soon(st->resume);
+        balloon_slice_go_on(st->resume, BALLOON_GAP_NS);
     }
     if (returned) {
         virtio_notify(VIRTIO_DEVICE(s), st->vq);
@@ -232,7 +233,7 @@ void virtio_balloon_stats_init(VirtIOBalloon *s)
 
     st->vq = virtio_add_queue(VIRTIO_DEVICE(s), 128, stats_handle_output);
     st->timer = timer_new_ms(QEMU_CLOCK_VIRTUAL, stats_poll, s);
-    st->resume = timer_new_ns(QEMU_CLOCK_REALTIME, stats_serve, s);
+    st->resume = balloon_slice_timer_new(stats_serve, s);
     if (st->interval) {
         stats_arm(st, st->interval * 1000LL);
     }
@@ -265,7 +266,7 @@ void virtio_balloon_stats_start(VirtIOBalloon *s)
     if (rewound) {
         stats_take_buffer(s);
     }
-    virtio_balloon_resume_soon(s->stats.resume);
+    balloon_slice_go_on(s->stats.resume, BALLOON_GAP_NS);
 }
 
 void virtio_balloon_stats_reset(VirtIOBalloon *s)
