@@ -175,6 +175,10 @@ static void stats_set_interval(Object *obj, Visitor *v, const char *name,
         error_setg(errp, "timer value is too big");
         return;
     }
+    if (interval == st->interval) {
+        /* A script may set it again and again: the next poll comes in time */
+        return;
+    }
     st->interval = interval;
     if (!st->timer) {
         return;

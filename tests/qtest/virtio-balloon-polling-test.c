@@ -127,6 +127,27 @@ static void polling_changes(void *obj, void *data, QGuestAllocator *alloc)
     finish(&d);
 }
 
+/* Setting what is set already changes nothing, however often it is done */
+static void polling_same(void *obj, void *data, QGuestAllocator *alloc)
+{
+    BalloonDriver d;
+    uint32_t head;
+
+    start(&d, obj, alloc);
+    head = balloon_leave_stats(&d, 1);
+    balloon_set_interval(d.qts, 5);
+    balloon_wait_served(&d, STATS, head);
+    for (int i = 2; i < 5; i++) {
+        head = balloon_leave_stats(&d, i);
+        assert_not_returned(&d, 4 * SECOND);
+        balloon_set_interval(d.qts, 5);
+        assert_not_returned(&d, SECOND - SCALE_MS);
+        qtest_clock_step(d.qts, SCALE_MS);
+        balloon_wait_served(&d, STATS, head);
+    }
+    finish(&d);
+}
+
 /* No buffer, nothing to return; and a guest that was silent is polled again */
 static void silent_guest(void *obj, void *data, QGuestAllocator *alloc)
 {
@@ -223,6 +244,7 @@ static void register_virtio_balloon_polling_tests(void)
         { "polling/interval", polling },
         { "polling/off", polling_off },
         { "polling/changes", polling_changes },
+        { "polling/same", polling_same },
         { "polling/silent-guest", silent_guest },
         { "polling/second-buffer", second_buffer },
         { "polling/stop-cont", stop_cont },
