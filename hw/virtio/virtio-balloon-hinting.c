@@ -310,7 +310,15 @@ void virtio_balloon_hinting_stop(VirtIOBalloon *s)
         return;
     }
     timer_del(h->resume);
-    if (h->job && hint_job_return(h->job)) {
+    if (!h->job) {
+        return;
+    }
+    /*
+     * The driver may use the memory again as soon as it has the buffers: what
+     * the worker has not applied by then must not hide what is written.
+     */
+    balloon_hints_void(h->hints);
+    if (hint_job_return(h->job)) {
         virtio_notify(VIRTIO_DEVICE(s), h->vq);
     }
 }
