@@ -135,7 +135,7 @@ static void hint_job_complete(void *opaque, int ret)
 
     if (s) {
         s->hinting.job = NULL;
-        if (hint_job_return(job)) {
+        if (hint_job_return(job) && virtio_balloon_may_serve(s)) {
             virtio_notify(VIRTIO_DEVICE(s), s->hinting.vq);
         }
         hinting_serve(s);
@@ -213,7 +213,8 @@ static void hinting_serve(VirtIOBalloon *s)
         return;
     }
     g_clear_pointer(&h->job, hint_job_free);
-    if (!virtio_queue_empty(h->vq)) {
+    /* A bad buffer has broken the device */
+    if (virtio_balloon_may_serve(s) && !virtio_queue_empty(h->vq)) {
         virtio_balloon_resume_soon(h->resume);
     }
 }

@@ -103,7 +103,7 @@ static bool stats_take_buffer(VirtIOBalloon *s)
         returned |= stats_exchange_buffer(st, elem);
         taken = true;
     } while (get_clock() < deadline);
-    if (!virtio_queue_empty(st->vq)) {
+    if (virtio_balloon_may_serve(s) && !virtio_queue_empty(st->vq)) {
         virtio_balloon_resume_soon(st->resume);
     }
     if (returned) {
@@ -136,7 +136,8 @@ static void stats_arm(VirtIOBalloonStats *st, int64_t ms)
 
 void virtio_balloon_stats_ask(VirtIOBalloon *s)
 {
-    if (stats_exchange_buffer(&s->stats, NULL)) {
+    if (virtio_balloon_may_serve(s) &&
+        stats_exchange_buffer(&s->stats, NULL)) {
         virtio_notify(VIRTIO_DEVICE(s), s->stats.vq);
     }
 }

@@ -129,8 +129,8 @@ bool virtio_balloon_may_serve(VirtIOBalloon *s)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
-    return vdev->vm_running && (balloon_is_legacy(s) ||
-                                (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK));
+    return vdev->vm_running && !vdev->broken &&
+           (balloon_is_legacy(s) || (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK));
 }
 
 static uint32_t balloon_actual_armed(VirtIOBalloon *s)
