@@ -265,7 +265,7 @@ void virtio_balloon_hinting_init(VirtIOBalloon *s)
     h->vq = virtio_add_queue(VIRTIO_DEVICE(s), VIRTQUEUE_MAX_SIZE,
                              hinting_handle_output);
     h->changed = virtio_bh_new_guarded(DEVICE(s), hinting_changed, s);
-    h->resume = timer_new_ns(QEMU_CLOCK_REALTIME, hinting_resume, s);
+    h->resume = timer_new_ns(QEMU_CLOCK_VIRTUAL_RT, hinting_resume, s);
     h->hints = balloon_hints_new(s);
 }
 

@@ -207,7 +207,11 @@ void virtio_balloon_queue_put_back(VirtIOBalloonQueue *q);
 /* Forget the request in progress: the ring goes away */
 void virtio_balloon_queue_reset(VirtIOBalloonQueue *q);
 
-/* Have @timer go off when others had the BQL for a moment */
+/*
+ * Have @timer, of QEMU_CLOCK_VIRTUAL_RT, go off when others had the BQL for a
+ * moment.  That clock stands while the VM does, so a timer that is armed then
+ * keeps the main loop busy: it must be deleted when the VM stops.
+ */
 void virtio_balloon_resume_soon(QEMUTimer *timer);
 
 /* --- virtio-balloon-state.c --------------------------------------------- */
@@ -259,6 +263,9 @@ void virtio_balloon_stats_cleanup(VirtIOBalloon *s);
  * was saved is held again.
  */
 void virtio_balloon_stats_start(VirtIOBalloon *s);
+
+/* Leave the ring alone: the VM stops */
+void virtio_balloon_stats_stop(VirtIOBalloon *s);
 
 /* Have the driver give news, if it is its turn */
 void virtio_balloon_stats_ask(VirtIOBalloon *s);

@@ -31,7 +31,8 @@ QEMU_BUILD_BUG_ON(RANGES_MAX << VIRTIO_BALLOON_PFN_SHIFT >
 
 void virtio_balloon_resume_soon(QEMUTimer *timer)
 {
-    timer_mod(timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + BALLOON_GAP_NS);
+    timer_mod(timer,
+              qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL_RT) + BALLOON_GAP_NS);
 }
 
 /* The caller gets the request in progress; the next one starts afresh */
@@ -183,7 +184,7 @@ void virtio_balloon_queue_init(VirtIOBalloon *s, VirtIOBalloonQueue *q,
     q->dev = s;
     q->ops = ops;
     q->vq = virtio_add_queue(VIRTIO_DEVICE(s), size, queue_handle_output);
-    q->resume = timer_new_ns(QEMU_CLOCK_REALTIME, queue_resume, q);
+    q->resume = timer_new_ns(QEMU_CLOCK_VIRTUAL_RT, queue_resume, q);
     q->ranges = g_new(BalloonRange, RANGES_MAX);
 }
 

@@ -237,7 +237,7 @@ void virtio_balloon_stats_init(VirtIOBalloon *s)
 
     st->vq = virtio_add_queue(VIRTIO_DEVICE(s), 128, stats_handle_output);
     st->timer = timer_new_ms(QEMU_CLOCK_VIRTUAL, stats_poll, s);
-    st->resume = timer_new_ns(QEMU_CLOCK_REALTIME, stats_serve, s);
+    st->resume = timer_new_ns(QEMU_CLOCK_VIRTUAL_RT, stats_serve, s);
     if (st->interval) {
         stats_arm(st, st->interval * 1000LL);
     }
@@ -271,6 +271,11 @@ void virtio_balloon_stats_start(VirtIOBalloon *s)
         stats_take_buffer(s);
     }
     virtio_balloon_resume_soon(s->stats.resume);
+}
+
+void virtio_balloon_stats_stop(VirtIOBalloon *s)
+{
+    timer_del(s->stats.resume);
 }
 
 void virtio_balloon_stats_reset(VirtIOBalloon *s)

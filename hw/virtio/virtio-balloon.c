@@ -259,6 +259,7 @@ static void balloon_settle(VirtIOBalloon *s)
     virtio_balloon_queue_stop(&s->inflate);
     virtio_balloon_queue_stop(&s->deflate);
     virtio_balloon_queue_stop(&s->report);
+    virtio_balloon_stats_stop(s);
     virtio_balloon_hinting_stop(s);
     virtio_balloon_defer_stop(s);
 }
