@@ -225,6 +225,9 @@ bool virtio_balloon_driver_runs(VirtIOBalloon *s);
 /* The guest did something with the balloon, or was asked to */
 void virtio_balloon_state_moved(VirtIOBalloon *s);
 
+/* As that, and the virtual clock is another one */
+void virtio_balloon_state_post_load(VirtIOBalloon *s);
+
 /* The driver comes or goes: @status is about to be the device's */
 void virtio_balloon_state_set_status(VirtIOBalloon *s, uint8_t status);
 
@@ -263,6 +266,9 @@ void virtio_balloon_stats_cleanup(VirtIOBalloon *s);
  * was saved is held again.
  */
 void virtio_balloon_stats_start(VirtIOBalloon *s);
+
+/* Poll an interval from now on: the virtual clock is another one */
+void virtio_balloon_stats_post_load(VirtIOBalloon *s);
 
 /* Leave the ring alone: the VM stops */
 void virtio_balloon_stats_stop(VirtIOBalloon *s);

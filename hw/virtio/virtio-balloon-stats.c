@@ -273,6 +273,13 @@ void virtio_balloon_stats_start(VirtIOBalloon *s)
     virtio_balloon_resume_soon(s->stats.resume);
 }
 
+void virtio_balloon_stats_post_load(VirtIOBalloon *s)
+{
+    if (s->stats.interval) {
+        stats_arm(&s->stats, s->stats.interval * 1000LL);
+    }
+}
+
 void virtio_balloon_stats_stop(VirtIOBalloon *s)
 {
     timer_del(s->stats.resume);

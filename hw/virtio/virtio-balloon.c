@@ -481,7 +481,8 @@ static int virtio_balloon_post_load(VirtIODevice *vdev)
     virtio_balloon_hinting_post_load(s);
     balloon_load_incomplete(s);
     balloon_rearm_config(s);
-    virtio_balloon_state_moved(s);
+    virtio_balloon_stats_post_load(s);
+    virtio_balloon_state_post_load(s);
     return 0;
 }
 
