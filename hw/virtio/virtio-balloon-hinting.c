@@ -202,7 +202,7 @@ static void hinting_serve(VirtIOBalloon *s)
 {
     VirtIOBalloonHinting *h = &s->hinting;
 
-    if (h->job || !virtio_balloon_may_serve(s)) {
+    if (!h->vq || h->job || !virtio_balloon_may_serve(s)) {
         return;
     }
     h->job = hint_job_new(s);
@@ -224,10 +224,8 @@ static void hinting_resume(void *opaque)
     hinting_serve(opaque);
 }
 
-static void hinting_handle_output(VirtIODevice *vdev, VirtQueue *vq)
+void virtio_balloon_hinting_kick(VirtIOBalloon *s)
 {
-    VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
-
     if (!timer_pending(s->hinting.resume)) {
         hinting_serve(s);
     }
@@ -262,8 +260,6 @@ void virtio_balloon_hinting_init(VirtIOBalloon *s)
 {
     VirtIOBalloonHinting *h = &s->hinting;
 
-    h->vq = virtio_add_queue(VIRTIO_DEVICE(s), VIRTQUEUE_MAX_SIZE,
-                             hinting_handle_output);
     h->changed = virtio_bh_new_guarded(DEVICE(s), hinting_changed, s);
     h->resume = timer_new_ns(QEMU_CLOCK_VIRTUAL_RT, hinting_resume, s);
     h->hints = balloon_hints_new(s);
@@ -273,10 +269,11 @@ void virtio_balloon_hinting_cleanup(VirtIOBalloon *s)
 {
     VirtIOBalloonHinting *h = &s->hinting;
 
-    if (!h->vq) {
+    if (!h->hints) {
         return;
     }
-    virtio_balloon_hinting_reset(s);
+    virtio_balloon_hinting_bind(s, NULL);
+    balloon_hints_reset(h->hints);
     balloon_hints_unplug(h->hints);
     if (h->job) {
         h->job->dev = NULL;
@@ -285,8 +282,6 @@ void virtio_balloon_hinting_cleanup(VirtIOBalloon *s)
     g_clear_pointer(&h->changed, qemu_bh_delete);
     g_clear_pointer(&h->resume, timer_free);
     g_clear_pointer(&h->hints, balloon_hints_unref);
-    virtio_delete_queue(h->vq);
-    h->vq = NULL;
 }
 
 void virtio_balloon_hinting_start(VirtIOBalloon *s)
@@ -324,13 +319,9 @@ void virtio_balloon_hinting_stop(VirtIOBalloon *s)
     }
 }
 
-void virtio_balloon_hinting_reset(VirtIOBalloon *s)
+/* Nobody is answered any more; the worker may still be busy */
+static void hinting_forget_buffers(VirtIOBalloonHinting *h)
 {
-    VirtIOBalloonHinting *h = &s->hinting;
-
-    if (!h->vq) {
-        return;
-    }
     timer_del(h->resume);
     for (unsigned i = 0; h->job && i < h->job->n_elems; i++) {
         virtqueue_detach_element(h->vq, h->job->elems[i], 0);
@@ -339,6 +330,27 @@ void virtio_balloon_hinting_reset(VirtIOBalloon *s)
     if (h->job) {
         h->job->n_elems = 0;
     }
+}
+
+void virtio_balloon_hinting_bind(VirtIOBalloon *s, VirtQueue *vq)
+{
+    VirtIOBalloonHinting *h = &s->hinting;
+
+    if (vq != h->vq) {
+        hinting_forget_buffers(h);
+        balloon_hints_void(h->hints);
+        h->vq = vq;
+    }
+}
+
+void virtio_balloon_hinting_reset(VirtIOBalloon *s)
+{
+    VirtIOBalloonHinting *h = &s->hinting;
+
+    if (!h->hints) {
+        return;
+    }
+    hinting_forget_buffers(h);
     balloon_hints_reset(h->hints);
     /* A stream without them must not bring back those of an earlier save */
     h->saved_cmd_id = 0;

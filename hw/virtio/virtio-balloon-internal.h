@@ -38,6 +38,24 @@
  */
 bool virtio_balloon_may_serve(VirtIOBalloon *s);
 
+/* --- virtio-balloon-roles.c --------------------------------------------- */
+
+/* Add the virtqueues of what is offered; no driver has numbered them yet */
+void virtio_balloon_roles_init(VirtIOBalloon *s);
+
+/* Remove them; nothing of them is held any more */
+void virtio_balloon_roles_cleanup(VirtIOBalloon *s);
+
+/*
+ * Give the virtqueues their roles, by what the driver negotiated and set up.
+ * What is held of one that gets another role is forgotten: that takes a driver
+ * that sets up rings when it runs already.
+ */
+void virtio_balloon_roles_bind(VirtIOBalloon *s);
+
+/* The ring of @vq goes away */
+void virtio_balloon_roles_queue_reset(VirtIOBalloon *s, VirtQueue *vq);
+
 /* --- virtio-balloon-discard.c ------------------------------------------- */
 
 void virtio_balloon_discard_init(VirtIOBalloon *s);
@@ -184,9 +202,15 @@ extern const VirtIOBalloonQueueOps virtio_balloon_deflate_ops;
 /* Free page reports (section 5.5.6.7) */
 extern const VirtIOBalloonQueueOps virtio_balloon_report_ops;
 
-/* Add a queue of requests, with a ring of @size entries, to the device */
+/* A queue of requests that has no virtqueue yet */
 void virtio_balloon_queue_init(VirtIOBalloon *s, VirtIOBalloonQueue *q,
-                               int size, const VirtIOBalloonQueueOps *ops);
+                               const VirtIOBalloonQueueOps *ops);
+
+/* Its virtqueue is @vq from now on, or none when that is NULL */
+void virtio_balloon_queue_bind(VirtIOBalloonQueue *q, VirtQueue *vq);
+
+/* The driver put something into the ring */
+void virtio_balloon_queue_kick(VirtIOBalloonQueue *q);
 
 /* Undo virtio_balloon_queue_init(); does nothing if that was not called */
 void virtio_balloon_queue_cleanup(VirtIOBalloonQueue *q);
@@ -261,6 +285,12 @@ void virtio_balloon_stats_add_properties(Object *obj);
 void virtio_balloon_stats_init(VirtIOBalloon *s);
 void virtio_balloon_stats_cleanup(VirtIOBalloon *s);
 
+/* The virtqueue is @vq from now on, or none when that is NULL */
+void virtio_balloon_stats_bind(VirtIOBalloon *s, VirtQueue *vq);
+
+/* The driver put something into the ring */
+void virtio_balloon_stats_kick(VirtIOBalloon *s);
+
 /*
  * Serve what is in the ring: the VM runs.  A buffer that was held when the VM
  * was saved is held again.
@@ -288,6 +318,12 @@ void virtio_balloon_stats_clear(VirtIOBalloon *s);
 bool virtio_balloon_hinting_check(VirtIOBalloon *s, Error **errp);
 void virtio_balloon_hinting_init(VirtIOBalloon *s);
 void virtio_balloon_hinting_cleanup(VirtIOBalloon *s);
+
+/* The virtqueue is @vq from now on, or none when that is NULL */
+void virtio_balloon_hinting_bind(VirtIOBalloon *s, VirtQueue *vq);
+
+/* The driver put something into the ring */
+void virtio_balloon_hinting_kick(VirtIOBalloon *s);
 
 /* The command id as the driver is to see it (section 5.5.4) */
 uint32_t virtio_balloon_hinting_cmd_id(VirtIOBalloon *s);

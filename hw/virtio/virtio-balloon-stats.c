@@ -119,10 +119,8 @@ static void stats_serve(void *opaque)
     }
 }
 
-static void stats_handle_output(VirtIODevice *vdev, VirtQueue *vq)
+void virtio_balloon_stats_kick(VirtIOBalloon *s)
 {
-    VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
-
     if (!timer_pending(s->stats.resume)) {
         stats_serve(s);
     }
@@ -235,7 +233,6 @@ void virtio_balloon_stats_init(VirtIOBalloon *s)
 {
     VirtIOBalloonStats *st = &s->stats;
 
-    st->vq = virtio_add_queue(VIRTIO_DEVICE(s), 128, stats_handle_output);
     st->timer = timer_new_ms(QEMU_CLOCK_VIRTUAL, stats_poll, s);
     st->resume = timer_new_ns(QEMU_CLOCK_VIRTUAL_RT, stats_serve, s);
     if (st->interval) {
@@ -249,17 +246,18 @@ void virtio_balloon_stats_cleanup(VirtIOBalloon *s)
 
     virtio_balloon_query_fail(s, ERROR_CLASS_DEVICE_NOT_ACTIVE,
                               "The balloon was unplugged");
-    virtio_balloon_stats_reset(s);
+    virtio_balloon_stats_bind(s, NULL);
     g_clear_pointer(&st->timer, timer_free);
     g_clear_pointer(&st->resume, timer_free);
-    virtio_delete_queue(st->vq);
-    st->vq = NULL;
 }
 
 void virtio_balloon_stats_start(VirtIOBalloon *s)
 {
     bool rewound = false;
 
+    if (!s->stats.vq) {
+        return;
+    }
     /*
      * A buffer held by the source is in use as far as the ring goes.  Hold it
      * again; what it says is the source's, and old.
@@ -294,6 +292,14 @@ void virtio_balloon_stats_reset(VirtIOBalloon *s)
     timer_del(s->stats.resume);
     if (elem) {
         virtqueue_detach_element(s->stats.vq, elem, 0);
+    }
+}
+
+void virtio_balloon_stats_bind(VirtIOBalloon *s, VirtQueue *vq)
+{
+    if (vq != s->stats.vq) {
+        virtio_balloon_stats_reset(s);
+        s->stats.vq = vq;
     }
 }
 

@@ -280,6 +280,7 @@ static void virtio_balloon_set_status(VirtIODevice *vdev, uint8_t status)
         virtio_balloon_queue_put_back(&s->deflate);
         virtio_balloon_queue_put_back(&s->report);
     } else {
+        virtio_balloon_roles_bind(s);
         virtio_balloon_queue_start(&s->inflate);
         virtio_balloon_queue_start(&s->deflate);
         virtio_balloon_queue_start(&s->report);
@@ -291,20 +292,8 @@ static void virtio_balloon_set_status(VirtIODevice *vdev, uint8_t status)
 
 static void virtio_balloon_queue_reset_one(VirtIODevice *vdev, uint32_t index)
 {
-    VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
-    VirtQueue *vq = virtio_get_queue(vdev, index);
-
-    if (vq == s->inflate.vq) {
-        virtio_balloon_queue_reset(&s->inflate);
-    } else if (vq == s->deflate.vq) {
-        virtio_balloon_queue_reset(&s->deflate);
-    } else if (vq == s->report.vq) {
-        virtio_balloon_queue_reset(&s->report);
-    } else if (vq == s->stats.vq) {
-        virtio_balloon_stats_reset(s);
-    } else if (vq == s->hinting.vq) {
-        virtio_balloon_hinting_reset(s);
-    }
+    virtio_balloon_roles_queue_reset(VIRTIO_BALLOON(vdev),
+                                     virtio_get_queue(vdev, index));
 }
 
 static void virtio_balloon_reset(VirtIODevice *vdev)
@@ -320,6 +309,7 @@ static void virtio_balloon_reset(VirtIODevice *vdev)
     virtio_balloon_defer_reset(s);
     s->poison_val = 0;
     s->actual_incomplete = false;
+    s->gaps = false;
     /* Who drives the device next does not know of pages given up before */
     if (!s->reset_keeps_balloon) {
         balloon_set_actual(s, 0);
@@ -370,19 +360,15 @@ static void virtio_balloon_device_realize(DeviceState *dev, Error **errp)
     virtio_balloon_state_init(s);
     virtio_balloon_discard_init(s);
     virtio_balloon_defer_init(s);
-    virtio_balloon_queue_init(s, &s->inflate, 128,
-                              &virtio_balloon_inflate_ops);
-    virtio_balloon_queue_init(s, &s->deflate, 128,
-                              &virtio_balloon_deflate_ops);
+    virtio_balloon_queue_init(s, &s->inflate, &virtio_balloon_inflate_ops);
+    virtio_balloon_queue_init(s, &s->deflate, &virtio_balloon_deflate_ops);
+    virtio_balloon_queue_init(s, &s->report, &virtio_balloon_report_ops);
     virtio_balloon_stats_init(s);
     if (virtio_has_feature(s->host_features,
                            VIRTIO_BALLOON_F_FREE_PAGE_HINT)) {
         virtio_balloon_hinting_init(s);
     }
-    if (virtio_has_feature(s->host_features, VIRTIO_BALLOON_F_REPORTING)) {
-        virtio_balloon_queue_init(s, &s->report, 32,
-                                  &virtio_balloon_report_ops);
-    }
+    virtio_balloon_roles_init(s);
     s->config_rearm = virtio_bh_new_guarded(dev, balloon_rearm_config, s);
     balloon_rearm_config(s);
 }
@@ -398,6 +384,7 @@ static void virtio_balloon_device_unrealize(DeviceState *dev)
     virtio_balloon_stats_cleanup(s);
     virtio_balloon_queue_cleanup(&s->deflate);
     virtio_balloon_queue_cleanup(&s->inflate);
+    virtio_balloon_roles_cleanup(s);
     virtio_balloon_defer_cleanup(s);
     virtio_balloon_discard_cleanup(s);
     virtio_balloon_state_cleanup(s);
@@ -478,6 +465,7 @@ static int virtio_balloon_post_load(VirtIODevice *vdev)
 {
     VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
 
+    virtio_balloon_roles_bind(s);
     virtio_balloon_hinting_post_load(s);
     balloon_load_incomplete(s);
     balloon_rearm_config(s);
