@@ -12,6 +12,7 @@
 #include "virtio-balloon-migrate.h"
 #include "virtio-balloon-monitor.h"
 #include "virtio-balloon-test.h"
+#include "standard-headers/linux/virtio_config.h"
 
 #define OPTIONS "-m 64 -object iothread,id=io0"
 #define STATS (1ull << VIRTIO_BALLOON_F_STATS_VQ)
@@ -192,6 +193,58 @@ static void migrated_with_gaps(void)
     migrated(STATS | REPORT, STATS | HINT | REPORT);
 }
 
+/* A queue is reset by its number, with what is in it; the others go on */
+static void queue_reset(void)
+{
+    const uint64_t taken = STATS | REPORT;
+    int queue = number(taken, REPORT);
+    BalloonDriver d;
+    uint32_t stats;
+    uint64_t mem;
+
+    balloon_boot(&d, offers[BOTH].device, OPTIONS);
+    start(&d, taken | 1ull << VIRTIO_F_RING_RESET, taken);
+    mem = balloon_dirty_pages(&d, 1);
+    stats = balloon_leave_stats(&d, 5);
+    qtest_qmp_assert_success(d.qts, "{'execute': 'stop'}");
+    balloon_post(&d, queue, (BalloonSeg[]) { { mem, BALLOON_PAGE, true } }, 1);
+    balloon_reset_queue(&d, queue);
+    balloon_renew_queue(&d, queue);
+    qtest_qmp_assert_success(d.qts, "{'execute': 'cont'}");
+    assert_reports(&d, queue);
+    balloon_assert_pages(&d, mem, "x");
+    balloon_set_interval(d.qts, 1);
+    balloon_wait_served(&d, BALLOON_VQ_STATS, stats);
+
+    stats = balloon_leave_stats(&d, 6);
+    balloon_reset_queue(&d, BALLOON_VQ_STATS);
+    balloon_renew_queue(&d, BALLOON_VQ_STATS);
+    balloon_leave_stats(&d, 7);
+    assert_reports(&d, queue);
+    balloon_quit(&d);
+}
+
+/* A driver that leaves gaps does so, too, while its last queue is away */
+static void queue_reset_with_gaps(void)
+{
+    const uint64_t taken = HINT | REPORT, offered = STATS | HINT | REPORT;
+    int report = number(offered, REPORT), hint = number(offered, HINT);
+    BalloonDriver d;
+    uint64_t mem;
+
+    balloon_boot(&d, offers[BOTH].device, OPTIONS);
+    start(&d, taken | 1ull << VIRTIO_F_RING_RESET, offered);
+    mem = balloon_dirty_pages(&d, 1);
+    assert_reports(&d, report);
+    balloon_reset_queue(&d, report);
+    balloon_send_one(&d, hint, mem, BALLOON_PAGE, true);
+    balloon_assert_pages(&d, mem, "x");
+    balloon_renew_queue(&d, report);
+    assert_reports(&d, report);
+    assert_hints(&d, hint);
+    balloon_quit(&d);
+}
+
 void virtio_balloon_add_roles_tests(void)
 {
     for (int i = 0; i < ARRAY_SIZE(offers); i++) {
@@ -206,4 +259,7 @@ void virtio_balloon_add_roles_tests(void)
     qtest_add_func(BALLOON_TESTS "roles/not-negotiated", not_negotiated);
     qtest_add_func(BALLOON_IMPROVED "roles/migration", migrated_without_gaps);
     qtest_add_func(BALLOON_TESTS "roles/gaps/migration", migrated_with_gaps);
+    qtest_add_func(BALLOON_IMPROVED "roles/queue-reset", queue_reset);
+    qtest_add_func(BALLOON_IMPROVED "roles/gaps/queue-reset",
+                   queue_reset_with_gaps);
 }
