@@ -29,7 +29,7 @@ static void cpu_physical_memory_set_dirty_range(ram_addr_t start,
     undone_size = size;
 }
 
-/* A thread is about to wait for the worker: see waiting_apply() */
+/* A thread is about to wait for the worker: see until_waited_for() */
 static unsigned waits;
 static QemuSemaphore somebody_waits;
 
