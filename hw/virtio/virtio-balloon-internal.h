@@ -23,12 +23,31 @@
 /* --- virtio-balloon.c --------------------------------------------------- */
 
 /*
- * May rings be looked at?  Not while the VM is stopped or the device is broken,
- * and not before DRIVER_OK (section 2.1.2); what is in them by then is served
- * when that is over.  Legacy drivers may count on an answer before (section
- * 3.1.2).
+ * May rings be looked at?  Not while the VM is stopped, and not before
+ * DRIVER_OK (section 2.1.2); what is in them by then is served when that is
+ * over.  Legacy drivers may count on an answer before (section 3.1.2).  A
+ * device that found a fault in a ring waits for its reset: no timer may be
+ * armed for a ring of it, which need not look empty.
  */
 bool virtio_balloon_may_serve(VirtIOBalloon *s);
+
+/* --- virtio-balloon-roles.c --------------------------------------------- */
+
+/* Add the virtqueues of what is offered; no driver has numbered them yet */
+void virtio_balloon_roles_init(VirtIOBalloon *s);
+
+/* Remove them; nothing of them is held any more */
+void virtio_balloon_roles_cleanup(VirtIOBalloon *s);
+
+/*
+ * Give the virtqueues their roles, by what the driver negotiated and set up.
+ * What is held of one that gets another role is forgotten: that takes a driver
+ * that sets up rings when it runs already.
+ */
+void virtio_balloon_roles_bind(VirtIOBalloon *s);
+
+/* The ring of @vq goes away */
+void virtio_balloon_roles_queue_reset(VirtIOBalloon *s, VirtQueue *vq);
 
 /* --- virtio-balloon-discard.c ------------------------------------------- */
 
@@ -177,9 +196,15 @@ extern const VirtIOBalloonQueueOps virtio_balloon_deflate_ops;
 /* Free page reports (section 5.5.6.7) */
 extern const VirtIOBalloonQueueOps virtio_balloon_report_ops;
 
-/* Add a queue of requests, with a ring of @size entries, to the device */
+/* A queue of requests that has no virtqueue yet */
 void virtio_balloon_queue_init(VirtIOBalloon *s, VirtIOBalloonQueue *q,
-                               int size, const VirtIOBalloonQueueOps *ops);
+                               const VirtIOBalloonQueueOps *ops);
+
+/* Its virtqueue is @vq from now on, or none when that is NULL */
+void virtio_balloon_queue_bind(VirtIOBalloonQueue *q, VirtQueue *vq);
+
+/* The driver put something into the ring */
+void virtio_balloon_queue_kick(VirtIOBalloonQueue *q);
 
 /* Undo virtio_balloon_queue_init(); does nothing if that was not called */
 void virtio_balloon_queue_cleanup(VirtIOBalloonQueue *q);
@@ -210,6 +235,9 @@ bool virtio_balloon_driver_runs(VirtIOBalloon *s);
 
 /* The guest did something with the balloon, or was asked to */
 void virtio_balloon_state_moved(VirtIOBalloon *s);
+
+/* As that, and the virtual clock is another one */
+void virtio_balloon_state_post_load(VirtIOBalloon *s);
 
 /* The driver comes or goes: @status is about to be the device's */
 void virtio_balloon_state_set_status(VirtIOBalloon *s, uint8_t status);
@@ -244,11 +272,23 @@ void virtio_balloon_stats_add_properties(Object *obj);
 void virtio_balloon_stats_init(VirtIOBalloon *s);
 void virtio_balloon_stats_cleanup(VirtIOBalloon *s);
 
+/* The virtqueue is @vq from now on, or none when that is NULL */
+void virtio_balloon_stats_bind(VirtIOBalloon *s, VirtQueue *vq);
+
+/* The driver put something into the ring */
+void virtio_balloon_stats_kick(VirtIOBalloon *s);
+
 /*
  * Serve what is in the ring: the VM runs.  A buffer that was held when the VM
  * was saved is held again.
  */
 void virtio_balloon_stats_start(VirtIOBalloon *s);
+
+/* Poll an interval from now on: the virtual clock is another one */
+void virtio_balloon_stats_post_load(VirtIOBalloon *s);
+
+/* Leave the ring alone: the VM stops */
+void virtio_balloon_stats_stop(VirtIOBalloon *s);
 
 /* Have the driver give news, if it is its turn */
 void virtio_balloon_stats_ask(VirtIOBalloon *s);
@@ -265,6 +305,12 @@ void virtio_balloon_stats_clear(VirtIOBalloon *s);
 bool virtio_balloon_hinting_check(VirtIOBalloon *s, Error **errp);
 void virtio_balloon_hinting_init(VirtIOBalloon *s);
 void virtio_balloon_hinting_cleanup(VirtIOBalloon *s);
+
+/* The virtqueue is @vq from now on, or none when that is NULL */
+void virtio_balloon_hinting_bind(VirtIOBalloon *s, VirtQueue *vq);
+
+/* The driver put something into the ring */
+void virtio_balloon_hinting_kick(VirtIOBalloon *s);
 
 /* The command id as the driver is to see it (section 5.5.4) */
 uint32_t virtio_balloon_hinting_cmd_id(VirtIOBalloon *s);

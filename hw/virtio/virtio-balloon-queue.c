@@ -136,12 +136,8 @@ static void queue_resume(void *opaque)
     queue_serve(opaque);
 }
 
-static void queue_handle_output(VirtIODevice *vdev, VirtQueue *vq)
+void virtio_balloon_queue_kick(VirtIOBalloonQueue *q)
 {
-    VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
-    VirtIOBalloonQueue *q = vq == s->inflate.vq ? &s->inflate :
-                            vq == s->deflate.vq ? &s->deflate : &s->report;
-
     /* A driver that kicks again and again gets no more time for it */
     if (!timer_pending(q->resume)) {
         queue_serve(q);
@@ -198,25 +194,28 @@ void virtio_balloon_queue_reset(VirtIOBalloonQueue *q)
     }
 }
 
+void virtio_balloon_queue_bind(VirtIOBalloonQueue *q, VirtQueue *vq)
+{
+    if (vq != q->vq) {
+        virtio_balloon_queue_reset(q);
+        q->vq = vq;
+    }
+}
+
 void virtio_balloon_queue_init(VirtIOBalloon *s, VirtIOBalloonQueue *q,
-                               int size, const VirtIOBalloonQueueOps *ops)
+                               const VirtIOBalloonQueueOps *ops)
 {
     q->dev = s;
     q->ops = ops;
-    q->vq = virtio_add_queue(VIRTIO_DEVICE(s), size, queue_handle_output);
     q->resume = balloon_slice_timer_new(queue_resume, q);
     q->ranges = g_new(BalloonRange, RANGES_MAX);
 }
 
 void virtio_balloon_queue_cleanup(VirtIOBalloonQueue *q)
 {
-    if (q->vq) {
-        virtio_balloon_queue_reset(q);
-        g_clear_pointer(&q->resume, timer_free);
-        g_clear_pointer(&q->ranges, g_free);
-        virtio_delete_queue(q->vq);
-        q->vq = NULL;
-    }
+    virtio_balloon_queue_bind(q, NULL);
+    g_clear_pointer(&q->resume, timer_free);
+    g_clear_pointer(&q->ranges, g_free);
 }
 
 /*

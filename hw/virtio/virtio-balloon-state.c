@@ -120,6 +120,17 @@ void virtio_balloon_state_moved(VirtIOBalloon *s)
     state_moved(s, virtio_balloon_driver_runs(s));
 }
 
+void virtio_balloon_state_post_load(VirtIOBalloon *s)
+{
+    VirtIOBalloonState *st = &s->state;
+
+    timer_del(st->watch);
+    if (timer_pending(st->tell)) {
+        timer_mod(st->tell, qemu_clock_get_ms(tell_clock()) + TELL_MS);
+    }
+    virtio_balloon_state_moved(s);
+}
+
 void virtio_balloon_state_set_status(VirtIOBalloon *s, uint8_t status)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);

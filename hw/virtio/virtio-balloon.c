@@ -135,8 +135,7 @@ bool virtio_balloon_may_serve(VirtIOBalloon *s)
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
     return vdev->vm_running && !vdev->broken &&
-           (balloon_is_legacy(s) ||
-            (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK));
+           (balloon_is_legacy(s) || (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK));
 }
 
 static uint32_t balloon_actual_armed(VirtIOBalloon *s)
@@ -269,6 +268,7 @@ static void balloon_settle(VirtIOBalloon *s)
     virtio_balloon_queue_put_back(&s->inflate);
     virtio_balloon_queue_put_back(&s->deflate);
     virtio_balloon_queue_put_back(&s->report);
+    virtio_balloon_stats_stop(s);
     virtio_balloon_hinting_stop(s);
     virtio_balloon_pages_stop(s);
 }
@@ -303,6 +303,7 @@ static void virtio_balloon_set_status(VirtIODevice *vdev, uint8_t status)
         virtio_balloon_queue_put_back(&s->deflate);
         virtio_balloon_queue_put_back(&s->report);
     } else {
+        virtio_balloon_roles_bind(s);
         virtio_balloon_queue_start(&s->inflate);
         virtio_balloon_queue_start(&s->deflate);
         virtio_balloon_queue_start(&s->report);
@@ -314,20 +315,8 @@ static void virtio_balloon_set_status(VirtIODevice *vdev, uint8_t status)
 
 static void virtio_balloon_queue_reset_one(VirtIODevice *vdev, uint32_t index)
 {
-    VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
-    VirtQueue *vq = virtio_get_queue(vdev, index);
-
-    if (vq == s->inflate.vq) {
-        virtio_balloon_queue_reset(&s->inflate);
-    } else if (vq == s->deflate.vq) {
-        virtio_balloon_queue_reset(&s->deflate);
-    } else if (vq == s->report.vq) {
-        virtio_balloon_queue_reset(&s->report);
-    } else if (vq == s->stats.vq) {
-        virtio_balloon_stats_reset(s);
-    } else if (vq == s->hinting.vq) {
-        virtio_balloon_hinting_reset(s);
-    }
+    virtio_balloon_roles_queue_reset(VIRTIO_BALLOON(vdev),
+                                     virtio_get_queue(vdev, index));
 }
 
 static void virtio_balloon_reset(VirtIODevice *vdev)
@@ -342,6 +331,7 @@ static void virtio_balloon_reset(VirtIODevice *vdev)
     virtio_balloon_hinting_reset(s);
     s->poison_val = 0;
     s->actual_incomplete = false;
+    s->gaps = false;
     balloon_forget_pages(s);
     balloon_rearm_config(s);
 }
@@ -389,19 +379,15 @@ static void virtio_balloon_device_realize(DeviceState *dev, Error **errp)
     virtio_balloon_state_init(s);
     virtio_balloon_discard_init(s);
     virtio_balloon_pages_init(s);
-    virtio_balloon_queue_init(s, &s->inflate, 128,
-                              &virtio_balloon_inflate_ops);
-    virtio_balloon_queue_init(s, &s->deflate, 128,
-                              &virtio_balloon_deflate_ops);
+    virtio_balloon_queue_init(s, &s->inflate, &virtio_balloon_inflate_ops);
+    virtio_balloon_queue_init(s, &s->deflate, &virtio_balloon_deflate_ops);
+    virtio_balloon_queue_init(s, &s->report, &virtio_balloon_report_ops);
     virtio_balloon_stats_init(s);
     if (virtio_has_feature(s->host_features,
                            VIRTIO_BALLOON_F_FREE_PAGE_HINT)) {
         virtio_balloon_hinting_init(s);
     }
-    if (virtio_has_feature(s->host_features, VIRTIO_BALLOON_F_REPORTING)) {
-        virtio_balloon_queue_init(s, &s->report, 32,
-                                  &virtio_balloon_report_ops);
-    }
+    virtio_balloon_roles_init(s);
     s->config_rearm = virtio_bh_new_guarded(dev, balloon_rearm_config, s);
     balloon_rearm_config(s);
 }
@@ -417,6 +403,7 @@ static void virtio_balloon_device_unrealize(DeviceState *dev)
     virtio_balloon_stats_cleanup(s);
     virtio_balloon_queue_cleanup(&s->deflate);
     virtio_balloon_queue_cleanup(&s->inflate);
+    virtio_balloon_roles_cleanup(s);
     virtio_balloon_pages_cleanup(s);
     virtio_balloon_discard_cleanup(s);
     virtio_balloon_state_cleanup(s);
@@ -505,10 +492,12 @@ static int virtio_balloon_post_load(VirtIODevice *vdev)
 {
     VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
 
+    virtio_balloon_roles_bind(s);
     virtio_balloon_hinting_post_load(s);
     balloon_load_incomplete(s);
     balloon_rearm_config(s);
-    virtio_balloon_state_moved(s);
+    virtio_balloon_stats_post_load(s);
+    virtio_balloon_state_post_load(s);
     return 0;
 }
 

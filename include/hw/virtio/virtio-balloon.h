@@ -111,6 +111,7 @@ typedef struct VirtIOBalloonQueueOps VirtIOBalloonQueueOps;
 /* virtio-balloon-queue.c: a queue of requests, served in bounded slices */
 typedef struct VirtIOBalloonQueue {
     VirtIOBalloon *dev;
+    /* as numbered by the driver that runs, or NULL: see -roles.c */
     VirtQueue *vq;
     const VirtIOBalloonQueueOps *ops;
     /* goes on with the queue when a slice was used up */
@@ -129,6 +130,7 @@ typedef struct VirtIOBalloonQueue {
 
 /* virtio-balloon-stats.c: the statistics queue (section 5.5.6.3) */
 typedef struct VirtIOBalloonStats {
+    /* as numbered by the driver that runs, or NULL: see -roles.c */
     VirtQueue *vq;
     /* the driver's buffer, held until news are wanted, or NULL */
     VirtQueueElement *elem;
@@ -168,10 +170,11 @@ typedef struct VirtIOBalloonState {
 
 /* virtio-balloon-hinting.c: free page hints for migration (5.5.6.5) */
 typedef struct VirtIOBalloonHinting {
+    /* as numbered by the driver that runs, or NULL: see -roles.c */
     VirtQueue *vq;
     /* property: must be set for hinting, kept alive by the link */
     IOThread *iothread;
-    /* the protocol's state; shared with migration and worker threads */
+    /* NULL when it is off: the protocol's state; shared with threads */
     BalloonHints *hints;
     /* tells the guest, under the BQL, that the command id changed */
     QEMUBH *changed;
@@ -210,6 +213,9 @@ struct VirtIOBalloon {
     uint8_t config_read[sizeof(struct virtio_balloon_config)];
     /* makes config ready for such bytes again after a read */
     QEMUBH *config_rearm;
+
+    /* since the last reset, the driver was seen to number queues with gaps */
+    bool gaps;
 
     /* between reset phases: this is no reset that empties the balloon */
     bool reset_keeps_balloon;
