@@ -1,9 +1,9 @@
 /* overlay: after qemu_guest_free_page_hint */
 /* Target pages of one chunk, from @first to before @end.  bitmap_mutex is held */
-static uint64_t ram_skip_free_in_chunk(RAMBlock *rb, const unsigned long *free,
-                                       unsigned long first, unsigned long end)
+static uint64_t ram_skip_in_chunk(RAMBlock *rb, const unsigned long *bitmap,
+                                  unsigned long first, unsigned long end)
 {
-    unsigned long page = find_next_bit(free, end, first);
+    unsigned long page = find_next_bit(bitmap, end, first);
     uint64_t skipped = 0;
 
     if (page >= end) {
@@ -15,14 +15,14 @@ static uint64_t ram_skip_free_in_chunk(RAMBlock *rb, const unsigned long *free,
      */
     migration_clear_memory_region_dirty_bitmap(rb, page);
     for (unsigned long i = BIT_WORD(page); i < BITS_TO_LONGS(end); i++) {
-        skipped += ctpopl(rb->bmap[i] & free[i]);
-        rb->bmap[i] &= ~free[i];
+        skipped += ctpopl(rb->bmap[i] & bitmap[i]);
+        rb->bmap[i] &= ~bitmap[i];
     }
     ram_state->migration_dirty_pages -= skipped;
     return skipped;
 }
 /* overlay: new */
-uint64_t qemu_guest_free_bitmap_hint(RAMBlock *rb, const unsigned long *free,
+uint64_t qemu_guest_free_bitmap_hint(RAMBlock *rb, const unsigned long *bitmap,
                                      unsigned long first, unsigned long n)
 {
     unsigned long end = MIN(first + n, rb->used_length >> TARGET_PAGE_BITS);
@@ -37,7 +37,7 @@ uint64_t qemu_guest_free_bitmap_hint(RAMBlock *rb, const unsigned long *free,
             (first | ((1UL << rb->clear_bmap_shift) - 1)) + 1;
 
         chunk_end = MIN(chunk_end, end);
-        skipped += ram_skip_free_in_chunk(rb, free, first, chunk_end);
+        skipped += ram_skip_in_chunk(rb, bitmap, first, chunk_end);
         first = chunk_end;
     }
     qemu_mutex_unlock(&ram_state->bitmap_mutex);

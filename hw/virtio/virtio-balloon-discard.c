@@ -178,6 +178,11 @@ static bool region_is_guest_ram(VirtIOBalloon *s, MemoryRegion *mr)
     return GPOINTER_TO_INT(plugged);
 }
 
+bool virtio_balloon_is_guest_ram(VirtIOBalloon *s, RAMBlock *rb)
+{
+    return region_is_guest_ram(s, rb->mr);
+}
+
 void virtio_balloon_discard_block(VirtIOBalloon *s, RAMBlock *rb,
                                   BalloonRange *range)
 {

@@ -72,6 +72,12 @@ bool virtio_balloon_may_discard(VirtIOBalloon *s);
 void virtio_balloon_discard_skip(VirtIOBalloon *s, BalloonSkip cause,
                                  uint64_t size);
 
+/*
+ * Is @rb the machine's memory or a DIMM's or virtio-mem's?  All other memory is
+ * not the balloon's to give back.
+ */
+bool virtio_balloon_is_guest_ram(VirtIOBalloon *s, RAMBlock *rb);
+
 /* Deal with offsets into @rb: @range, which may be changed */
 typedef void BalloonBlockFn(VirtIOBalloon *s, RAMBlock *rb,
                             BalloonRange *range);
@@ -132,6 +138,21 @@ void virtio_balloon_discard_flush(VirtIOBalloon *s);
 
 /* --- virtio-balloon-pages.c --------------------------------------------- */
 
+/* Memory with pages in the balloon: see VirtIOBalloonPages.blocks */
+typedef struct BalloonBlock {
+    RAMBlock *rb;
+    BalloonMap *map;
+} BalloonBlock;
+
+/* With nothing in the balloon yet */
+BalloonBlock *balloon_block_new(RAMBlock *rb);
+void balloon_block_free(gpointer block);
+
+static inline BalloonBlock *balloon_block(VirtIOBalloon *s, unsigned i)
+{
+    return g_ptr_array_index(s->pages.blocks, i);
+}
+
 void virtio_balloon_pages_init(VirtIOBalloon *s);
 void virtio_balloon_pages_cleanup(VirtIOBalloon *s);
 
@@ -172,6 +193,18 @@ void virtio_balloon_pages_look_again(VirtIOBalloon *s);
 
 /* Bytes given up that the host has not got back yet */
 uint64_t virtio_balloon_pages_waiting(VirtIOBalloon *s);
+
+/*
+ * What is in the balloon was loaded: the BalloonBlocks of @loaded, which is the
+ * callee's now
+ */
+void virtio_balloon_pages_replace(VirtIOBalloon *s, GPtrArray *loaded);
+
+/* --- virtio-balloon-migration.c ----------------------------------------- */
+
+/* For virtio_balloon_pages_init() and _cleanup() only */
+void virtio_balloon_migration_init(VirtIOBalloon *s);
+void virtio_balloon_migration_cleanup(VirtIOBalloon *s);
 
 /* The pages in the balloon, a subsection of a VirtIOBalloon */
 extern const VMStateDescription vmstate_virtio_balloon_pages;

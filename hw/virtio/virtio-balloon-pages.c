@@ -18,17 +18,10 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/bitmap.h"
 #include "qemu/cutils.h"
-#include "qemu/error-report.h"
-#include "qemu/main-loop.h"
 #include "qemu/units.h"
 #include "exec/address-spaces.h"
 #include "exec/ramblock.h"
-#include "exec/target_page.h"
-#include "migration/misc.h"
-#include "migration/qemu-file-types.h"
-#include "migration/vmstate.h"
 #include "trace.h"
 #include "virtio-balloon-internal.h"
 #include "virtio-balloon-slice.h"
@@ -48,27 +41,18 @@
 #define SETTLE_NS (100 * SCALE_MS)
 /* ... nor for longer than this, if the driver goes on and on */
 #define SETTLE_MAX_NS (1000 * SCALE_MS)
+/* A number that no block has: nothing is to be looked at */
+#define LOOK_DONE UINT_MAX
 /* How often to see what inhibits: nobody tells */
 #define INHIBITED_NS (10 * NANOSECONDS_PER_SECOND)
 /* Nobody waits for this work: it takes a fifth of the main loop's time */
 #define IDLE_SHARE 4
-
-/* Memory with pages in the balloon */
-typedef struct BalloonBlock {
-    RAMBlock *rb;
-    BalloonMap *map;
-} BalloonBlock;
 
 /* Pages of a request that is not answered yet */
 typedef struct BalloonStaged {
     RAMBlock *rb;
     BalloonRange range;
 } BalloonStaged;
-
-static BalloonBlock *pages_block(VirtIOBalloon *s, unsigned i)
-{
-    return g_ptr_array_index(s->pages.blocks, i);
-}
 
 /* The size of a transparent huge page in bytes, 0 if there are none */
 static uint64_t pages_thp_size(void)
@@ -85,7 +69,7 @@ static uint64_t pages_thp_size(void)
     return size;
 }
 
-static BalloonBlock *pages_block_new(RAMBlock *rb)
+BalloonBlock *balloon_block_new(RAMBlock *rb)
 {
     BalloonBlock *block = g_new(BalloonBlock, 1);
     uint64_t page = qemu_ram_pagesize(rb);
@@ -96,7 +80,7 @@ static BalloonBlock *pages_block_new(RAMBlock *rb)
     return block;
 }
 
-static void pages_block_free(gpointer data)
+void balloon_block_free(gpointer data)
 {
     BalloonBlock *block = data;
 
@@ -107,8 +91,8 @@ static void pages_block_free(gpointer data)
 static BalloonBlock *pages_find(VirtIOBalloon *s, RAMBlock *rb)
 {
     for (unsigned i = 0; i < s->pages.blocks->len; i++) {
-        if (pages_block(s, i)->rb == rb) {
-            return pages_block(s, i);
+        if (balloon_block(s, i)->rb == rb) {
+            return balloon_block(s, i);
         }
     }
     return NULL;
@@ -148,7 +132,7 @@ void virtio_balloon_pages_stage(VirtIOBalloon *s, RAMBlock *rb,
 static bool pages_is_pending(VirtIOBalloon *s)
 {
     for (unsigned i = 0; i < s->pages.blocks->len; i++) {
-        if (balloon_map_is_pending(pages_block(s, i)->map)) {
+        if (balloon_map_is_pending(balloon_block(s, i)->map)) {
             return true;
         }
     }
@@ -161,7 +145,7 @@ static void pages_insert(VirtIOBalloon *s, const BalloonStaged *staged)
     uint64_t waiting, fresh;
 
     if (!block) {
-        block = pages_block_new(staged->rb);
+        block = balloon_block_new(staged->rb);
         g_ptr_array_add(s->pages.blocks, block);
     }
     waiting = balloon_map_waiting(block->map);
@@ -242,9 +226,10 @@ static bool pages_look(VirtIOBalloon *s)
     uint64_t page;
 
     if (p->look_block >= p->blocks->len) {
+        p->look_block = LOOK_DONE;
         return false;
     }
-    block = pages_block(s, p->look_block);
+    block = balloon_block(s, p->look_block);
     page = qemu_ram_pagesize(block->rb);
     if (!balloon_map_next(block->map, p->look_offset, &row)) {
         p->look_block++;
@@ -265,11 +250,16 @@ static bool pages_look(VirtIOBalloon *s)
     return true;
 }
 
+static void pages_look_from_start(VirtIOBalloonPages *p)
+{
+    p->look_block = 0;
+    p->look_offset = 0;
+}
+
 void virtio_balloon_pages_look_again(VirtIOBalloon *s)
 {
     if (s->pages.blocks) {
-        s->pages.look_block = 0;
-        s->pages.look_offset = 0;
+        pages_look_from_start(&s->pages);
         virtio_balloon_pages_start(s);
     }
 }
@@ -278,7 +268,7 @@ void virtio_balloon_pages_look_again(VirtIOBalloon *s)
 static bool pages_discard(VirtIOBalloon *s, bool partial)
 {
     for (unsigned i = 0; i < s->pages.blocks->len; i++) {
-        BalloonBlock *block = pages_block(s, i);
+        BalloonBlock *block = balloon_block(s, i);
         BalloonRange range;
 
         if (balloon_map_take(block->map, partial, BALLOON_DISCARD_STEP,
@@ -326,7 +316,7 @@ static void pages_work(void *opaque)
         return;
     }
     if (qatomic_xchg(&p->inhibited, false)) {
-        virtio_balloon_pages_look_again(s);
+        pages_look_from_start(p);
     }
     while (more && !balloon_slice_is_over(&slice)) {
         more = pages_look(s) || pages_discard(s, partial);
@@ -336,6 +326,16 @@ static void pages_work(void *opaque)
     pages_wake_later(s, &slice, more);
 }
 
+void virtio_balloon_pages_replace(VirtIOBalloon *s, GPtrArray *loaded)
+{
+    virtio_balloon_pages_reset(s);
+    g_ptr_array_extend_and_steal(s->pages.blocks, loaded);
+    /* They did not come, but the host may have them in memory all the same */
+    pages_look_from_start(&s->pages);
+    s->pages.last_insert = 0;
+    s->pages.first_insert = 0;
+}
+
 uint64_t virtio_balloon_pages_waiting(VirtIOBalloon *s)
 {
     uint64_t size = 0;
@@ -343,7 +343,7 @@ uint64_t virtio_balloon_pages_waiting(VirtIOBalloon *s)
     if (s->pages.blocks) {
         size = pages_staged_size(s);
         for (unsigned i = 0; i < s->pages.blocks->len; i++) {
-            size += balloon_map_waiting(pages_block(s, i)->map);
+            size += balloon_map_waiting(balloon_block(s, i)->map);
         }
     }
     return size;
@@ -354,10 +354,11 @@ uint64_t virtio_balloon_pages_waiting(VirtIOBalloon *s)
 static void pages_forget(VirtIOBalloon *s, unsigned i)
 {
     s->counts.skipped[BALLOON_SKIP_TAKEN_BACK] +=
-        balloon_map_waiting(pages_block(s, i)->map);
+        balloon_map_waiting(balloon_block(s, i)->map);
     g_ptr_array_remove_index_fast(s->pages.blocks, i);
-    s->pages.look_block = 0;
-    s->pages.look_offset = 0;
+    if (s->pages.look_block != LOOK_DONE) {
+        pages_look_from_start(&s->pages);
+    }
 }
 
 void virtio_balloon_pages_reset(VirtIOBalloon *s)
@@ -392,7 +393,7 @@ static void pages_memory_commit(MemoryListener *listener)
     GArray *staged = s->pages.staged;
 
     for (unsigned i = s->pages.blocks->len; i-- > 0;) {
-        if (!memory_region_is_mapped(pages_block(s, i)->rb->mr)) {
+        if (!memory_region_is_mapped(balloon_block(s, i)->rb->mr)) {
             pages_forget(s, i);
         }
     }
@@ -407,182 +408,6 @@ static void pages_memory_commit(MemoryListener *listener)
     }
 }
 
-/* --- migration ----------------------------------------------------------- */
-
-/* Have migration skip what is in the balloon of one row of units */
-static uint64_t pages_skip_row(BalloonBlock *block, const BalloonRange *row)
-{
-    const unsigned long *held = balloon_map_bits(block->map);
-    unsigned shift = qemu_target_page_bits();
-    unsigned long first = row->start >> shift;
-    unsigned long n = row->size >> shift;
-    unsigned long pages = 1ul << (shift - VIRTIO_BALLOON_PFN_SHIFT);
-    g_autofree unsigned long *free = NULL;
-
-    if (pages == 1) {
-        return qemu_guest_free_bitmap_hint(block->rb, held, first, n);
-    }
-    free = bitmap_new(first + n);
-    for (unsigned long i = first; i < first + n; i++) {
-        if (find_next_zero_bit(held, (i + 1) * pages, i * pages) ==
-            (i + 1) * pages) {
-            set_bit(i, free);
-        }
-    }
-    return qemu_guest_free_bitmap_hint(block->rb, free, first, n);
-}
-
-/*
- * A step of precopy, in the migration thread, with the BQL.
- *
- * A guest that takes a page back writes to it after that, which the next
- * synchronisation finds.
- */
-static int pages_precopy_notify(NotifierWithReturn *n, void *data,
-                                Error **errp)
-{
-    VirtIOBalloon *s = container_of(n, VirtIOBalloon, pages.precopy);
-    PrecopyNotifyData *step = data;
-
-    if (step->reason == PRECOPY_NOTIFY_SETUP && migrate_background_snapshot()) {
-        /* It reads all memory, maybe while nobody looks what inhibits */
-        qatomic_set(&s->pages.inhibited, true);
-    }
-    /* Postcopy would wait for ever for a page that was never sent */
-    if (step->reason != PRECOPY_NOTIFY_AFTER_BITMAP_SYNC ||
-        migrate_postcopy_ram()) {
-        return 0;
-    }
-    assert(bql_locked());
-    for (unsigned i = 0; i < s->pages.blocks->len; i++) {
-        BalloonBlock *block = pages_block(s, i);
-        uint64_t skipped = 0;
-        BalloonRange row;
-
-        for (uint64_t at = 0; balloon_map_next(block->map, at, &row);
-             at = row.start + row.size) {
-            skipped += pages_skip_row(block, &row);
-        }
-        trace_virtio_balloon_pages_skip(block->rb->idstr, skipped);
-    }
-    return 0;
-}
-
-static int pages_put(QEMUFile *f, void *pv, size_t unused,
-                     const VMStateField *field, JSONWriter *vmdesc)
-{
-    VirtIOBalloon *s = container_of(pv, VirtIOBalloon, pages);
-
-    qemu_put_be32(f, s->pages.blocks->len);
-    for (unsigned i = 0; i < s->pages.blocks->len; i++) {
-        BalloonBlock *block = pages_block(s, i);
-        size_t size;
-        g_autofree void *data = balloon_map_save(block->map, &size);
-
-        qemu_put_counted_string(f, block->rb->idstr);
-        qemu_put_be64(f, balloon_map_size(block->map));
-        qemu_put_be64(f, size);
-        qemu_put_buffer(f, data, size);
-    }
-    return 0;
-}
-
-/* Returns: what is wrong with what follows in the stream; NULL if it is fine */
-static const char *pages_get_map(QEMUFile *f, BalloonMap *map)
-{
-    g_autofree void *data = NULL;
-    uint64_t size;
-
-    if (qemu_get_be64(f) != balloon_map_size(map)) {
-        return "it is of another size here; give it the one it had";
-    }
-    size = qemu_get_be64(f);
-    if (size > balloon_map_save_max(balloon_map_size(map))) {
-        return "the state says more of it than there can be";
-    }
-    data = g_malloc(size);
-    if (qemu_get_buffer(f, data, size) != size) {
-        return "the state ends too early";
-    }
-    return balloon_map_load(map, data, size) ? NULL :
-           "the state has pages that it does not have";
-}
-
-/* Add a block from the stream to @loaded; false, and told, if that fails */
-static bool pages_get_block(QEMUFile *f, GPtrArray *loaded)
-{
-    char name[256] = "";
-    RAMBlock *rb = NULL;
-    BalloonBlock *block;
-    const char *fault;
-
-    if (qemu_get_counted_string(f, name)) {
-        rb = qemu_ram_block_by_name(name);
-    }
-    if (!rb) {
-        error_report("virtio-balloon: there is no memory '%s' here, of which"
-                     " the state has pages in the balloon; start this QEMU with"
-                     " the memory that was there when it was saved", name);
-        return false;
-    }
-    block = pages_block_new(rb);
-    g_ptr_array_add(loaded, block);
-    fault = pages_get_map(f, block->map);
-    if (fault) {
-        error_report("virtio-balloon: cannot load the pages in the balloon of"
-                     " memory '%s': %s", name, fault);
-    }
-    return !fault;
-}
-
-/* All of it is read before any of it counts */
-static int pages_get(QEMUFile *f, void *pv, size_t unused,
-                     const VMStateField *field)
-{
-    VirtIOBalloon *s = container_of(pv, VirtIOBalloon, pages);
-    g_autoptr(GPtrArray) loaded =
-        g_ptr_array_new_with_free_func(pages_block_free);
-
-    if (!s->pages.blocks) {
-        error_report("virtio-balloon: the state has pages in the balloon of a"
-                     " driver that must tell; give the balloon"
-                     " must-tell-host=on, as it had when it was saved");
-        return -EINVAL;
-    }
-    for (uint32_t n = qemu_get_be32(f); n; n--) {
-        if (!pages_get_block(f, loaded)) {
-            return -EINVAL;
-        }
-    }
-    virtio_balloon_pages_reset(s);
-    g_ptr_array_extend_and_steal(s->pages.blocks, g_steal_pointer(&loaded));
-    return 0;
-}
-
-static const VMStateInfo pages_vmstate_info = {
-    .name = "virtio-balloon pages",
-    .get = pages_get,
-    .put = pages_put,
-};
-
-static bool pages_needed(void *opaque)
-{
-    return virtio_balloon_pages_known(opaque) &&
-           VIRTIO_BALLOON(opaque)->pages.blocks->len;
-}
-
-const VMStateDescription vmstate_virtio_balloon_pages = {
-    .name = "virtio-balloon-device/must-tell-host",
-    .version_id = 2,
-    .minimum_version_id = 2,
-    .needed = pages_needed,
-    .fields = (const VMStateField[]) {
-        VMSTATE_SINGLE(pages, VirtIOBalloon, 0, pages_vmstate_info,
-                       VirtIOBalloonPages),
-        VMSTATE_END_OF_LIST()
-    }
-};
-
 void virtio_balloon_pages_init(VirtIOBalloon *s)
 {
     VirtIOBalloonPages *p = &s->pages;
@@ -591,7 +416,8 @@ void virtio_balloon_pages_init(VirtIOBalloon *s)
                             VIRTIO_BALLOON_F_MUST_TELL_HOST)) {
         return;
     }
-    p->blocks = g_ptr_array_new_with_free_func(pages_block_free);
+    p->blocks = g_ptr_array_new_with_free_func(balloon_block_free);
+    p->look_block = LOOK_DONE;
     p->staged = g_array_new(false, false, sizeof(BalloonStaged));
     p->timer = balloon_slice_timer_new(pages_work, s);
     p->memory = (MemoryListener) {
@@ -599,8 +425,7 @@ void virtio_balloon_pages_init(VirtIOBalloon *s)
         .commit = pages_memory_commit,
     };
     memory_listener_register(&p->memory, &address_space_memory);
-    p->precopy.notify = pages_precopy_notify;
-    precopy_add_notifier(&p->precopy);
+    virtio_balloon_migration_init(s);
 }
 
 void virtio_balloon_pages_cleanup(VirtIOBalloon *s)
@@ -608,7 +433,7 @@ void virtio_balloon_pages_cleanup(VirtIOBalloon *s)
     VirtIOBalloonPages *p = &s->pages;
 
     if (p->blocks) {
-        precopy_remove_notifier(&p->precopy);
+        virtio_balloon_migration_cleanup(s);
         memory_listener_unregister(&p->memory);
         g_clear_pointer(&p->timer, timer_free);
         g_clear_pointer(&p->staged, g_array_unref);

@@ -2,8 +2,8 @@
 /**
  * qemu_guest_free_bitmap_hint: have migration skip the free pages of a RAMBlock
  * @rb: the block
- * @free: a bit for each target page of it, set where nobody needs the page; no
- *        bit is set past its end
+ * @bitmap: a bit for each target page of it, set where nobody needs the page;
+ *          no bit is set past its end
  * @first: the target page to begin with, a multiple of BITS_PER_LONG
  * @n: how many to look at
  *
@@ -13,5 +13,5 @@
  *
  * Returns: how many pages were to be sent and will not be.
  */
-uint64_t qemu_guest_free_bitmap_hint(RAMBlock *rb, const unsigned long *free,
+uint64_t qemu_guest_free_bitmap_hint(RAMBlock *rb, const unsigned long *bitmap,
                                      unsigned long first, unsigned long n);

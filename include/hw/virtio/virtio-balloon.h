@@ -92,7 +92,7 @@ typedef struct VirtIOBalloonPages {
      */
     int64_t last_insert;
     int64_t first_insert;
-    /* what is looked at next for having come back; past the end: nothing is */
+    /* block and offset to look at next for pages that came back */
     unsigned look_block;
     uint64_t look_offset;
     /*

@@ -1,0 +1,217 @@
+/*
+ * Virtio balloon: pages in the balloon, and migration
+ *
+ * Nobody needs what pages in the balloon contain: they are neither read nor
+ * sent.  Which ones they are is sent instead.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bitmap.h"
+#include "qemu/error-report.h"
+#include "qemu/main-loop.h"
+#include "exec/ramblock.h"
+#include "exec/target_page.h"
+#include "migration/misc.h"
+#include "migration/qemu-file-types.h"
+#include "migration/vmstate.h"
+#include "trace.h"
+#include "virtio-balloon-internal.h"
+
+/* Have migration skip what is in the balloon of one row of units */
+static uint64_t migration_skip_row(BalloonBlock *block, const BalloonRange *row)
+{
+    const unsigned long *held = balloon_map_bits(block->map);
+    unsigned shift = qemu_target_page_bits();
+    unsigned long first = row->start >> shift;
+    unsigned long n = row->size >> shift;
+    unsigned long pages = 1ul << (shift - VIRTIO_BALLOON_PFN_SHIFT);
+    g_autofree unsigned long *free_pages = NULL;
+
+    if (pages == 1) {
+        return qemu_guest_free_bitmap_hint(block->rb, held, first, n);
+    }
+    free_pages = bitmap_new(first + n);
+    for (unsigned long i = first; i < first + n; i++) {
+        if (find_next_zero_bit(held, (i + 1) * pages, i * pages) ==
+            (i + 1) * pages) {
+            set_bit(i, free_pages);
+        }
+    }
+    return qemu_guest_free_bitmap_hint(block->rb, free_pages, first, n);
+}
+
+/*
+ * A step of precopy, in the migration thread, with the BQL.
+ *
+ * A guest that takes a page back writes to it after that, which the next
+ * synchronisation finds.
+ */
+static int migration_precopy_notify(NotifierWithReturn *n, void *data,
+                                    Error **errp)
+{
+    VirtIOBalloon *s = container_of(n, VirtIOBalloon, pages.precopy);
+    PrecopyNotifyData *step = data;
+
+    if (step->reason == PRECOPY_NOTIFY_SETUP && migrate_background_snapshot()) {
+        /* It reads all memory, maybe while nobody looks what inhibits */
+        qatomic_set(&s->pages.inhibited, true);
+    }
+    /* Postcopy would wait for ever for a page that was never sent */
+    if (step->reason != PRECOPY_NOTIFY_AFTER_BITMAP_SYNC ||
+        migrate_postcopy_ram()) {
+        return 0;
+    }
+    assert(bql_locked());
+    for (unsigned i = 0; i < s->pages.blocks->len; i++) {
+        BalloonBlock *block = balloon_block(s, i);
+        uint64_t skipped = 0;
+        BalloonRange row;
+
+        for (uint64_t at = 0; balloon_map_next(block->map, at, &row);
+             at = row.start + row.size) {
+            skipped += migration_skip_row(block, &row);
+        }
+        trace_virtio_balloon_migration_skip(block->rb->idstr, skipped);
+    }
+    return 0;
+}
+
+static int migration_put(QEMUFile *f, void *pv, size_t unused,
+                         const VMStateField *field, JSONWriter *vmdesc)
+{
+    VirtIOBalloon *s = container_of(pv, VirtIOBalloon, pages);
+
+    qemu_put_be32(f, s->pages.blocks->len);
+    for (unsigned i = 0; i < s->pages.blocks->len; i++) {
+        BalloonBlock *block = balloon_block(s, i);
+        size_t size;
+        g_autofree void *data = balloon_map_save(block->map, &size);
+
+        qemu_put_counted_string(f, block->rb->idstr);
+        qemu_put_be64(f, balloon_map_size(block->map));
+        qemu_put_be64(f, size);
+        qemu_put_buffer(f, data, size);
+    }
+    return 0;
+}
+
+/* Returns: what is wrong with what follows in the stream; NULL if it is fine */
+static const char *migration_get_map(QEMUFile *f, BalloonMap *map)
+{
+    g_autofree void *data = NULL;
+    uint64_t size;
+
+    if (qemu_get_be64(f) != balloon_map_size(map)) {
+        return "it is of another size here; give it the one it had";
+    }
+    size = qemu_get_be64(f);
+    if (size > balloon_map_save_max(balloon_map_size(map))) {
+        return "the state says more of it than there can be";
+    }
+    data = g_malloc(size);
+    if (qemu_get_buffer(f, data, size) != size) {
+        return "the state ends too early";
+    }
+    return balloon_map_load(map, data, size) ? NULL :
+           "the state has pages that it does not have";
+}
+
+static bool migration_is_loaded(GPtrArray *loaded, RAMBlock *rb)
+{
+    for (guint i = 0; i < loaded->len; i++) {
+        if (((BalloonBlock *)g_ptr_array_index(loaded, i))->rb == rb) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Add a block from the stream to @loaded; false, and told, if that fails */
+static bool migration_get_block(VirtIOBalloon *s, QEMUFile *f,
+                                GPtrArray *loaded)
+{
+    char name[256] = "";
+    RAMBlock *rb = NULL;
+    BalloonBlock *block;
+    const char *fault;
+
+    if (qemu_get_counted_string(f, name)) {
+        rb = qemu_ram_block_by_name(name);
+    }
+    if (!rb || !virtio_balloon_is_guest_ram(s, rb) ||
+        migration_is_loaded(loaded, rb)) {
+        error_report("virtio-balloon: the guest has no memory '%s' here, or no"
+                     " other one, of which the state has pages in the balloon;"
+                     " start this QEMU with the memory that was there when it"
+                     " was saved", name);
+        return false;
+    }
+    block = balloon_block_new(rb);
+    g_ptr_array_add(loaded, block);
+    fault = migration_get_map(f, block->map);
+    if (fault) {
+        error_report("virtio-balloon: cannot load the pages in the balloon of"
+                     " memory '%s': %s", name, fault);
+    }
+    return !fault;
+}
+
+/* All of it is read before any of it counts */
+static int migration_get(QEMUFile *f, void *pv, size_t unused,
+                         const VMStateField *field)
+{
+    VirtIOBalloon *s = container_of(pv, VirtIOBalloon, pages);
+    g_autoptr(GPtrArray) loaded =
+        g_ptr_array_new_with_free_func(balloon_block_free);
+
+    if (!s->pages.blocks) {
+        error_report("virtio-balloon: the state has pages in the balloon of a"
+                     " driver that must tell; give the balloon"
+                     " must-tell-host=on, as it had when it was saved");
+        return -EINVAL;
+    }
+    for (uint32_t n = qemu_get_be32(f); n; n--) {
+        if (!migration_get_block(s, f, loaded)) {
+            return -EINVAL;
+        }
+    }
+    virtio_balloon_pages_replace(s, g_steal_pointer(&loaded));
+    return 0;
+}
+
+static const VMStateInfo migration_pages_info = {
+    .name = "virtio-balloon pages",
+    .get = migration_get,
+    .put = migration_put,
+};
+
+static bool migration_needed(void *opaque)
+{
+    return virtio_balloon_pages_known(opaque) &&
+           VIRTIO_BALLOON(opaque)->pages.blocks->len;
+}
+
+const VMStateDescription vmstate_virtio_balloon_pages = {
+    .name = "virtio-balloon-device/must-tell-host",
+    .version_id = 2,
+    .minimum_version_id = 2,
+    .needed = migration_needed,
+    .fields = (const VMStateField[]) {
+        VMSTATE_SINGLE(pages, VirtIOBalloon, 0, migration_pages_info,
+                       VirtIOBalloonPages),
+        VMSTATE_END_OF_LIST()
+    }
+};
+
+void virtio_balloon_migration_init(VirtIOBalloon *s)
+{
+    s->pages.precopy.notify = migration_precopy_notify;
+    precopy_add_notifier(&s->pages.precopy);
+}
+
+void virtio_balloon_migration_cleanup(VirtIOBalloon *s)
+{
+    precopy_remove_notifier(&s->pages.precopy);
+}
