@@ -15,6 +15,7 @@ int main(int argc, char **argv)
     balloon_add_pages_paused_tests();
     balloon_add_pages_request_tests();
     balloon_add_pages_migration_tests();
+    balloon_add_pages_backing_tests();
     balloon_add_pages_stream_tests();
     return g_test_run();
 }
