@@ -126,6 +126,36 @@ static void test_truncated(void)
     unlink(file);
 }
 
+/*
+ * The same memory twice is refused: a page that is taken back would stay in the
+ * balloon.  In the state, how many there are follows its version, 4 bytes each.
+ */
+static void test_twice(void)
+{
+    g_autofree char *file = balloon_migration_file();
+    g_autofree char *data = NULL;
+    g_autoptr(GByteArray) twice = g_byte_array_new();
+    gsize size, first, end;
+    BalloonDriver d;
+
+    save(file);
+    g_assert_true(g_file_get_contents(file, &data, &size, NULL));
+    first = find_section(data, size, &end) + 8;
+    /* A mark and a length are before the name of what follows */
+    end -= 2;
+    g_assert_cmpint(data[first - 1], ==, 1);
+    data[first - 1] = 2;
+    g_byte_array_append(twice, (uint8_t *)data, end);
+    g_byte_array_append(twice, (uint8_t *)data + first, end - first);
+    g_byte_array_append(twice, (uint8_t *)data + end, size - end);
+    g_assert_true(g_file_set_contents(file, (char *)twice->data, twice->len,
+                                      NULL));
+    balloon_boot_incoming(&d, BALLOON_TELL, OPTIONS QUIET);
+    g_assert_false(balloon_try_load(d.qts, file));
+    balloon_quit(&d);
+    unlink(file);
+}
+
 static void write_at(const char *path, gsize offset, const void *data,
                      gsize size)
 {
@@ -222,5 +252,6 @@ void balloon_add_pages_stream_tests(void)
                         GINT_TO_POINTER(0xff), test_damaged);
     qtest_add_data_func(BALLOON_PAGES_PATH "stream/damaged/zeroes",
                         GINT_TO_POINTER(0), test_damaged);
+    qtest_add_func(BALLOON_PAGES_PATH "stream/twice", test_twice);
     qtest_add_func(BALLOON_PAGES_PATH "stream/truncated", test_truncated);
 }
