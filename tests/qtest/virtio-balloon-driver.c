@@ -257,6 +257,25 @@ void balloon_assert_bytes(BalloonDriver *d, uint64_t addr, uint64_t size,
     }
 }
 
+bool balloon_has_bytes(BalloonDriver *d, uint64_t addr, uint64_t size,
+                       uint8_t byte)
+{
+    g_autofree uint8_t *data = g_malloc(size);
+
+    qtest_memread(d->qts, addr, data, size);
+    return data[0] == byte && memcmp(data, data + 1, size - 1) == 0;
+}
+
+void balloon_assert_stays(BalloonDriver *d, uint64_t addr, uint64_t size,
+                          uint8_t byte)
+{
+    gint64 end = g_get_monotonic_time() + G_USEC_PER_SEC / 2;
+
+    while (g_get_monotonic_time() < end) {
+        balloon_assert_bytes(d, addr, size, byte);
+    }
+}
+
 uint64_t balloon_dirty_pages(BalloonDriver *d, unsigned pages)
 {
     return balloon_alloc(d, (uint64_t)pages * BALLOON_PAGE, DATA);

@@ -136,6 +136,13 @@ uint64_t balloon_copy(BalloonDriver *d, const void *data, uint64_t size);
 void balloon_assert_bytes(BalloonDriver *d, uint64_t addr, uint64_t size,
                           uint8_t byte);
 
+/* Has it, as far as anyone can tell now? */
+bool balloon_has_bytes(BalloonDriver *d, uint64_t addr, uint64_t size,
+                       uint8_t byte);
+/* It has, and keeps it for longer than any discard is put off */
+void balloon_assert_stays(BalloonDriver *d, uint64_t addr, uint64_t size,
+                          uint8_t byte);
+
 /* Some balloon pages of guest memory, full of data */
 uint64_t balloon_dirty_pages(BalloonDriver *d, unsigned pages);
 /*
@@ -185,6 +192,21 @@ void balloon_send_pfns(BalloonDriver *d, int queue, const uint32_t *pfns,
 /* Send the pages of one range, in order */
 void balloon_send_range(BalloonDriver *d, int queue, uint64_t addr,
                         unsigned pages);
+
+/* Send the pages of one range of bytes */
+void balloon_inflate(BalloonDriver *d, uint64_t addr, uint64_t size);
+void balloon_deflate(BalloonDriver *d, uint64_t addr, uint64_t size);
+
+/*
+ * A request that takes many slices: one list of scattered pages, of so many,
+ * again and again
+ */
+#define BALLOON_HUGE_PAGES 512
+#define BALLOON_HUGE_PFNS (64 * 1024)
+#define BALLOON_HUGE_MAX 64
+
+/* Leave an inflate request with @n such lists of the pages at @addr */
+uint32_t balloon_post_huge(BalloonDriver *d, uint64_t addr, unsigned n);
 
 /* Leave statistics of one value, the free memory */
 uint32_t balloon_post_stats_value(BalloonDriver *d, uint64_t value);

@@ -49,6 +49,11 @@ uint64_t balloon_skipped(QTestState *qts, const char *cause)
     return counter_of(qts, "skipped", cause);
 }
 
+void balloon_wait_discarded(QTestState *qts)
+{
+    balloon_wait_for(!balloon_counter(qts, "waiting"));
+}
+
 void balloon_assert_state(QTestState *qts, const char *state,
                           const char *inhibitor)
 {

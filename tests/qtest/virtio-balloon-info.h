@@ -20,6 +20,9 @@ uint64_t balloon_target(QTestState *qts);
 uint64_t balloon_counter(QTestState *qts, const char *name);
 uint64_t balloon_skipped(QTestState *qts, const char *cause);
 
+/* Wait until no discard is put off any more */
+void balloon_wait_discarded(QTestState *qts);
+
 /* The state must be this; @inhibitor is NULL unless it is "inhibited" */
 void balloon_assert_state(QTestState *qts, const char *state,
                           const char *inhibitor);

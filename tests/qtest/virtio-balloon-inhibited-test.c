@@ -11,6 +11,7 @@
 #include "virtio-balloon-manage.h"
 #include "virtio-balloon-migrate.h"
 #include "virtio-balloon-monitor.h"
+#include "virtio-balloon-plug.h"
 
 #define SECOND NANOSECONDS_PER_SECOND
 #define REPORT BALLOON_VQ_FIRST_OPTIONAL
@@ -20,10 +21,6 @@
 
 /* Guest memory that nobody uses */
 #define AREA (32 * MiB)
-
-/* Where a PC lets a PCI slot go */
-#define ACPI_EJECT 0xae08
-#define VFIO_SLOT 5
 
 static void start(BalloonDriver *d, const char *device, const char *options)
 {
@@ -45,58 +42,20 @@ static void assert_inhibited(BalloonDriver *d, const char *inhibitor)
     balloon_assert_state(d->qts, "inhibited", inhibitor);
 }
 
-/* QEMU is to find a host with a device for VFIO: virtio-balloon-fake-vfio.c */
-static void preload_vfio(void)
-{
-    const char *old = g_getenv("ASAN_OPTIONS");
-    g_autofree char *options = g_strconcat(old ? old : "",
-                                           ":verify_asan_link_order=0", NULL);
-    g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
-    g_autofree char *folder = g_path_get_dirname(self);
-    g_autofree char *library = g_build_filename(
-        folder, "virtio-balloon-fake-vfio.so", NULL);
-
-    g_assert_true(g_file_test(library, G_FILE_TEST_EXISTS));
-    g_setenv("ASAN_OPTIONS", options, true);
-    g_setenv("LD_PRELOAD", library, true);
-}
-
-/* What sysfs says of the device: its group */
-static char *make_vfio_device(void)
-{
-    char *folder = g_dir_make_tmp("virtio-balloon-XXXXXX", NULL);
-    g_autofree char *group = g_build_filename(folder, "iommu_group", NULL);
-
-    g_assert_cmpint(symlink("../42", group), ==, 0);
-    return folder;
-}
-
-static void remove_vfio_device(char *folder)
-{
-    g_autofree char *group = g_build_filename(folder, "iommu_group", NULL);
-
-    unlink(group);
-    rmdir(folder);
-    g_free(folder);
-}
-
 /* An assigned device may use any memory at any time, until it is unplugged */
 static void vfio(void)
 {
-    char *folder = make_vfio_device();
     BalloonDriver d;
 
-    preload_vfio();
+    balloon_preload_vfio(true);
     start(&d, REPORTING, "-m 128");
-    g_unsetenv("LD_PRELOAD");
+    balloon_preload_vfio(false);
     balloon_assert_event(d.qts, "reached");
     qtest_clock_step(d.qts, SECOND);
     qtest_memset(d.qts, AREA, 0xa5, SIZE);
     balloon_assert_state(d.qts, "reached", NULL);
 
-    qtest_qmp_device_add(d.qts, "vfio-pci", "vfio0",
-                         "{'addr': %s, 'sysfsdev': %s}",
-                         stringify(VFIO_SLOT), folder);
+    balloon_plug_vfio(d.qts);
     assert_inhibited(&d, "pinned-memory");
     balloon_assert_event(d.qts, "inhibited");
     balloon_assert_bytes(&d, AREA, SIZE, 0xa5);
@@ -105,16 +64,13 @@ static void vfio(void)
     /* However long nothing moves, its end will be noticed */
     qtest_clock_step(d.qts, 11 * SECOND);
     balloon_assert_state(d.qts, "inhibited", "pinned-memory");
-    qtest_qmp_device_del_send(d.qts, "vfio0");
-    qtest_outl(d.qts, ACPI_EJECT, 1 << VFIO_SLOT);
-    qtest_qmp_eventwait(d.qts, "DEVICE_DELETED");
+    balloon_unplug_vfio(d.qts);
     qtest_clock_step(d.qts, 5 * SECOND);
     balloon_assert_event(d.qts, "reached");
     balloon_send_one(&d, REPORT, AREA, SIZE, true);
     balloon_assert_bytes(&d, AREA, SIZE, 0);
     balloon_assert_sum(d.qts);
     balloon_quit(&d);
-    remove_vfio_device(folder);
 }
 
 static bool set_capability(QTestState *qts, const char *name)

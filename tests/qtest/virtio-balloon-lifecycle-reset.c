@@ -170,28 +170,6 @@ static void test_snapshot(void)
     rmdir(folder);
 }
 
-static uint64_t common_offset(BalloonDriver *d, unsigned field)
-{
-    return d->pci->common_cfg_offset + field;
-}
-
-/* Reset one queue (virtio 1.2, section 2.6.1) */
-static void reset_queue(BalloonDriver *d, int queue)
-{
-    uint64_t reset = common_offset(d, VIRTIO_PCI_COMMON_Q_RESET);
-
-    d->vdev->bus->queue_select(d->vdev, queue);
-    qpci_io_writew(d->pci->pdev, d->pci->bar, reset, 1);
-    balloon_wait_for(!qpci_io_readw(d->pci->pdev, d->pci->bar, reset));
-}
-
-/* Set it up again */
-static void restart_queue(BalloonDriver *d, int queue)
-{
-    qvirtqueue_cleanup(d->vdev->bus, d->vq[queue], d->alloc);
-    d->vq[queue] = qvirtqueue_setup(d->vdev, d->alloc, queue);
-}
-
 /* The held buffer is forgotten with its ring */
 static void test_reset_stats_queue(void)
 {
@@ -201,8 +179,8 @@ static void test_reset_stats_queue(void)
     g_assert_cmphex(d.vdev->features & 1ull << VIRTIO_F_RING_RESET, !=, 0);
     for (int i = 1; i < 4; i++) {
         balloon_post_stats(&d, i);
-        reset_queue(&d, BALLOON_VQ_STATS);
-        restart_queue(&d, BALLOON_VQ_STATS);
+        balloon_reset_queue(&d, BALLOON_VQ_STATS);
+        balloon_renew_queue(&d, BALLOON_VQ_STATS);
         balloon_set_interval(d.qts, 1);
         qtest_clock_step(d.qts, 3 * NANOSECONDS_PER_SECOND);
         g_assert_false(balloon_has_used(&d, BALLOON_VQ_STATS));
@@ -231,8 +209,8 @@ static void test_reset_queues(void)
     for (int i = 0; i < 2 * ARRAY_SIZE(queues); i++) {
         int queue = queues[i % ARRAY_SIZE(queues)];
 
-        reset_queue(&d, queue);
-        restart_queue(&d, queue);
+        balloon_reset_queue(&d, queue);
+        balloon_renew_queue(&d, queue);
         balloon_send_one(&d, queue, page, BALLOON_PAGE,
                          queue != BALLOON_VQ_DEFLATE);
     }
@@ -259,9 +237,9 @@ static void test_reset_inflating(const void *whole)
             qtest_memset(d.qts, pages, 0x3c, size);
             balloon_start(&d, BALLOON_ALL_FEATURES);
         } else {
-            reset_queue(&d, BALLOON_VQ_INFLATE);
+            balloon_reset_queue(&d, BALLOON_VQ_INFLATE);
             qtest_memset(d.qts, pages, 0x3c, size);
-            restart_queue(&d, BALLOON_VQ_INFLATE);
+            balloon_renew_queue(&d, BALLOON_VQ_INFLATE);
         }
         balloon_assert_works(&d);
         balloon_assert_bytes(&d, pages, size, 0x3c);

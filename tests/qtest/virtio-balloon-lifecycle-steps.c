@@ -46,23 +46,6 @@ void balloon_assert_works(BalloonDriver *d)
     guest_free(d->alloc, pages);
 }
 
-uint32_t balloon_post_huge(BalloonDriver *d, uint64_t addr, unsigned n)
-{
-    uint32_t pfns[BALLOON_HUGE_PFNS];
-    BalloonSeg segs[BALLOON_HUGE_MAX];
-
-    for (unsigned i = 0; i < BALLOON_HUGE_PFNS; i++) {
-        pfns[i] = balloon_wire32(d, addr / BALLOON_PAGE +
-                                    i * 2 % BALLOON_HUGE_PAGES);
-    }
-    segs[0] = (BalloonSeg) { balloon_copy(d, pfns, sizeof(pfns)),
-                             sizeof(pfns) };
-    for (unsigned i = 1; i < n; i++) {
-        segs[i] = segs[0];
-    }
-    return balloon_post(d, BALLOON_VQ_INFLATE, segs, n);
-}
-
 void balloon_post_stats(BalloonDriver *d, uint64_t free_bytes)
 {
     uint8_t entry[10];

@@ -9,17 +9,13 @@
 #include "libqos/pci-pc.h"
 #include "virtio-balloon-lifecycle.h"
 #include "virtio-balloon-migrate.h"
+#include "virtio-balloon-plug.h"
 
 #define DEVICE "virtio-balloon-pci,must-tell-host=on"
 #define AREA (64 * MiB)
 #define SIZE (2 * MiB)
 #define OLD 0xa5
 #define NEW 0x33
-
-/* Of the machine's hot plug of memory: see docs/specs/acpi_mem_hotplug.rst */
-#define SLOT_SELECTOR 0xa00
-#define SLOT_STATUS 0xa14
-#define SLOT_EJECT 8
 
 static void start(BalloonDriver *d, const char *options)
 {
@@ -34,17 +30,6 @@ static void give_half(BalloonDriver *d, uint64_t addr)
     balloon_send_range(d, BALLOON_VQ_INFLATE, addr, SIZE / 2 / BALLOON_PAGE);
 }
 
-/* For longer than any discard waits, that memory has the value @byte */
-static void assert_stays(QTestState *qts, uint64_t addr, uint8_t byte)
-{
-    gint64 end = g_get_monotonic_time() + G_USEC_PER_SEC / 2;
-    BalloonDriver d = { .qts = qts };
-
-    while (g_get_monotonic_time() < end) {
-        balloon_assert_bytes(&d, addr, SIZE, byte);
-    }
-}
-
 /* The device goes while discards wait: the memory is the guest's */
 static void test_unplug(void)
 {
@@ -55,7 +40,7 @@ static void test_unplug(void)
     balloon_lose(&d);
     qpci_unplug_acpi_device_test(d.qts, "balloon0", 4);
     qtest_memset(d.qts, AREA, NEW, SIZE);
-    assert_stays(d.qts, AREA, NEW);
+    balloon_assert_stays(&d, AREA, SIZE, NEW);
     qtest_qmp_device_add(d.qts, "virtio-balloon-pci", "balloon0",
                          "{'addr': '4', 'must-tell-host': true}");
     balloon_find(&d, 4);
@@ -66,25 +51,6 @@ static void test_unplug(void)
     balloon_quit(&d);
 }
 
-static void plug_dimm(QTestState *qts)
-{
-    qtest_qmp_assert_success(qts, "{'execute': 'object-add', 'arguments':"
-                             " {'qom-type': 'memory-backend-ram', 'id': 'm0',"
-                             " 'size': 134217728}}");
-    qtest_qmp_device_add(qts, "pc-dimm", "dimm0",
-                         "{'memdev': 'm0', 'slot': 0, 'addr': 4294967296}");
-}
-
-static void unplug_dimm(QTestState *qts)
-{
-    qtest_qmp_device_del_send(qts, "dimm0");
-    qtest_outl(qts, SLOT_SELECTOR, 0);
-    qtest_outb(qts, SLOT_STATUS, SLOT_EJECT);
-    qtest_qmp_eventwait(qts, "DEVICE_DELETED");
-    qtest_qmp_assert_success(qts, "{'execute': 'object-del',"
-                             " 'arguments': {'id': 'm0'}}");
-}
-
 /* Memory goes with pages in the balloon; those of its successor are others */
 static void test_dimm(void)
 {
@@ -92,13 +58,15 @@ static void test_dimm(void)
 
     start(&d, "-m 256,slots=2,maxmem=1G");
     for (int i = 0; i < 3; i++) {
-        plug_dimm(d.qts);
-        qtest_memset(d.qts, 4 * GiB, NEW, SIZE);
+        balloon_add_dimm_memory(d.qts);
+        balloon_plug_dimm(d.qts);
+        qtest_memset(d.qts, BALLOON_DIMM, NEW, SIZE);
         if (i) {
-            assert_stays(d.qts, 4 * GiB, NEW);
+            balloon_assert_stays(&d, BALLOON_DIMM, SIZE, NEW);
         }
-        give_half(&d, 4 * GiB);
-        unplug_dimm(d.qts);
+        give_half(&d, BALLOON_DIMM);
+        balloon_unplug_dimm(d.qts);
+        balloon_remove_dimm_memory(d.qts);
     }
     give_half(&d, AREA);
     balloon_wait_for(qtest_readb(d.qts, AREA) == 0);

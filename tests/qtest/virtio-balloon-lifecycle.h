@@ -25,14 +25,6 @@ void balloon_add_tell_tests(void);
 /* Memory of the machine of balloon_boot_without(); others take -m 256 */
 #define BALLOON_LIFE_RAM (256 * MiB)
 
-/*
- * A request that takes many slices: one list of scattered pages, of so many,
- * again and again
- */
-#define BALLOON_HUGE_PAGES 512
-#define BALLOON_HUGE_PFNS (64 * KiB)
-#define BALLOON_HUGE_MAX 64
-
 /* Make a PC that has no balloon, but the devices of @options */
 void balloon_boot_without(BalloonDriver *d, const char *options);
 
@@ -41,9 +33,6 @@ void balloon_assert_resizes(BalloonDriver *d);
 
 /* As that, and pages go when they shall; the queues are set up */
 void balloon_assert_works(BalloonDriver *d);
-
-/* Leave an inflate request with @n such lists of the pages at @addr */
-uint32_t balloon_post_huge(BalloonDriver *d, uint64_t addr, unsigned n);
 
 /* Leave a statistics buffer, and wait until the device has read it */
 void balloon_post_stats(BalloonDriver *d, uint64_t free_bytes);

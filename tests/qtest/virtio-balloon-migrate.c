@@ -63,18 +63,25 @@ void balloon_set_capability(QTestState *qts, const char *name, bool on)
                              " %s, 'state': %i}]}}", name, on);
 }
 
-bool balloon_migration_is(QTestState *qts, const char *status)
+/* NULL if there was none; the caller frees it */
+static char *migration_status(QTestState *qts)
 {
     QDict *info = qtest_qmp_assert_success_ref(qts,
                                                "{'execute': 'query-migrate'}");
-    const char *now = qdict_get_try_str(info, "status");
-    bool is = g_strcmp0(now, status) == 0;
+    char *status = g_strdup(qdict_get_try_str(info, "status"));
+
+    qobject_unref(info);
+    return status;
+}
+
+bool balloon_migration_is(QTestState *qts, const char *status)
+{
+    g_autofree char *now = migration_status(qts);
 
     if (g_strcmp0(status, "failed")) {
         g_assert_cmpstr(now, !=, "failed");
     }
-    qobject_unref(info);
-    return is;
+    return g_strcmp0(now, status) == 0;
 }
 
 void balloon_migrate_slowly(QTestState *qts, const char *file)
@@ -158,6 +165,19 @@ void balloon_migrate_end(QTestState *qts, int stream, const char *file)
     balloon_wait_for(balloon_migration_is(qts, "completed"));
 }
 
+int64_t balloon_migration_skipped(QTestState *qts)
+{
+    QDict *info = qtest_qmp_assert_success_ref(qts,
+                                               "{'execute': 'query-migrate'}");
+    QDict *ram = qdict_get_qdict(info, "ram");
+    int64_t seen = qdict_get_int(ram, "duplicate") +
+                   qdict_get_int(ram, "normal");
+    int64_t skipped = qdict_get_int(ram, "total") - seen * BALLOON_PAGE;
+
+    qobject_unref(info);
+    return skipped;
+}
+
 void balloon_adopt(BalloonDriver *d, BalloonDriver *source)
 {
     QPCIAddress addr = { .devfn = QPCI_DEVFN(SLOT, 0) };
@@ -177,25 +197,67 @@ void balloon_adopt(BalloonDriver *d, BalloonDriver *source)
     }
 }
 
-void balloon_load(BalloonDriver *d, BalloonDriver *source, const char *device,
-                  const char *options, const char *file)
+void balloon_boot_incoming(BalloonDriver *d, const char *device,
+                           const char *options)
 {
-    g_autofree char *uri = g_strconcat("file:", file, NULL);
     QOSState *machine = qtest_pc_boot("%s -device %s,id=balloon0,addr=%d"
                                       " -incoming defer",
                                       options, device, SLOT);
 
     balloon_attach(d, machine->qts, NULL, &machine->alloc);
     d->machine = machine;
+}
+
+bool balloon_try_load(QTestState *qts, const char *file)
+{
+    g_autofree char *uri = g_strconcat("file:", file, NULL);
+    bool failed = false;
+    bool completed = false;
+
+    qtest_qmp_assert_success(qts, "{'execute': 'migrate-incoming',"
+                             " 'arguments': {'uri': %s,"
+                             " 'exit-on-error': false}}", uri);
+    while (!failed && !completed) {
+        g_autofree char *status = migration_status(qts);
+
+        failed = !g_strcmp0(status, "failed");
+        completed = !g_strcmp0(status, "completed");
+    }
+    return completed;
+}
+
+void balloon_load(BalloonDriver *d, BalloonDriver *source, const char *device,
+                  const char *options, const char *file)
+{
+    g_autofree char *uri = g_strconcat("file:", file, NULL);
+
+    balloon_boot_incoming(d, device, options);
     balloon_migrate_incoming(d->qts, uri);
     balloon_wait_for(balloon_migration_is(d->qts, "completed"));
     balloon_adopt(d, source);
 }
 
-static void G_GNUC_PRINTF(2, 3) wait_job(QTestState *qts, const char *command,
-                                         ...)
+int64_t balloon_move(BalloonDriver *d, const char *device, const char *options)
+{
+    g_autofree char *file = balloon_migration_file();
+    BalloonDriver source = *d;
+    int64_t skipped;
+
+    balloon_migrate(source.qts, file);
+    skipped = balloon_migration_skipped(source.qts);
+    balloon_load(d, &source, device, options, file);
+    unlink(file);
+    balloon_quit(&source);
+    qtest_qmp_assert_success(d->qts, "{'execute': 'cont'}");
+    return skipped;
+}
+
+/* Returns: whether the job came to a good end */
+static bool G_GNUC_PRINTF(2, 3) run_job(QTestState *qts, const char *command,
+                                        ...)
 {
     va_list ap;
+    bool aborted = false;
     bool concluded = false;
 
     va_start(ap, command);
@@ -206,34 +268,43 @@ static void G_GNUC_PRINTF(2, 3) wait_job(QTestState *qts, const char *command,
         const char *status = qdict_get_str(qdict_get_qdict(event, "data"),
                                            "status");
 
-        g_assert_cmpstr(status, !=, "aborting");
+        aborted |= g_str_equal(status, "aborting");
         concluded = g_str_equal(status, "concluded");
         qobject_unref(event);
     }
     qtest_qmp_assert_success(qts, "{'execute': 'job-dismiss',"
                              " 'arguments': {'id': 'j'}}");
+    return !aborted;
 }
 
 void balloon_add_disk(QTestState *qts, const char *path)
 {
-    wait_job(qts, "{'execute': 'blockdev-create', 'arguments': {'job-id': 'j',"
-             " 'options': {'driver': 'file', 'filename': %s, 'size': 0}}}",
-             path);
+    g_assert_true(run_job(
+        qts, "{'execute': 'blockdev-create', 'arguments': {'job-id': 'j',"
+        " 'options': {'driver': 'file', 'filename': %s, 'size': 0}}}", path));
     qtest_qmp_assert_success(
         qts, "{'execute': 'blockdev-add', 'arguments': {'driver': 'file',"
         " 'node-name': 'file', 'filename': %s,"
         " 'cache': {'no-flush': true}}}", path);
-    wait_job(qts, "{'execute': 'blockdev-create', 'arguments': {'job-id': 'j',"
-             " 'options': {'driver': 'qcow2', 'file': 'file',"
-             " 'size': 1048576}}}");
+    g_assert_true(run_job(
+        qts, "{'execute': 'blockdev-create', 'arguments': {'job-id': 'j',"
+        " 'options': {'driver': 'qcow2', 'file': 'file',"
+        " 'size': 1048576}}}"));
     qtest_qmp_assert_success(
         qts, "{'execute': 'blockdev-add', 'arguments': {'driver': 'qcow2',"
         " 'node-name': 'disk', 'file': 'file',"
         " 'cache': {'no-flush': true}}}");
 }
 
+bool balloon_try_snapshot(QTestState *qts, const char *command,
+                          const char *tag)
+{
+    return run_job(qts, "{'execute': %s, 'arguments': {'job-id': 'j',"
+                   " 'tag': %s, 'vmstate': 'disk', 'devices': ['disk']}}",
+                   command, tag);
+}
+
 void balloon_snapshot(QTestState *qts, const char *command, const char *tag)
 {
-    wait_job(qts, "{'execute': %s, 'arguments': {'job-id': 'j', 'tag': %s,"
-             " 'vmstate': 'disk', 'devices': ['disk']}}", command, tag);
+    g_assert_true(balloon_try_snapshot(qts, command, tag));
 }

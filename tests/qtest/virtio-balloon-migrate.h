@@ -51,6 +51,19 @@ void balloon_migrate_end(QTestState *qts, int stream, const char *file);
 /* From begin to end; the VM is stopped then */
 void balloon_migrate(QTestState *qts, const char *file);
 
+/* Bytes that it did not look at even once; less than 0 if often */
+int64_t balloon_migration_skipped(QTestState *qts);
+
+/* A machine of that balloon that waits to be migrated to; it has no driver */
+void balloon_boot_incoming(BalloonDriver *d, const char *device,
+                           const char *options);
+
+/*
+ * Have it load @file.  Returns: whether that went well; if not, QEMU is there
+ * as before
+ */
+bool balloon_try_load(QTestState *qts, const char *file);
+
 /*
  * @d drives the PCI device of its machine from where @source left it: nothing
  * of it is reset or set up
@@ -65,10 +78,21 @@ void balloon_adopt(BalloonDriver *d, BalloonDriver *source);
 void balloon_load(BalloonDriver *d, BalloonDriver *source, const char *device,
                   const char *options, const char *file);
 
+/*
+ * Have the guest of @d go on in another QEMU, through a file; this one ends.
+ * Returns: balloon_migration_skipped().
+ */
+int64_t balloon_move(BalloonDriver *d, const char *device,
+                     const char *options);
+
 /* Add an empty disk that can hold snapshots, named disk; makes the file */
 void balloon_add_disk(QTestState *qts, const char *path);
 
 /* Wait for "snapshot-save" or "snapshot-load" of snapshot @tag on that disk */
 void balloon_snapshot(QTestState *qts, const char *command, const char *tag);
+
+/* Returns: whether that went well */
+bool balloon_try_snapshot(QTestState *qts, const char *command,
+                          const char *tag);
 
 #endif

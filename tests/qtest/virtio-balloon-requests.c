@@ -172,6 +172,33 @@ void balloon_send_range(BalloonDriver *d, int queue, uint64_t addr,
     balloon_send_pfns(d, queue, pfns, pages);
 }
 
+void balloon_inflate(BalloonDriver *d, uint64_t addr, uint64_t size)
+{
+    balloon_send_range(d, BALLOON_VQ_INFLATE, addr, size / BALLOON_PAGE);
+}
+
+void balloon_deflate(BalloonDriver *d, uint64_t addr, uint64_t size)
+{
+    balloon_send_range(d, BALLOON_VQ_DEFLATE, addr, size / BALLOON_PAGE);
+}
+
+uint32_t balloon_post_huge(BalloonDriver *d, uint64_t addr, unsigned n)
+{
+    uint32_t pfns[BALLOON_HUGE_PFNS];
+    BalloonSeg segs[BALLOON_HUGE_MAX];
+
+    for (unsigned i = 0; i < BALLOON_HUGE_PFNS; i++) {
+        pfns[i] = balloon_wire32(d, addr / BALLOON_PAGE +
+                                    i * 2 % BALLOON_HUGE_PAGES);
+    }
+    segs[0] = (BalloonSeg) { balloon_copy(d, pfns, sizeof(pfns)),
+                             sizeof(pfns) };
+    for (unsigned i = 1; i < n; i++) {
+        segs[i] = segs[0];
+    }
+    return balloon_post(d, BALLOON_VQ_INFLATE, segs, n);
+}
+
 uint32_t balloon_post_stats_value(BalloonDriver *d, uint64_t value)
 {
     struct virtio_balloon_stat stat = {

@@ -18,8 +18,6 @@
 
 #define TELL "/virtio-balloon/improved/tell/"
 #define DEVICE "virtio-balloon-pci,must-tell-host=on"
-#define INFLATE BALLOON_VQ_INFLATE
-#define DEFLATE BALLOON_VQ_DEFLATE
 #define FEATURE (1ull << VIRTIO_BALLOON_F_MUST_TELL_HOST)
 
 #define RAM "-m 128 "
@@ -41,32 +39,6 @@ static void start_at(BalloonDriver *d, const char *options)
     balloon_boot(d, DEVICE, options);
     g_assert_true(balloon_start(d, BALLOON_ALL_FEATURES) & FEATURE);
     qtest_memset(d->qts, AREA, OLD, 4 * HUGE_SIZE);
-}
-
-/* Does all of that memory have the value @byte? */
-static bool has_bytes(BalloonDriver *d, uint64_t addr, uint64_t size,
-                      uint8_t byte)
-{
-    g_autofree uint8_t *data = g_malloc(size);
-
-    qtest_memread(d->qts, addr, data, size);
-    return data[0] == byte && memcmp(data, data + 1, size - 1) == 0;
-}
-
-static void inflate(BalloonDriver *d, uint64_t addr, uint64_t size)
-{
-    balloon_send_range(d, INFLATE, addr, size / BALLOON_PAGE);
-}
-
-static void deflate(BalloonDriver *d, uint64_t addr, uint64_t size)
-{
-    balloon_send_range(d, DEFLATE, addr, size / BALLOON_PAGE);
-}
-
-/* All that is in the balloon has had its discard */
-static void wait_for_discards(BalloonDriver *d)
-{
-    balloon_wait_for(!balloon_counter(d->qts, "waiting"));
 }
 
 /* The end, and every byte that was given up is accounted for */
@@ -96,12 +68,12 @@ static void pages(const void *options)
     BalloonDriver d;
 
     start_at(&d, options);
-    inflate(&d, AREA + 5 * BALLOON_PAGE, 3 * BALLOON_PAGE);
-    inflate(&d, AREA + HUGE_SIZE, HUGE_SIZE / 2);
-    inflate(&d, AREA + HUGE_SIZE + HUGE_SIZE / 2, HUGE_SIZE / 2);
-    balloon_wait_for(has_bytes(&d, AREA + HUGE_SIZE, HUGE_SIZE, 0));
-    balloon_wait_for(has_bytes(&d, AREA + 5 * BALLOON_PAGE,
-                               3 * BALLOON_PAGE, 0));
+    balloon_inflate(&d, AREA + 5 * BALLOON_PAGE, 3 * BALLOON_PAGE);
+    balloon_inflate(&d, AREA + HUGE_SIZE, HUGE_SIZE / 2);
+    balloon_inflate(&d, AREA + HUGE_SIZE + HUGE_SIZE / 2, HUGE_SIZE / 2);
+    balloon_wait_for(balloon_has_bytes(&d, AREA + HUGE_SIZE, HUGE_SIZE, 0));
+    balloon_wait_for(balloon_has_bytes(&d, AREA + 5 * BALLOON_PAGE,
+                                       3 * BALLOON_PAGE, 0));
     balloon_assert_bytes(&d, AREA, 5 * BALLOON_PAGE, OLD);
     balloon_assert_bytes(&d, AREA + 8 * BALLOON_PAGE,
                          HUGE_SIZE - 8 * BALLOON_PAGE, OLD);
@@ -118,11 +90,11 @@ static void not_accepted(void)
     balloon_start(&d, ~FEATURE);
     qtest_memset(d.qts, AREA, OLD, HUGE_SIZE);
     for (int i = 0; i < 20; i++) {
-        inflate(&d, AREA + i * BALLOON_PAGE, BALLOON_PAGE);
+        balloon_inflate(&d, AREA + i * BALLOON_PAGE, BALLOON_PAGE);
         balloon_assert_bytes(&d, AREA + i * BALLOON_PAGE, BALLOON_PAGE, 0);
         qtest_memset(d.qts, AREA + i * BALLOON_PAGE, NEW, BALLOON_PAGE);
     }
-    deflate(&d, AREA, 20 * BALLOON_PAGE);
+    balloon_deflate(&d, AREA, 20 * BALLOON_PAGE);
     balloon_assert_bytes(&d, AREA, 20 * BALLOON_PAGE, NEW);
     balloon_assert_bytes(&d, AREA + 20 * BALLOON_PAGE,
                          HUGE_SIZE - 20 * BALLOON_PAGE, OLD);
@@ -136,13 +108,13 @@ static void taken_back(const void *options)
 
     start_at(&d, options);
     for (int i = 0; i < 6; i++) {
-        inflate(&d, AREA, HUGE_SIZE);
-        deflate(&d, AREA + HUGE_SIZE / 4, HUGE_SIZE / 2);
+        balloon_inflate(&d, AREA, HUGE_SIZE);
+        balloon_deflate(&d, AREA + HUGE_SIZE / 4, HUGE_SIZE / 2);
         qtest_memset(d.qts, AREA + HUGE_SIZE / 4, NEW + i, HUGE_SIZE / 2);
-        inflate(&d, AREA + HUGE_SIZE, BALLOON_PAGE);
-        wait_for_discards(&d);
+        balloon_inflate(&d, AREA + HUGE_SIZE, BALLOON_PAGE);
+        balloon_wait_discarded(d.qts);
         balloon_assert_bytes(&d, AREA + HUGE_SIZE / 4, HUGE_SIZE / 2, NEW + i);
-        deflate(&d, AREA, HUGE_SIZE);
+        balloon_deflate(&d, AREA, HUGE_SIZE);
         qtest_memset(d.qts, AREA, OLD, HUGE_SIZE);
     }
     quit(&d);
@@ -154,11 +126,11 @@ static void busy(void)
     BalloonDriver d;
 
     start_at(&d, ANONYMOUS);
-    inflate(&d, AREA, BALLOON_PAGE);
+    balloon_inflate(&d, AREA, BALLOON_PAGE);
     balloon_wait_for(
-        (inflate(&d, AREA + HUGE_SIZE, BALLOON_PAGE),
-         deflate(&d, AREA + HUGE_SIZE, BALLOON_PAGE),
-         has_bytes(&d, AREA, BALLOON_PAGE, 0)));
+        (balloon_inflate(&d, AREA + HUGE_SIZE, BALLOON_PAGE),
+         balloon_deflate(&d, AREA + HUGE_SIZE, BALLOON_PAGE),
+         balloon_has_bytes(&d, AREA, BALLOON_PAGE, 0)));
     quit(&d);
 }
 
@@ -172,21 +144,21 @@ static void huge_pages(void)
         return;
     }
     start_at(&d, HUGE_PAGES);
-    inflate(&d, AREA, HUGE_SIZE / 2);
-    inflate(&d, AREA + HUGE_SIZE, HUGE_SIZE / 2);
-    inflate(&d, AREA + HUGE_SIZE + HUGE_SIZE / 2, HUGE_SIZE / 2);
-    balloon_wait_for(has_bytes(&d, AREA + HUGE_SIZE, HUGE_SIZE, 0));
+    balloon_inflate(&d, AREA, HUGE_SIZE / 2);
+    balloon_inflate(&d, AREA + HUGE_SIZE, HUGE_SIZE / 2);
+    balloon_inflate(&d, AREA + HUGE_SIZE + HUGE_SIZE / 2, HUGE_SIZE / 2);
+    balloon_wait_for(balloon_has_bytes(&d, AREA + HUGE_SIZE, HUGE_SIZE, 0));
     balloon_assert_bytes(&d, AREA, HUGE_SIZE, OLD);
     balloon_assert_bytes(&d, AREA + 2 * HUGE_SIZE, HUGE_SIZE, OLD);
 
     /* A page of it is used again, and given up again */
-    deflate(&d, AREA + HUGE_SIZE, BALLOON_PAGE);
+    balloon_deflate(&d, AREA + HUGE_SIZE, BALLOON_PAGE);
     qtest_memset(d.qts, AREA + HUGE_SIZE, NEW, BALLOON_PAGE);
-    inflate(&d, AREA + 2 * HUGE_SIZE, HUGE_SIZE);
-    balloon_wait_for(has_bytes(&d, AREA + 2 * HUGE_SIZE, HUGE_SIZE, 0));
+    balloon_inflate(&d, AREA + 2 * HUGE_SIZE, HUGE_SIZE);
+    balloon_wait_for(balloon_has_bytes(&d, AREA + 2 * HUGE_SIZE, HUGE_SIZE, 0));
     balloon_assert_bytes(&d, AREA + HUGE_SIZE, BALLOON_PAGE, NEW);
-    inflate(&d, AREA + HUGE_SIZE, BALLOON_PAGE);
-    balloon_wait_for(has_bytes(&d, AREA + HUGE_SIZE, HUGE_SIZE, 0));
+    balloon_inflate(&d, AREA + HUGE_SIZE, BALLOON_PAGE);
+    balloon_wait_for(balloon_has_bytes(&d, AREA + HUGE_SIZE, HUGE_SIZE, 0));
     balloon_assert_bytes(&d, AREA, HUGE_SIZE, OLD);
     quit(&d);
     balloon_hugepages_restore();
@@ -199,16 +171,16 @@ static void reset(const void *options)
 
     start_at(&d, options);
     for (int i = 0; i < 6; i++) {
-        inflate(&d, AREA, HUGE_SIZE / 2 + BALLOON_PAGE);
+        balloon_inflate(&d, AREA, HUGE_SIZE / 2 + BALLOON_PAGE);
         balloon_reset(&d);
         qtest_memset(d.qts, AREA, NEW, HUGE_SIZE);
         balloon_start(&d, BALLOON_ALL_FEATURES);
         /* that would complete the unit */
-        inflate(&d, AREA + HUGE_SIZE / 2 + BALLOON_PAGE,
+        balloon_inflate(&d, AREA + HUGE_SIZE / 2 + BALLOON_PAGE,
                 HUGE_SIZE / 2 - BALLOON_PAGE);
-        wait_for_discards(&d);
+        balloon_wait_discarded(d.qts);
         balloon_assert_bytes(&d, AREA, HUGE_SIZE / 2 + BALLOON_PAGE, NEW);
-        deflate(&d, AREA, HUGE_SIZE);
+        balloon_deflate(&d, AREA, HUGE_SIZE);
     }
     quit(&d);
 }
@@ -216,54 +188,19 @@ static void reset(const void *options)
 /* While the VM is stopped its memory is what it is; then discards go on */
 static void stop(void)
 {
-    gint64 end;
     BalloonDriver d;
 
     start_at(&d, ANONYMOUS);
-    inflate(&d, AREA, BALLOON_PAGE);
-    inflate(&d, AREA + HUGE_SIZE, HUGE_SIZE);
+    balloon_inflate(&d, AREA, BALLOON_PAGE);
+    balloon_inflate(&d, AREA + HUGE_SIZE, HUGE_SIZE);
     qtest_qmp_assert_success(d.qts, "{'execute': 'stop'}");
     qtest_memset(d.qts, AREA, NEW, 2 * HUGE_SIZE);
-    /* Discards are tenths of a second late at most, if they are allowed */
-    end = g_get_monotonic_time() + G_USEC_PER_SEC / 2;
-    while (g_get_monotonic_time() < end) {
-        balloon_assert_bytes(&d, AREA, 2 * HUGE_SIZE, NEW);
-    }
+    balloon_assert_stays(&d, AREA, 2 * HUGE_SIZE, NEW);
     qtest_qmp_assert_success(d.qts, "{'execute': 'cont'}");
-    balloon_wait_for(has_bytes(&d, AREA, BALLOON_PAGE, 0));
+    balloon_wait_for(balloon_has_bytes(&d, AREA, BALLOON_PAGE, 0));
     balloon_assert_bytes(&d, AREA + BALLOON_PAGE, HUGE_SIZE - BALLOON_PAGE,
                          NEW);
     quit(&d);
-}
-
-/* Bytes that migration did not look at even once; less than 0 if often */
-static int64_t bytes_skipped(QTestState *qts)
-{
-    QDict *info = qtest_qmp_assert_success_ref(qts,
-                                               "{'execute': 'query-migrate'}");
-    QDict *ram = qdict_get_qdict(info, "ram");
-    int64_t seen = qdict_get_int(ram, "duplicate") +
-                   qdict_get_int(ram, "normal");
-    int64_t skipped = qdict_get_int(ram, "total") - seen * BALLOON_PAGE;
-
-    qobject_unref(info);
-    return skipped;
-}
-
-/* Returns: bytes_skipped() */
-static int64_t move(BalloonDriver *d, const char *options)
-{
-    g_autofree char *file = balloon_migration_file();
-    BalloonDriver source = *d;
-    int64_t skipped;
-
-    balloon_migrate(source.qts, file);
-    skipped = bytes_skipped(source.qts);
-    balloon_load(d, &source, DEVICE, options, file);
-    unlink(file);
-    balloon_quit(&source);
-    qtest_qmp_assert_success(d->qts, "{'execute': 'cont'}");
-    return skipped;
 }
 
 /* Pages in the balloon are not sent; which ones they are is known there too */
@@ -273,19 +210,19 @@ static void migration(const void *options)
     BalloonDriver d;
 
     start_at(&d, options);
-    g_assert_cmpint(move(&d, options), <=, 0);
+    g_assert_cmpint(balloon_move(&d, DEVICE, options), <=, 0);
     for (uint64_t at = 16 * MiB; at < 16 * MiB + given; at += MiB) {
-        inflate(&d, at, MiB);
+        balloon_inflate(&d, at, MiB);
     }
-    g_assert_cmpint(move(&d, options), ==, given);
+    g_assert_cmpint(balloon_move(&d, DEVICE, options), ==, given);
     balloon_assert_bytes(&d, AREA, 4 * HUGE_SIZE, OLD);
 
     /* Some are taken back there: they are sent again */
-    deflate(&d, 20 * MiB, MiB);
+    balloon_deflate(&d, 20 * MiB, MiB);
     qtest_memset(d.qts, 20 * MiB, NEW, MiB);
-    g_assert_cmpint(move(&d, options), ==, given - MiB);
+    g_assert_cmpint(balloon_move(&d, DEVICE, options), ==, given - MiB);
     balloon_assert_bytes(&d, 20 * MiB, MiB, NEW);
-    wait_for_discards(&d);
+    balloon_wait_discarded(d.qts);
     balloon_assert_bytes(&d, 20 * MiB, MiB, NEW);
     quit(&d);
 }
@@ -298,14 +235,14 @@ static void postcopy(void)
     BalloonDriver d, target;
 
     start_at(&d, SHARED);
-    inflate(&d, AREA, HUGE_SIZE);
+    balloon_inflate(&d, AREA, HUGE_SIZE);
     balloon_boot(&target, DEVICE, SHARED "-incoming defer");
     balloon_set_capability(d.qts, "postcopy-ram", true);
     balloon_set_capability(target.qts, "postcopy-ram", true);
     balloon_migrate_incoming(target.qts, uri);
     balloon_migrate_to(d.qts, uri);
     balloon_migrate_finish(d.qts);
-    g_assert_cmpint(bytes_skipped(d.qts), <=, 0);
+    g_assert_cmpint(balloon_migration_skipped(d.qts), <=, 0);
     balloon_lose(&target);
     balloon_quit(&target);
     quit(&d);
@@ -330,14 +267,14 @@ static void inhibited(void)
     BalloonDriver d;
 
     start_snapshot(&d, file);
-    inflate(&d, AREA, HUGE_SIZE);
-    inflate(&d, AREA + HUGE_SIZE, 8 * BALLOON_PAGE);
-    deflate(&d, AREA + HUGE_SIZE, 4 * BALLOON_PAGE);
+    balloon_inflate(&d, AREA, HUGE_SIZE);
+    balloon_inflate(&d, AREA + HUGE_SIZE, 8 * BALLOON_PAGE);
+    balloon_deflate(&d, AREA + HUGE_SIZE, 4 * BALLOON_PAGE);
     balloon_assert_bytes(&d, AREA, 2 * HUGE_SIZE, OLD);
     balloon_migrate_finish(d.qts);
-    balloon_wait_for(has_bytes(&d, AREA, HUGE_SIZE, 0));
-    balloon_wait_for(has_bytes(&d, AREA + HUGE_SIZE + 4 * BALLOON_PAGE,
-                               4 * BALLOON_PAGE, 0));
+    balloon_wait_for(balloon_has_bytes(&d, AREA, HUGE_SIZE, 0));
+    balloon_wait_for(balloon_has_bytes(&d, AREA + HUGE_SIZE + 4 * BALLOON_PAGE,
+                                       4 * BALLOON_PAGE, 0));
     balloon_assert_bytes(&d, AREA + HUGE_SIZE, 4 * BALLOON_PAGE, OLD);
     balloon_assert_bytes(&d, AREA + HUGE_SIZE + 8 * BALLOON_PAGE,
                          HUGE_SIZE - 8 * BALLOON_PAGE, OLD);
@@ -352,15 +289,15 @@ static void inhibited_reset(void)
     BalloonDriver d;
 
     start_snapshot(&d, file);
-    inflate(&d, AREA, HUGE_SIZE);
+    balloon_inflate(&d, AREA, HUGE_SIZE);
     g_assert_cmpuint(balloon_counter(d.qts, "waiting"), ==, HUGE_SIZE);
     balloon_reset(&d);
     g_assert_cmpuint(balloon_counter(d.qts, "waiting"), ==, 0);
     qtest_memset(d.qts, AREA, NEW, HUGE_SIZE);
     balloon_start(&d, BALLOON_ALL_FEATURES);
     balloon_migrate_finish(d.qts);
-    inflate(&d, AREA + HUGE_SIZE, HUGE_SIZE);
-    balloon_wait_for(has_bytes(&d, AREA + HUGE_SIZE, HUGE_SIZE, 0));
+    balloon_inflate(&d, AREA + HUGE_SIZE, HUGE_SIZE);
+    balloon_wait_for(balloon_has_bytes(&d, AREA + HUGE_SIZE, HUGE_SIZE, 0));
     balloon_assert_bytes(&d, AREA, HUGE_SIZE, NEW);
     balloon_assert_bytes(&d, AREA + 2 * HUGE_SIZE, 2 * HUGE_SIZE, OLD);
     quit(&d);
@@ -378,25 +315,26 @@ static void frees_first(const void *options)
 
     start_at(&d, options);
     for (int i = 0; i < 4; i++) {
-        inflate(&d, page, BALLOON_PAGE);
+        balloon_inflate(&d, page, BALLOON_PAGE);
         /* Once before the discard, most likely, once after it */
         if (i % 2) {
-            wait_for_discards(&d);
+            balloon_wait_discarded(d.qts);
         }
         qtest_memset(d.qts, page, NEW, BALLOON_PAGE);
-        wait_for_discards(&d);
-        g_assert_true(has_bytes(&d, page, BALLOON_PAGE, NEW) ||
-                      (i % 2 == 0 && has_bytes(&d, page, BALLOON_PAGE, 0)));
+        balloon_wait_discarded(d.qts);
+        g_assert_true(balloon_has_bytes(&d, page, BALLOON_PAGE, NEW) ||
+                      (i % 2 == 0 &&
+                       balloon_has_bytes(&d, page, BALLOON_PAGE, 0)));
         if (i < 2) {
-            deflate(&d, page, BALLOON_PAGE);
+            balloon_deflate(&d, page, BALLOON_PAGE);
             qtest_memset(d.qts, page, NEW, BALLOON_PAGE);
-            inflate(&d, AREA + HUGE_SIZE, BALLOON_PAGE);
-            wait_for_discards(&d);
+            balloon_inflate(&d, AREA + HUGE_SIZE, BALLOON_PAGE);
+            balloon_wait_discarded(d.qts);
             balloon_assert_bytes(&d, page, BALLOON_PAGE, NEW);
         }
     }
     /* It is in the balloon still, so it does not arrive elsewhere */
-    move(&d, options);
+    balloon_move(&d, DEVICE, options);
     balloon_assert_bytes(&d, AREA, 5 * BALLOON_PAGE, OLD);
     balloon_assert_bytes(&d, page + BALLOON_PAGE,
                          HUGE_SIZE - 6 * BALLOON_PAGE, OLD);

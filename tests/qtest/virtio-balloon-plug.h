@@ -1,0 +1,37 @@
+/*
+ * Memory and devices that come and go while a virtio balloon works, for tests
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef TESTS_VIRTIO_BALLOON_PLUG_H
+#define TESTS_VIRTIO_BALLOON_PLUG_H
+
+#include "libqtest.h"
+
+/* A machine that has slots for memory, and where the guest finds it */
+#define BALLOON_DIMM_SLOTS "-m 256,slots=2,maxmem=1G "
+#define BALLOON_DIMM (4 * GiB)
+
+/* That DIMM, plugged from the start */
+#define BALLOON_DIMM_PLUGGED                                            \
+    "-object memory-backend-ram,id=m0,size=128M "                       \
+    "-device pc-dimm,id=dimm0,memdev=m0,slot=0,addr=0x100000000 "
+
+/* 128 MiB for a DIMM */
+void balloon_add_dimm_memory(QTestState *qts);
+void balloon_remove_dimm_memory(QTestState *qts);
+/* The DIMM itself; its memory stays what it is */
+void balloon_plug_dimm(QTestState *qts);
+void balloon_unplug_dimm(QTestState *qts);
+
+/*
+ * Shall a QEMU that is started find a host with a device for VFIO?  See
+ * virtio-balloon-fake-vfio.c.
+ */
+void balloon_preload_vfio(bool on);
+/* Assign that device, which keeps all memory from being discarded */
+void balloon_plug_vfio(QTestState *qts);
+void balloon_unplug_vfio(QTestState *qts);
+
+#endif
