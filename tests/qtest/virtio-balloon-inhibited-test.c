@@ -45,22 +45,6 @@ static void assert_inhibited(BalloonDriver *d, const char *inhibitor)
     balloon_assert_state(d->qts, "inhibited", inhibitor);
 }
 
-/* QEMU is to find a host with a device for VFIO: virtio-balloon-fake-vfio.c */
-static void preload_vfio(void)
-{
-    const char *old = g_getenv("ASAN_OPTIONS");
-    g_autofree char *options = g_strconcat(old ? old : "",
-                                           ":verify_asan_link_order=0", NULL);
-    g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
-    g_autofree char *folder = g_path_get_dirname(self);
-    g_autofree char *library = g_build_filename(
-        folder, "virtio-balloon-fake-vfio.so", NULL);
-
-    g_assert_true(g_file_test(library, G_FILE_TEST_EXISTS));
-    g_setenv("ASAN_OPTIONS", options, true);
-    g_setenv("LD_PRELOAD", library, true);
-}
-
 /* What sysfs says of the device: its group */
 static char *make_vfio_device(void)
 {
@@ -86,7 +70,8 @@ static void vfio(void)
     char *folder = make_vfio_device();
     BalloonDriver d;
 
-    preload_vfio();
+    /* QEMU finds a host with a device for VFIO */
+    balloon_preload("virtio-balloon-fake-vfio.so");
     start(&d, REPORTING, "-m 128");
     g_unsetenv("LD_PRELOAD");
     balloon_assert_event(d.qts, "reached");
