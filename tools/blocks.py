@@ -63,12 +63,27 @@ parse_function = by_regex(
     r"\{\n.*?^\}\n", "\n", re.M | re.S)
 
 
-def parse_c(text):
-    """Functions, and the inclusions outside of them."""
-    functions = parse_function(text)
-    includes = [i for i in parse_include(text)
-                if not any(f.start <= i.start < f.end for f in functions)]
-    return sorted(includes + functions, key=lambda b: b.start)
+parse_prototype = by_regex(
+    r"(?:^/\*(?:(?!\*/).)*\*/\n)?"
+    r"^[A-Za-z_][\w \t*]*?\n?\b(\w+)\([^;{}()]*(?:\([^;{}()]*\)[^;{}()]*)*\);\n",
+    "\n", re.M | re.S)
+
+
+def with_functions(parse_others):
+    """A parser for functions, and for what is outside of them."""
+    def parse(text):
+        functions = parse_function(text)
+        others = [other for other in parse_others(text)
+                  if not any(f.start <= other.start < f.end
+                             for f in functions)]
+        return sorted(others + functions, key=lambda b: b.start)
+    return parse
+
+
+parse_c = with_functions(parse_include)
+# In a source file, a prototype has the name of the function that follows
+parse_header = with_functions(
+    lambda text: parse_include(text) + parse_prototype(text))
 
 
 def meson_blank(text):
@@ -115,7 +130,8 @@ def named(name):
 FORMATS = (
     Format(suffix(".json"), parse_qapi),
     Format(suffix(".hx"), parse_hx),
-    Format(suffix(".c", ".h"), parse_c),
+    Format(suffix(".c"), parse_c),
+    Format(suffix(".h"), parse_header),
     Format(suffix(".rst"), parse_toctree),
     Format(named("Kconfig"), parse_kconfig),
     Format(named("meson.build"), parse_meson),

@@ -41,6 +41,16 @@ PORTS = {
         Port("bits of dirty memory are set by another name",
              "hw/virtio/virtio-balloon-hints.c",
              r"\bcpu_(physical_memory_set_dirty_range\(.*?\n) {4}", r"\1", 1),
+        Port("bits of dirty memory are set elsewhere",
+             "tests/unit/test-virtio-balloon-hints.c",
+             r'^#define RAM_ADDR_H\n#include "exec/ramblock\.h"',
+             '#include "exec/cpu-common.h"\n#include "system/physmem.h"\n'
+             '#include "system/ramblock.h"', 1),
+        Port("bits of dirty memory are set by another name",
+             "tests/unit/test-virtio-balloon-hints.c",
+             r"^static (void )cpu_(physical_memory_set_dirty_range\(.*?\n)"
+             r" {11}",
+             r"\1\2", 1),
         Port("class data is constant",
              "hw/virtio/virtio-balloon*",
              r"(_class_init\(ObjectClass \*klass, )(void \*data)",

@@ -28,6 +28,8 @@ SHARED = {
     "hx": tree_files("hmp-commands*.hx"),
     "c": tree_files("hw/core/*.c", "hw/virtio/*.c", "system/*.c",
                     "monitor/*.c"),
+    "header": tree_files("include/migration/*.h", "include/exec/*.h",
+                         "include/qemu/*.h", "include/system/*.h"),
     "kconfig": tree_files("hw/**/Kconfig"),
     "meson": tree_files("hw/**/meson.build", "tests/*/meson.build",
                         "system/meson.build"),
@@ -67,6 +69,9 @@ class IdentityTest(unittest.TestCase):
     def test_c(self):
         self.check("c", 3000)
 
+    def test_header(self):
+        self.check("header", 1500)
+
     def test_kconfig(self):
         self.check("kconfig", 300)
 
@@ -101,6 +106,14 @@ class NameTest(unittest.TestCase):
         found = blocks.format_of("a.c").parse(text)
         self.assertEqual([b.name for b in found], ["a/b.h", "f"])
         self.assertTrue(text[found[1].start:].startswith("/* Why */"))
+
+    def test_header(self):
+        text = ("#include <a/b.h>\n\n/**\n * h: (why)\n */\nint h(void);\n\n"
+                "static inline int f(int a)\n{\n    return g(a);\n}\n"
+                "int *k(int (*g)(int),\n       int b);\n")
+        found = blocks.format_of("a.h").parse(text)
+        self.assertEqual([b.name for b in found], ["a/b.h", "h", "f", "k"])
+        self.assertTrue(text[found[1].start:].startswith("/**\n * h"))
 
     def test_meson(self):
         text = ("# note (\nss.add(when: 'CONFIG_A', if_true: files(\n  'a.c',\n"

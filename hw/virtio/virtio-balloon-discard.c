@@ -1,33 +1,24 @@
 /*
  * Virtio balloon: giving guest memory back to the host
  *
- * What is right depends on the backing:
+ * Where guest memory is, whether it may be discarded now, and what became of
+ * it.  How the host takes memory back is ram_block_discard_ranges()'s to know.
  *
- *  - private memory is dropped with MADV_DONTNEED.  Where it maps a file, the
- *    guest's copy goes and the file, which others may use, stays as it is;
- *  - shared memory with a file descriptor gets a hole punched, which unmaps
- *    it as well;
- *  - shared memory without one takes MADV_REMOVE, which punches a hole, too.
- *
- * Ranges are gathered, so that pages which are not neighbours cost one system
- * call, or two of shared memory, where the kernel lets a process advise itself
- * with process_madvise() (Linux 6.13 and later).
+ * Ranges are gathered, so that pages which are not neighbours share a call.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
-#ifdef CONFIG_LINUX
-#include <sys/syscall.h>
-#endif
 #include "qemu/error-report.h"
-#include "qemu/madvise.h"
 #include "qemu/units.h"
 #include "exec/address-spaces.h"
 #include "exec/ramblock.h"
 #include "hw/boards.h"
 #include "hw/mem/memory-device.h"
 #include "migration/misc.h"
+#include "system/runstate-action.h"
+#include "system/runstate.h"
 #include "trace.h"
 #include "virtio-balloon-internal.h"
 
@@ -35,18 +26,13 @@
 #define VEC_MAX 1024
 /* Shared pages go one by one within a call: a millisecond's work */
 #define VEC_SHARED_MAX 256
-/* A range this large gains nothing from being unmapped with others */
-#define VEC_SHARED_SIZE (64 * KiB)
 
-typedef enum DiscardMethod {
-    METHOD_NONE,
-    METHOD_DONTNEED,
-    METHOD_REMOVE,
-    METHOD_PUNCH,
-} DiscardMethod;
-
-BalloonInhibitor virtio_balloon_discard_inhibitor(void)
+BalloonInhibitor virtio_balloon_discard_inhibitor(VirtIOBalloon *s)
 {
+    /* While QEMU exits vCPUs may still run, but migration cannot be asked */
+    if (s->discard.exiting) {
+        return BALLOON_INHIBITOR__MAX;
+    }
     /*
      * Devices may have pinned the memory.  A page that postcopy waits for
      * would be asked for twice.  A background snapshot still has to read it.
@@ -58,9 +44,15 @@ BalloonInhibitor virtio_balloon_discard_inhibitor(void)
                BALLOON_INHIBITOR_BACKGROUND_SNAPSHOT : BALLOON_INHIBITOR__MAX;
 }
 
-bool virtio_balloon_discard_inhibited(void)
+bool virtio_balloon_discard_inhibited(VirtIOBalloon *s)
 {
-    return virtio_balloon_discard_inhibitor() != BALLOON_INHIBITOR__MAX;
+    return virtio_balloon_discard_inhibitor(s) != BALLOON_INHIBITOR__MAX;
+}
+
+bool virtio_balloon_may_discard(VirtIOBalloon *s)
+{
+    return virtio_balloon_may_serve(s) && !s->discard.exiting &&
+           !virtio_balloon_discard_inhibited(s);
 }
 
 void virtio_balloon_discard_skip(VirtIOBalloon *s, BalloonSkip cause,
@@ -68,191 +60,64 @@ void virtio_balloon_discard_skip(VirtIOBalloon *s, BalloonSkip cause,
 {
     if (size) {
         trace_virtio_balloon_skip(cause, size);
-        s->discard.skipped[cause] += size;
+        s->counting->skipped[cause] += size;
     }
 }
 
 /* The host cannot do it; the user hears of it once for each backing */
-static void discard_failed(VirtIOBalloon *s, RAMBlock *rb, BalloonSkip cause,
-                           uint64_t size, const char *why)
+static void discard_failed(VirtIOBalloon *s, RAMBlock *rb, int error,
+                           uint64_t size)
 {
-    virtio_balloon_discard_skip(s, cause, size);
+    bool readonly = error == -EACCES && (rb->flags & RAM_READONLY_FD);
+
+    virtio_balloon_discard_skip(s, readonly ? BALLOON_SKIP_UNSUPPORTED :
+                                              BALLOON_SKIP_REFUSED, size);
     if (g_hash_table_add(s->discard.warned, g_strdup(rb->idstr))) {
         warn_report("virtio-balloon: memory '%s' is not given back to the"
-                    " host: %s", rb->idstr, why);
+                    " host: %s", rb->idstr,
+                    readonly ? "its file was opened for reading only" :
+                               strerror(-error));
     }
-}
-
-#ifdef SYS_process_madvise
-/* Try on a page of our own whether the kernel lets a process advise itself */
-static int process_madvise_probe(void)
-{
-    size_t size = qemu_real_host_page_size();
-    int pidfd = syscall(SYS_pidfd_open, getpid(), 0);
-    struct iovec iov = {
-        .iov_base = mmap(NULL, size, PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
-        .iov_len = size,
-    };
-
-    if (pidfd >= 0 && iov.iov_base != MAP_FAILED &&
-        syscall(SYS_process_madvise, pidfd, &iov, 1,
-                QEMU_MADV_DONTNEED, 0) != size) {
-        close(pidfd);
-        pidfd = -1;
-    }
-    if (iov.iov_base != MAP_FAILED) {
-        munmap(iov.iov_base, size);
-    }
-    return pidfd;
-}
-
-/* Returns how many bytes were advised, from the first range on */
-static size_t advise_vector(const struct iovec *iov, unsigned n, int advice)
-{
-    static int pidfd = -2;
-    ssize_t ret;
-
-    if (pidfd == -2) {
-        pidfd = process_madvise_probe();
-    }
-    if (pidfd < 0) {
-        return 0;
-    }
-    ret = syscall(SYS_process_madvise, pidfd, iov, n, advice, 0);
-    return MAX(ret, 0);
-}
-#else
-static size_t advise_vector(const struct iovec *iov, unsigned n, int advice)
-{
-    return 0;
-}
-#endif
-
-static int punch_hole(RAMBlock *rb, ram_addr_t offset, size_t size)
-{
-#ifdef CONFIG_FALLOCATE_PUNCH_HOLE
-    return fallocate(rb->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                     rb->fd_offset + offset, size);
-#else
-    errno = ENOSYS;
-    return -1;
-#endif
-}
-
-static DiscardMethod block_method(RAMBlock *rb)
-{
-    if (!qemu_ram_is_shared(rb)) {
-        return METHOD_DONTNEED;
-    }
-    if (rb->fd < 0) {
-        return METHOD_REMOVE;
-    }
-    return rb->flags & RAM_READONLY_FD ? METHOD_NONE : METHOD_PUNCH;
-}
-
-/* Discard one range of gathered memory, by the method that suits it best */
-static void discard_one(VirtIOBalloon *s, const struct iovec *iov)
-{
-    ram_addr_t offset;
-    RAMBlock *rb = qemu_ram_block_from_host(iov->iov_base, false, &offset);
-    int ret;
-
-    switch (block_method(rb)) {
-    case METHOD_PUNCH:
-        ret = punch_hole(rb, offset, iov->iov_len);
-        break;
-    case METHOD_REMOVE:
-        ret = qemu_madvise(iov->iov_base, iov->iov_len, QEMU_MADV_REMOVE);
-        break;
-    default:
-        ret = qemu_madvise(iov->iov_base, iov->iov_len, QEMU_MADV_DONTNEED);
-        break;
-    }
-    s->discard.calls++;
-    if (ret == 0) {
-        s->discard.discarded += iov->iov_len;
-    } else {
-        discard_failed(s, rb, BALLOON_SKIP_REFUSED, iov->iov_len,
-                       strerror(errno));
-    }
-}
-
-/* Returns how many of the gathered bytes were discarded, from the first on */
-static size_t discard_vector(VirtIOBalloon *s)
-{
-    VirtIOBalloonDiscard *d = &s->discard;
-    int advice = d->vec_shared ? QEMU_MADV_REMOVE : QEMU_MADV_DONTNEED;
-    size_t done;
-
-    if (d->vec_shared) {
-        /* All in one go; a hole then costs less than where a page is mapped */
-        d->calls += advise_vector(d->vec, d->vec_len, QEMU_MADV_DONTNEED) > 0;
-    }
-    done = advise_vector(d->vec, d->vec_len, advice);
-    d->calls += done > 0;
-    d->discarded += done;
-    return done;
 }
 
 void virtio_balloon_discard_flush(VirtIOBalloon *s)
 {
     VirtIOBalloonDiscard *d = &s->discard;
-    size_t done = 0;
+    uint64_t before = s->counting->discarded;
+    int ret;
 
-    if (d->vec_len > 1) {
-        done = discard_vector(s);
+    if (!d->vec_len) {
+        return;
     }
-    for (unsigned i = 0; i < d->vec_len; i++) {
-        if (done >= d->vec[i].iov_len) {
-            done -= d->vec[i].iov_len;
-        } else {
-            /* A range done in part is done once more: it holds nothing now */
-            s->discard.discarded -= done;
-            done = 0;
-            discard_one(s, &d->vec[i]);
-        }
-    }
-    if (d->vec_len) {
-        trace_virtio_balloon_flush(d->vec_len, d->vec_bytes);
+    ret = ram_block_discard_ranges(d->vec_block, d->vec, d->vec_len,
+                                   &s->counting->discarded,
+                                   &s->counting->calls);
+    trace_virtio_balloon_flush(d->vec_len, d->vec_bytes);
+    if (ret) {
+        discard_failed(s, d->vec_block, ret, d->vec_bytes -
+                       (s->counting->discarded - before));
     }
     d->vec_len = 0;
     d->vec_bytes = 0;
-    /* Devices may come and go when the BQL is let go */
-    d->region = NULL;
-}
-
-static void gather(VirtIOBalloon *s, bool shared, const struct iovec *iov)
-{
-    VirtIOBalloonDiscard *d = &s->discard;
-
-    if (d->vec_len && d->vec_shared != shared) {
-        virtio_balloon_discard_flush(s);
-    }
-    d->vec_shared = shared;
-    d->vec[d->vec_len++] = *iov;
-    d->vec_bytes += iov->iov_len;
-    if (d->vec_len == (shared ? VEC_SHARED_MAX : VEC_MAX) ||
-        d->vec_bytes >= BALLOON_DISCARD_STEP) {
-        virtio_balloon_discard_flush(s);
-    }
 }
 
 /* Discard offsets into @rb, whole host pages of it */
 static void discard_block(VirtIOBalloon *s, RAMBlock *rb,
                           const BalloonRange *range)
 {
-    struct iovec iov = { rb->host + range->start, range->size };
-    bool shared = qemu_ram_is_shared(rb);
+    VirtIOBalloonDiscard *d = &s->discard;
 
     trace_virtio_balloon_discard(rb->idstr, range->start, range->size);
-    if (block_method(rb) == METHOD_NONE) {
-        discard_failed(s, rb, BALLOON_SKIP_UNSUPPORTED, range->size,
-                       "its file was opened for reading only");
-    } else if (shared && range->size >= VEC_SHARED_SIZE) {
-        discard_one(s, &iov);
-    } else {
-        gather(s, shared, &iov);
+    if (d->vec_len && d->vec_block != rb) {
+        virtio_balloon_discard_flush(s);
+    }
+    d->vec_block = rb;
+    d->vec[d->vec_len++] = (struct iovec) { rb->host + range->start,
+                                            range->size };
+    d->vec_bytes += range->size;
+    if (d->vec_len == (qemu_ram_is_shared(rb) ? VEC_SHARED_MAX : VEC_MAX) ||
+        d->vec_bytes >= BALLOON_DISCARD_STEP) {
+        virtio_balloon_discard_flush(s);
     }
 }
 
@@ -298,6 +163,7 @@ static bool region_is_plugged(MemoryRegion *mr)
 static bool region_is_guest_ram(VirtIOBalloon *s, MemoryRegion *mr)
 {
     MemoryRegion *ram = current_machine->ram;
+    gpointer plugged;
 
     if (!memory_region_is_ram(mr) || memory_region_is_rom(mr)) {
         return false;
@@ -305,11 +171,11 @@ static bool region_is_guest_ram(VirtIOBalloon *s, MemoryRegion *mr)
     if (mr == ram || mr->container == ram) {
         return true;
     }
-    if (s->discard.region != mr) {
-        s->discard.region = mr;
-        s->discard.region_is_plugged = region_is_plugged(mr);
+    if (!g_hash_table_lookup_extended(s->discard.plugged, mr, NULL, &plugged)) {
+        plugged = GINT_TO_POINTER(region_is_plugged(mr));
+        g_hash_table_insert(s->discard.plugged, mr, plugged);
     }
-    return s->discard.region_is_plugged;
+    return GPOINTER_TO_INT(plugged);
 }
 
 void virtio_balloon_discard_block(VirtIOBalloon *s, RAMBlock *rb,
@@ -371,15 +237,18 @@ void virtio_balloon_for_each_block(VirtIOBalloon *s, const BalloonRange *range,
 static bool block_discards_to_zero(RAMBlock *rb, const BalloonRange *range)
 {
     off_t start = rb->fd_offset + range->start;
-    struct stat st;
 
     if (rb->fd < 0 || qemu_ram_is_shared(rb)) {
         return true;
     }
+#ifdef CONFIG_LINUX
     if (qemu_ram_pagesize(rb) > qemu_real_host_page_size()) {
+        struct stat st;
+
         /* hugetlbfs cannot tell holes, but counts what is there */
         return fstat(rb->fd, &st) == 0 && st.st_blocks == 0;
     }
+#endif
 #ifdef SEEK_DATA
     off_t data = lseek(rb->fd, start, SEEK_DATA);
 
@@ -421,15 +290,51 @@ uint64_t virtio_balloon_discard_host(VirtIOBalloon *s,
     return now.size;
 }
 
+/* Devices may have come or gone: which memory is whose is asked anew */
+static void discard_memory_commit(MemoryListener *listener)
+{
+    VirtIOBalloonDiscard *d = container_of(listener, VirtIOBalloonDiscard,
+                                           memory);
+
+    g_hash_table_remove_all(d->plugged);
+}
+
+/*
+ * Migration is torn down before vCPUs stop.  With -action shutdown=pause QEMU
+ * stays, and so does migration.
+ */
+static void discard_shutdown(Notifier *notifier, void *data)
+{
+    VirtIOBalloonDiscard *d = container_of(notifier, VirtIOBalloonDiscard,
+                                           shutdown);
+
+    d->exiting = shutdown_action != SHUTDOWN_ACTION_PAUSE;
+}
+
 void virtio_balloon_discard_init(VirtIOBalloon *s)
 {
-    s->discard.vec = g_new(struct iovec, VEC_MAX);
-    s->discard.warned = g_hash_table_new_full(g_str_hash, g_str_equal,
-                                              g_free, NULL);
+    VirtIOBalloonDiscard *d = &s->discard;
+
+    s->counting = &s->counts;
+    d->vec = g_new(struct iovec, VEC_MAX);
+    d->warned = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    d->plugged = g_hash_table_new(NULL, NULL);
+    d->memory = (MemoryListener) {
+        .name = "virtio-balloon",
+        .commit = discard_memory_commit,
+    };
+    memory_listener_register(&d->memory, &address_space_memory);
+    d->shutdown.notify = discard_shutdown;
+    qemu_register_shutdown_notifier(&d->shutdown);
 }
 
 void virtio_balloon_discard_cleanup(VirtIOBalloon *s)
 {
-    g_clear_pointer(&s->discard.vec, g_free);
-    g_clear_pointer(&s->discard.warned, g_hash_table_unref);
+    VirtIOBalloonDiscard *d = &s->discard;
+
+    notifier_remove(&d->shutdown);
+    memory_listener_unregister(&d->memory);
+    g_clear_pointer(&d->vec, g_free);
+    g_clear_pointer(&d->warned, g_hash_table_unref);
+    g_clear_pointer(&d->plugged, g_hash_table_unref);
 }

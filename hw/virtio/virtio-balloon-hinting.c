@@ -33,6 +33,7 @@
 #include "migration/misc.h"
 #include "virtio-balloon-hints.h"
 #include "virtio-balloon-internal.h"
+#include "virtio-balloon-slice.h"
 
 /* How many buffers a worker gets at a time */
 #define JOB_MAX 64
@@ -135,7 +136,7 @@ static void hint_job_complete(void *opaque, int ret)
 
     if (s) {
         s->hinting.job = NULL;
-        if (hint_job_return(job)) {
+        if (hint_job_return(job) && virtio_balloon_may_serve(s)) {
             virtio_notify(VIRTIO_DEVICE(s), s->hinting.vq);
         }
         hinting_serve(s);
@@ -177,7 +178,7 @@ static void hinting_fill_job(VirtIOBalloon *s, BalloonHintJob *job)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
     VirtIOBalloonHinting *h = &s->hinting;
-    int64_t deadline = get_clock() + BALLOON_SLICE_NS;
+    BalloonSlice slice = balloon_slice_begin();
     bool returned = false;
 
     do {
@@ -192,7 +193,7 @@ static void hinting_fill_job(VirtIOBalloon *s, BalloonHintJob *job)
             break;
         }
         returned |= job->n_elems == taken;
-    } while (job->n_elems < JOB_MAX && get_clock() < deadline);
+    } while (job->n_elems < JOB_MAX && !balloon_slice_is_over(&slice));
     if (returned) {
         virtio_notify(vdev, h->vq);
     }
@@ -202,7 +203,7 @@ static void hinting_serve(VirtIOBalloon *s)
 {
     VirtIOBalloonHinting *h = &s->hinting;
 
-    if (h->job || !virtio_balloon_may_serve(s)) {
+    if (!h->vq || h->job || !virtio_balloon_may_serve(s)) {
         return;
     }
     h->job = hint_job_new(s);
@@ -213,8 +214,9 @@ static void hinting_serve(VirtIOBalloon *s)
         return;
     }
     g_clear_pointer(&h->job, hint_job_free);
-    if (!virtio_queue_empty(h->vq)) {
-        virtio_balloon_resume_soon(h->resume);
+    /* A bad buffer has broken the device */
+    if (virtio_balloon_may_serve(s) && !virtio_queue_empty(h->vq)) {
+        balloon_slice_go_on(h->resume, BALLOON_GAP_NS);
     }
 }
 
@@ -223,10 +225,8 @@ static void hinting_resume(void *opaque)
     hinting_serve(opaque);
 }
 
-static void hinting_handle_output(VirtIODevice *vdev, VirtQueue *vq)
+void virtio_balloon_hinting_kick(VirtIOBalloon *s)
 {
-    VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
-
     if (!timer_pending(s->hinting.resume)) {
         hinting_serve(s);
     }
@@ -261,10 +261,8 @@ void virtio_balloon_hinting_init(VirtIOBalloon *s)
 {
     VirtIOBalloonHinting *h = &s->hinting;
 
-    h->vq = virtio_add_queue(VIRTIO_DEVICE(s), VIRTQUEUE_MAX_SIZE,
-                             hinting_handle_output);
     h->changed = virtio_bh_new_guarded(DEVICE(s), hinting_changed, s);
-    h->resume = timer_new_ns(QEMU_CLOCK_REALTIME, hinting_resume, s);
+    h->resume = balloon_slice_timer_new(hinting_resume, s);
     h->hints = balloon_hints_new(s);
 }
 
@@ -272,10 +270,11 @@ void virtio_balloon_hinting_cleanup(VirtIOBalloon *s)
 {
     VirtIOBalloonHinting *h = &s->hinting;
 
-    if (!h->vq) {
+    if (!h->hints) {
         return;
     }
-    virtio_balloon_hinting_reset(s);
+    virtio_balloon_hinting_bind(s, NULL);
+    balloon_hints_reset(h->hints);
     balloon_hints_unplug(h->hints);
     if (h->job) {
         h->job->dev = NULL;
@@ -284,8 +283,6 @@ void virtio_balloon_hinting_cleanup(VirtIOBalloon *s)
     g_clear_pointer(&h->changed, qemu_bh_delete);
     g_clear_pointer(&h->resume, timer_free);
     g_clear_pointer(&h->hints, balloon_hints_unref);
-    virtio_delete_queue(h->vq);
-    h->vq = NULL;
 }
 
 void virtio_balloon_hinting_start(VirtIOBalloon *s)
@@ -295,7 +292,7 @@ void virtio_balloon_hinting_start(VirtIOBalloon *s)
     if (!h->vq) {
         return;
     }
-    virtio_balloon_resume_soon(h->resume);
+    balloon_slice_go_on(h->resume, BALLOON_GAP_NS);
     if (h->retell) {
         h->retell = false;
         qemu_bh_schedule(h->changed);
@@ -310,18 +307,22 @@ void virtio_balloon_hinting_stop(VirtIOBalloon *s)
         return;
     }
     timer_del(h->resume);
-    if (h->job && hint_job_return(h->job)) {
+    if (!h->job) {
+        return;
+    }
+    /*
+     * The driver may use the memory again as soon as it has the buffers: what
+     * the worker has not applied by then must not hide what is written.
+     */
+    balloon_hints_void(h->hints);
+    if (hint_job_return(h->job)) {
         virtio_notify(VIRTIO_DEVICE(s), h->vq);
     }
 }
 
-void virtio_balloon_hinting_reset(VirtIOBalloon *s)
+/* Nobody is answered any more; the worker may still be busy */
+static void hinting_forget_buffers(VirtIOBalloonHinting *h)
 {
-    VirtIOBalloonHinting *h = &s->hinting;
-
-    if (!h->vq) {
-        return;
-    }
     timer_del(h->resume);
     for (unsigned i = 0; h->job && i < h->job->n_elems; i++) {
         virtqueue_detach_element(h->vq, h->job->elems[i], 0);
@@ -330,6 +331,27 @@ void virtio_balloon_hinting_reset(VirtIOBalloon *s)
     if (h->job) {
         h->job->n_elems = 0;
     }
+}
+
+void virtio_balloon_hinting_bind(VirtIOBalloon *s, VirtQueue *vq)
+{
+    VirtIOBalloonHinting *h = &s->hinting;
+
+    if (vq != h->vq) {
+        hinting_forget_buffers(h);
+        balloon_hints_void(h->hints);
+        h->vq = vq;
+    }
+}
+
+void virtio_balloon_hinting_reset(VirtIOBalloon *s)
+{
+    VirtIOBalloonHinting *h = &s->hinting;
+
+    if (!h->hints) {
+        return;
+    }
+    hinting_forget_buffers(h);
     balloon_hints_reset(h->hints);
     /* A stream without them must not bring back those of an earlier save */
     h->saved_cmd_id = 0;

@@ -275,6 +275,12 @@ void balloon_hints_reset(BalloonHints *hints)
     hints_end_round_locked(hints, HINTING_STOP);
 }
 
+void balloon_hints_void(BalloonHints *hints)
+{
+    QEMU_LOCK_GUARD(&hints->lock);
+    hints_end_round_locked(hints, hints->state);
+}
+
 void balloon_hints_save(BalloonHints *hints, uint32_t *cmd_id, uint32_t *state)
 {
     QEMU_LOCK_GUARD(&hints->lock);

@@ -27,6 +27,12 @@ void balloon_hints_unplug(BalloonHints *hints);
 /* The ring goes away: what was taken from it is void */
 void balloon_hints_reset(BalloonHints *hints);
 
+/*
+ * What was taken from the ring goes back before it was applied: it is void.
+ * What the driver gives from now on counts as before.
+ */
+void balloon_hints_void(BalloonHints *hints);
+
 /* The command id as the driver is to see it (section 5.5.4) */
 uint32_t balloon_hints_cmd_id(BalloonHints *hints);
 

@@ -20,21 +20,34 @@
  */
 #define BALLOON_DISCARD_STEP (4 * MiB)
 
-/*
- * How long a queue is served at a time with the BQL held, and how long at
- * least the BQL is left to others before it is served on: nanoseconds.
- */
-#define BALLOON_SLICE_NS (500 * SCALE_US)
-#define BALLOON_GAP_NS (100 * SCALE_US)
-
 /* --- virtio-balloon.c --------------------------------------------------- */
 
 /*
  * May rings be looked at?  Not while the VM is stopped, and not before
  * DRIVER_OK (section 2.1.2); what is in them by then is served when that is
- * over.  Legacy drivers may count on an answer before (section 3.1.2).
+ * over.  Legacy drivers may count on an answer before (section 3.1.2).  A
+ * device that found a fault in a ring waits for its reset: no timer may be
+ * armed for a ring of it, which need not look empty.
  */
 bool virtio_balloon_may_serve(VirtIOBalloon *s);
+
+/* --- virtio-balloon-roles.c --------------------------------------------- */
+
+/* Add the virtqueues of what is offered; no driver has numbered them yet */
+void virtio_balloon_roles_init(VirtIOBalloon *s);
+
+/* Remove them; nothing of them is held any more */
+void virtio_balloon_roles_cleanup(VirtIOBalloon *s);
+
+/*
+ * Give the virtqueues their roles, by what the driver negotiated and set up.
+ * What is held of one that gets another role is forgotten: that takes a driver
+ * that sets up rings when it runs already.
+ */
+void virtio_balloon_roles_bind(VirtIOBalloon *s);
+
+/* The ring of @vq goes away */
+void virtio_balloon_roles_queue_reset(VirtIOBalloon *s, VirtQueue *vq);
 
 /* --- virtio-balloon-discard.c ------------------------------------------- */
 
@@ -45,8 +58,15 @@ void virtio_balloon_discard_cleanup(VirtIOBalloon *s);
  * What in QEMU cannot bear now that guest memory goes away;
  * BALLOON_INHIBITOR__MAX for nothing
  */
-BalloonInhibitor virtio_balloon_discard_inhibitor(void);
-bool virtio_balloon_discard_inhibited(void);
+BalloonInhibitor virtio_balloon_discard_inhibitor(VirtIOBalloon *s);
+bool virtio_balloon_discard_inhibited(VirtIOBalloon *s);
+
+/*
+ * May guest memory be discarded now?  The machine runs, a driver runs the
+ * device, nothing inhibits, and QEMU does not end.  Whoever discards asks this
+ * in each slice.
+ */
+bool virtio_balloon_may_discard(VirtIOBalloon *s);
 
 /* Count @size bytes that were left alone because of @cause */
 void virtio_balloon_discard_skip(VirtIOBalloon *s, BalloonSkip cause,
@@ -110,57 +130,51 @@ uint64_t virtio_balloon_discard_host(VirtIOBalloon *s,
 /* Do what was gathered */
 void virtio_balloon_discard_flush(VirtIOBalloon *s);
 
-/* --- virtio-balloon-defer.c --------------------------------------------- */
+/* --- virtio-balloon-pages.c --------------------------------------------- */
 
-/* Memory with pages in the balloon: see VirtIOBalloonDefer.blocks */
-typedef struct BalloonBlock {
-    RAMBlock *rb;
-    BalloonMap *map;
-} BalloonBlock;
+void virtio_balloon_pages_init(VirtIOBalloon *s);
+void virtio_balloon_pages_cleanup(VirtIOBalloon *s);
 
-static inline BalloonBlock *balloon_block(VirtIOBalloon *s, unsigned i)
-{
-    return g_ptr_array_index(s->defer.blocks, i);
-}
+/* Are the pages in the balloon known?  That is MUST_TELL_HOST, as negotiated */
+bool virtio_balloon_pages_known(VirtIOBalloon *s);
 
-void virtio_balloon_defer_init(VirtIOBalloon *s);
-void virtio_balloon_defer_cleanup(VirtIOBalloon *s);
-
-/* May discards wait?  That is MUST_TELL_HOST, as negotiated */
-bool virtio_balloon_defer_allowed(VirtIOBalloon *s);
+/* A BalloonBlockFn: the request in progress lists these pages */
+void virtio_balloon_pages_stage(VirtIOBalloon *s, RAMBlock *rb,
+                                BalloonRange *range);
 
 /*
- * A BalloonBlockFn: the driver gives up the balloon pages of @range, and may
- * be answered at once.  They are discarded some time later.
+ * The request in progress is about to be answered: its pages are in the
+ * balloon from now on, and discarded some time later.
  */
-void virtio_balloon_defer_insert(VirtIOBalloon *s, RAMBlock *rb,
-                                 BalloonRange *range);
+void virtio_balloon_pages_commit(VirtIOBalloon *s);
+
+/* The request in progress will not be answered: its pages are the guest's */
+void virtio_balloon_pages_unstage(VirtIOBalloon *s);
 
 /*
  * A BalloonBlockFn: the driver takes pages back.  They are not discarded any
  * more, and migrated again, when this returns.
  */
-void virtio_balloon_defer_remove(VirtIOBalloon *s, RAMBlock *rb,
+void virtio_balloon_pages_remove(VirtIOBalloon *s, RAMBlock *rb,
                                  BalloonRange *range);
 
 /* Nothing is in the balloon: who drives the device next knows of no pages */
-void virtio_balloon_defer_reset(VirtIOBalloon *s);
+void virtio_balloon_pages_reset(VirtIOBalloon *s);
 
-/* The VM runs, or stops and keeps its memory as it is */
-void virtio_balloon_defer_start(VirtIOBalloon *s);
-void virtio_balloon_defer_stop(VirtIOBalloon *s);
+/* The machine runs: go on with what waits */
+void virtio_balloon_pages_start(VirtIOBalloon *s);
 
-/* Bytes in the balloon that the host has not got back yet */
-uint64_t virtio_balloon_defer_waiting(VirtIOBalloon *s);
+/* The machine stops: do not wake up for nothing */
+void virtio_balloon_pages_stop(VirtIOBalloon *s);
 
-/* --- virtio-balloon-migration.c ----------------------------------------- */
+/* Give back once more what the host has in memory again, whatever read it */
+void virtio_balloon_pages_look_again(VirtIOBalloon *s);
 
-/* For virtio_balloon_defer_init() and _cleanup() only */
-void virtio_balloon_migration_init(VirtIOBalloon *s);
-void virtio_balloon_migration_cleanup(VirtIOBalloon *s);
+/* Bytes given up that the host has not got back yet */
+uint64_t virtio_balloon_pages_waiting(VirtIOBalloon *s);
 
 /* The pages in the balloon, a subsection of a VirtIOBalloon */
-extern const VMStateDescription vmstate_virtio_balloon_held;
+extern const VMStateDescription vmstate_virtio_balloon_pages;
 
 /* --- virtio-balloon-queue.c --------------------------------------------- */
 
@@ -182,9 +196,15 @@ extern const VirtIOBalloonQueueOps virtio_balloon_deflate_ops;
 /* Free page reports (section 5.5.6.7) */
 extern const VirtIOBalloonQueueOps virtio_balloon_report_ops;
 
-/* Add a queue of requests, with a ring of @size entries, to the device */
+/* A queue of requests that has no virtqueue yet */
 void virtio_balloon_queue_init(VirtIOBalloon *s, VirtIOBalloonQueue *q,
-                               int size, const VirtIOBalloonQueueOps *ops);
+                               const VirtIOBalloonQueueOps *ops);
+
+/* Its virtqueue is @vq from now on, or none when that is NULL */
+void virtio_balloon_queue_bind(VirtIOBalloonQueue *q, VirtQueue *vq);
+
+/* The driver put something into the ring */
+void virtio_balloon_queue_kick(VirtIOBalloonQueue *q);
 
 /* Undo virtio_balloon_queue_init(); does nothing if that was not called */
 void virtio_balloon_queue_cleanup(VirtIOBalloonQueue *q);
@@ -193,20 +213,17 @@ void virtio_balloon_queue_cleanup(VirtIOBalloonQueue *q);
 void virtio_balloon_queue_start(VirtIOBalloonQueue *q);
 
 /*
- * Leave nothing half done: the VM stops.  A request in progress is finished
- * if that takes milliseconds, else put back into the ring to be served from
- * its beginning when the VM, here or elsewhere, runs again.
+ * Put the request in progress back into the ring, to be served from its
+ * beginning: the VM stops, or the driver pauses.
  */
-void virtio_balloon_queue_stop(VirtIOBalloonQueue *q);
-
-/* Put the request in progress back into the ring: the driver pauses */
 void virtio_balloon_queue_put_back(VirtIOBalloonQueue *q);
+
+/* Add to @to what has come of the request in progress */
+void virtio_balloon_queue_add_counts(const VirtIOBalloonQueue *q,
+                                     BalloonCounts *to);
 
 /* Forget the request in progress: the ring goes away */
 void virtio_balloon_queue_reset(VirtIOBalloonQueue *q);
-
-/* Have @timer go off when others had the BQL for a moment */
-void virtio_balloon_resume_soon(QEMUTimer *timer);
 
 /* --- virtio-balloon-state.c --------------------------------------------- */
 
@@ -218,6 +235,9 @@ bool virtio_balloon_driver_runs(VirtIOBalloon *s);
 
 /* The guest did something with the balloon, or was asked to */
 void virtio_balloon_state_moved(VirtIOBalloon *s);
+
+/* As that, and the virtual clock is another one */
+void virtio_balloon_state_post_load(VirtIOBalloon *s);
 
 /* The driver comes or goes: @status is about to be the device's */
 void virtio_balloon_state_set_status(VirtIOBalloon *s, uint8_t status);
@@ -252,11 +272,23 @@ void virtio_balloon_stats_add_properties(Object *obj);
 void virtio_balloon_stats_init(VirtIOBalloon *s);
 void virtio_balloon_stats_cleanup(VirtIOBalloon *s);
 
+/* The virtqueue is @vq from now on, or none when that is NULL */
+void virtio_balloon_stats_bind(VirtIOBalloon *s, VirtQueue *vq);
+
+/* The driver put something into the ring */
+void virtio_balloon_stats_kick(VirtIOBalloon *s);
+
 /*
  * Serve what is in the ring: the VM runs.  A buffer that was held when the VM
  * was saved is held again.
  */
 void virtio_balloon_stats_start(VirtIOBalloon *s);
+
+/* Poll an interval from now on: the virtual clock is another one */
+void virtio_balloon_stats_post_load(VirtIOBalloon *s);
+
+/* Leave the ring alone: the VM stops */
+void virtio_balloon_stats_stop(VirtIOBalloon *s);
 
 /* Have the driver give news, if it is its turn */
 void virtio_balloon_stats_ask(VirtIOBalloon *s);
@@ -273,6 +305,12 @@ void virtio_balloon_stats_clear(VirtIOBalloon *s);
 bool virtio_balloon_hinting_check(VirtIOBalloon *s, Error **errp);
 void virtio_balloon_hinting_init(VirtIOBalloon *s);
 void virtio_balloon_hinting_cleanup(VirtIOBalloon *s);
+
+/* The virtqueue is @vq from now on, or none when that is NULL */
+void virtio_balloon_hinting_bind(VirtIOBalloon *s, VirtQueue *vq);
+
+/* The driver put something into the ring */
+void virtio_balloon_hinting_kick(VirtIOBalloon *s);
 
 /* The command id as the driver is to see it (section 5.5.4) */
 uint32_t virtio_balloon_hinting_cmd_id(VirtIOBalloon *s);

@@ -33,8 +33,9 @@ BalloonMap *balloon_map_new(uint64_t size, uint64_t page_size,
 void balloon_map_free(BalloonMap *map);
 
 /*
- * The driver gives up @range: it waits for its discard.  Returns: how many
- * bytes of it were not in the balloon yet.
+ * The driver gives up @range: it waits for its discard, and so does what was
+ * loaded of the host pages at its ends.  Returns: how many bytes of @range were
+ * not in the balloon yet.
  */
 uint64_t balloon_map_insert(BalloonMap *map, const BalloonRange *range);
 
@@ -50,35 +51,71 @@ uint64_t balloon_map_insert(BalloonMap *map, const BalloonRange *range);
 uint64_t balloon_map_remove(BalloonMap *map, const BalloonRange *range,
                             uint64_t *again);
 
+/*
+ * The host has @range, which begins and ends with host pages, in memory again:
+ * what is in the balloon of it waits.  Returns: how many bytes did not yet.
+ */
+uint64_t balloon_map_wait_again(BalloonMap *map, const BalloonRange *range);
+
 /**
  * balloon_map_take: what to discard next
  * @map: the map
  * @partial: take host pages out of units that are not complete, as well
- * @range: filled in; whole host pages of one unit, all of them in the balloon
+ * @limit: the most to take, in bytes, if a unit is not larger
+ * @range: filled in; whole host pages, all of them in the balloon
  *
- * What is taken does not wait any more.  Without @partial, each call goes on
- * after what earlier ones saw, unless pages were inserted before that.
+ * What is taken does not wait any more.  Takes constant time: no more is looked
+ * at than what was inserted since, and a bit for each unit.
  *
- * Returns: false when there is nothing, and, without @partial, what waits has
- * been seen.
+ * Returns: false when there is nothing.
  */
-bool balloon_map_take(BalloonMap *map, bool partial, BalloonRange *range);
+bool balloon_map_take(BalloonMap *map, bool partial, uint64_t limit,
+                      BalloonRange *range);
 
 /* May balloon_map_take() with @partial have something? */
 bool balloon_map_is_pending(const BalloonMap *map);
 
-/* How much of the balloon waits, in bytes */
+/* The block's size, how much is in the balloon, and how much of that waits */
+uint64_t balloon_map_size(const BalloonMap *map);
+uint64_t balloon_map_held(const BalloonMap *map);
 uint64_t balloon_map_waiting(const BalloonMap *map);
 
+/* A bit for each balloon page, set if it is in the balloon; not to be changed */
+const unsigned long *balloon_map_bits(const BalloonMap *map);
+
 /**
- * balloon_map_next: the next pages that are in the balloon
+ * balloon_map_next: the next units with pages in the balloon
  * @map: the map
- * @start: where to begin, in bytes
- * @range: filled in with the longest row of them
+ * @start: where to begin, in bytes; it may be inside a unit
+ * @range: filled in with the longest row of them, from @start on
  *
  * Returns: false when there are none from @start on.
  */
 bool balloon_map_next(const BalloonMap *map, uint64_t start,
                       BalloonRange *range);
+
+/**
+ * balloon_map_save: what is in the balloon, for balloon_map_load()
+ * @map: the map
+ * @size: set to how many bytes are returned: 8 for each run of pages, or a
+ *        bitmap where that is less, which is balloon_map_save_max()
+ *
+ * Returns: the data, the caller's to free.
+ */
+void *balloon_map_save(const BalloonMap *map, size_t *size);
+
+/* The most that is saved of a block of so many bytes, in bytes */
+size_t balloon_map_save_max(uint64_t size);
+
+/**
+ * balloon_map_load: put what was saved into an empty map
+ * @map: the map, of a block of the same size; nothing of it waits afterwards
+ * @data: aligned like an unsigned long
+ * @size: of @data, in bytes
+ *
+ * Returns: false when @data cannot come from such a block; then @map is only
+ * good for balloon_map_free().
+ */
+bool balloon_map_load(BalloonMap *map, const void *data, size_t size);
 
 #endif /* HW_VIRTIO_BALLOON_MAP_H */

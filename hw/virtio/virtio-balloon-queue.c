@@ -15,12 +15,9 @@
 #include "qemu/units.h"
 #include "exec/ramblock.h"
 #include "hw/virtio/virtio-access.h"
-#include "system/runstate.h"
 #include "trace.h"
 #include "virtio-balloon-internal.h"
-
-/* What stopping the VM may wait for; any request of a real driver fits */
-#define FINISH_NS (10 * SCALE_MS)
+#include "virtio-balloon-slice.h"
 
 #define BALLOON_PAGE_SIZE (1ULL << VIRTIO_BALLOON_PFN_SHIFT)
 
@@ -29,9 +26,23 @@
 QEMU_BUILD_BUG_ON(RANGES_MAX << VIRTIO_BALLOON_PFN_SHIFT >
                   BALLOON_DISCARD_STEP);
 
-void virtio_balloon_resume_soon(QEMUTimer *timer)
+static void counts_add(BalloonCounts *to, const BalloonCounts *counts)
 {
-    timer_mod(timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + BALLOON_GAP_NS);
+    to->inflated_pages += counts->inflated_pages;
+    to->deflated_pages += counts->deflated_pages;
+    to->reported += counts->reported;
+    to->discarded += counts->discarded;
+    to->revived += counts->revived;
+    to->calls += counts->calls;
+    for (int i = 0; i < BALLOON_SKIP__MAX; i++) {
+        to->skipped[i] += counts->skipped[i];
+    }
+}
+
+void virtio_balloon_queue_add_counts(const VirtIOBalloonQueue *q,
+                                     BalloonCounts *to)
+{
+    counts_add(to, &q->counts);
 }
 
 /* The caller gets the request in progress; the next one starts afresh */
@@ -40,6 +51,7 @@ static VirtQueueElement *queue_steal_request(VirtIOBalloonQueue *q)
     q->offset = 0;
     q->next_range = 0;
     q->n_ranges = 0;
+    q->counts = (BalloonCounts) {};
     return g_steal_pointer(&q->elem);
 }
 
@@ -49,25 +61,27 @@ static VirtQueueElement *queue_steal_request(VirtIOBalloonQueue *q)
  */
 static void queue_answer(VirtIOBalloonQueue *q)
 {
-    g_autofree VirtQueueElement *elem = queue_steal_request(q);
+    g_autofree VirtQueueElement *elem = NULL;
 
+    counts_add(&q->dev->counts, &q->counts);
+    elem = queue_steal_request(q);
     virtqueue_push(q->vq, elem, 0);
 }
 
 /* Take memory until the request is done (true) or time is up (false) */
-static bool queue_take(VirtIOBalloonQueue *q, int64_t deadline)
+static bool queue_take(VirtIOBalloonQueue *q, const BalloonSlice *slice)
 {
     do {
         while (q->next_range < q->n_ranges) {
             if (q->ops->take(q, &q->ranges[q->next_range])) {
                 q->next_range++;
             }
-            if (get_clock() >= deadline) {
+            if (balloon_slice_is_over(slice)) {
                 return false;
             }
         }
         virtio_balloon_discard_flush(q->dev);
-        if (get_clock() >= deadline) {
+        if (balloon_slice_is_over(slice)) {
             return false;
         }
     } while (q->ops->fill(q));
@@ -75,11 +89,19 @@ static bool queue_take(VirtIOBalloonQueue *q, int64_t deadline)
 }
 
 /* Returns true when the request is answered, false when time is up */
-static bool queue_serve_request(VirtIOBalloonQueue *q, int64_t deadline)
+static bool queue_serve_request(VirtIOBalloonQueue *q,
+                                const BalloonSlice *slice)
 {
-    bool done = queue_take(q, deadline);
+    VirtIOBalloon *s = q->dev;
+    bool done;
 
-    virtio_balloon_discard_flush(q->dev);
+    s->counting = &q->counts;
+    done = queue_take(q, slice);
+    virtio_balloon_discard_flush(s);
+    if (done && q == &s->inflate) {
+        virtio_balloon_pages_commit(s);
+    }
+    s->counting = &s->counts;
     if (done) {
         queue_answer(q);
     }
@@ -88,26 +110,24 @@ static bool queue_serve_request(VirtIOBalloonQueue *q, int64_t deadline)
 
 static void queue_serve(VirtIOBalloonQueue *q)
 {
-    int64_t deadline = get_clock() + BALLOON_SLICE_NS;
+    BalloonSlice slice = balloon_slice_begin();
     bool answered = false;
 
-    if (!virtio_balloon_may_serve(q->dev)) {
-        return;
-    }
-    while (get_clock() < deadline) {
+    while (virtio_balloon_may_serve(q->dev) && !balloon_slice_is_over(&slice)) {
         if (!q->elem) {
             q->elem = virtqueue_pop(q->vq, sizeof(VirtQueueElement));
         }
         if (!q->elem) {
             break;
         }
-        answered |= queue_serve_request(q, deadline);
+        answered |= queue_serve_request(q, &slice);
     }
     if (answered) {
         virtio_notify(VIRTIO_DEVICE(q->dev), q->vq);
     }
-    if (q->elem || !virtio_queue_empty(q->vq)) {
-        virtio_balloon_resume_soon(q->resume);
+    if (virtio_balloon_may_serve(q->dev) &&
+        (q->elem || !virtio_queue_empty(q->vq))) {
+        balloon_slice_go_on(q->resume, BALLOON_GAP_NS);
     }
 }
 
@@ -116,12 +136,8 @@ static void queue_resume(void *opaque)
     queue_serve(opaque);
 }
 
-static void queue_handle_output(VirtIODevice *vdev, VirtQueue *vq)
+void virtio_balloon_queue_kick(VirtIOBalloonQueue *q)
 {
-    VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
-    VirtIOBalloonQueue *q = vq == s->inflate.vq ? &s->inflate :
-                            vq == s->deflate.vq ? &s->deflate : &s->report;
-
     /* A driver that kicks again and again gets no more time for it */
     if (!timer_pending(q->resume)) {
         queue_serve(q);
@@ -131,71 +147,95 @@ static void queue_handle_output(VirtIODevice *vdev, VirtQueue *vq)
 void virtio_balloon_queue_start(VirtIOBalloonQueue *q)
 {
     if (q->vq) {
-        virtio_balloon_resume_soon(q->resume);
+        balloon_slice_go_on(q->resume, BALLOON_GAP_NS);
     }
+}
+
+/*
+ * The request in progress, if there is one, will not be answered: its pages are
+ * the guest's, and what was done with them is counted only if it is @final.
+ */
+static VirtQueueElement *queue_abandon(VirtIOBalloonQueue *q, bool final)
+{
+    VirtIOBalloon *s = q->dev;
+
+    timer_del(q->resume);
+    if (q == &s->inflate) {
+        s->counting = &q->counts;
+        virtio_balloon_pages_unstage(s);
+        s->counting = &s->counts;
+    }
+    if (final) {
+        counts_add(&s->counts, &q->counts);
+    }
+    return queue_steal_request(q);
 }
 
 void virtio_balloon_queue_put_back(VirtIOBalloonQueue *q)
 {
     g_autofree VirtQueueElement *elem = NULL;
+    size_t offset = q->offset;
 
-    if (!q->vq) {
-        return;
-    }
-    timer_del(q->resume);
-    if (!q->elem) {
-        return;
-    }
-    trace_virtio_balloon_put_back(virtio_get_queue_index(q->vq), q->offset);
-    elem = queue_steal_request(q);
-    /* All its descriptors, where virtqueue_unpop() gives back just one */
-    virtqueue_rewind(q->vq, elem->ndescs);
-    elem->ndescs = 0;
-    virtqueue_detach_element(q->vq, elem, 0);
-}
-
-void virtio_balloon_queue_stop(VirtIOBalloonQueue *q)
-{
-    /* When QEMU ends, migration cannot be asked whether it inhibits */
-    if (q->elem && !runstate_check(RUN_STATE_SHUTDOWN) &&
-        queue_serve_request(q, get_clock() + FINISH_NS)) {
-        virtio_notify(VIRTIO_DEVICE(q->dev), q->vq);
-    }
-    virtio_balloon_queue_put_back(q);
-}
-
-void virtio_balloon_queue_reset(VirtIOBalloonQueue *q)
-{
-    if (!q->vq) {
-        return;
-    }
-    timer_del(q->resume);
-    if (q->elem) {
-        g_autofree VirtQueueElement *elem = queue_steal_request(q);
-
+    if (q->vq && (elem = queue_abandon(q, false))) {
+        trace_virtio_balloon_put_back(virtio_get_queue_index(q->vq), offset);
+        /* All its descriptors, where virtqueue_unpop() gives back just one */
+        virtqueue_rewind(q->vq, elem->ndescs);
+        elem->ndescs = 0;
         virtqueue_detach_element(q->vq, elem, 0);
     }
 }
 
+void virtio_balloon_queue_reset(VirtIOBalloonQueue *q)
+{
+    g_autofree VirtQueueElement *elem = NULL;
+
+    if (q->vq && (elem = queue_abandon(q, true))) {
+        virtqueue_detach_element(q->vq, elem, 0);
+    }
+}
+
+void virtio_balloon_queue_bind(VirtIOBalloonQueue *q, VirtQueue *vq)
+{
+    if (vq != q->vq) {
+        virtio_balloon_queue_reset(q);
+        q->vq = vq;
+    }
+}
+
 void virtio_balloon_queue_init(VirtIOBalloon *s, VirtIOBalloonQueue *q,
-                               int size, const VirtIOBalloonQueueOps *ops)
+                               const VirtIOBalloonQueueOps *ops)
 {
     q->dev = s;
     q->ops = ops;
-    q->vq = virtio_add_queue(VIRTIO_DEVICE(s), size, queue_handle_output);
-    q->resume = timer_new_ns(QEMU_CLOCK_REALTIME, queue_resume, q);
+    q->resume = balloon_slice_timer_new(queue_resume, q);
     q->ranges = g_new(BalloonRange, RANGES_MAX);
 }
 
 void virtio_balloon_queue_cleanup(VirtIOBalloonQueue *q)
 {
-    if (q->vq) {
-        virtio_balloon_queue_reset(q);
-        g_clear_pointer(&q->resume, timer_free);
-        g_clear_pointer(&q->ranges, g_free);
-        virtio_delete_queue(q->vq);
-        q->vq = NULL;
+    virtio_balloon_queue_bind(q, NULL);
+    g_clear_pointer(&q->resume, timer_free);
+    g_clear_pointer(&q->ranges, g_free);
+}
+
+/*
+ * No driver has page 0 to spare.  Where each second number is 0, the numbers
+ * are 64 bits wide: drop the upper halves.  Returns: how many numbers are left.
+ */
+static size_t list_narrow(uint32_t *pfns, size_t n)
+{
+    if (!n || n % 2) {
+        return n;
     }
+    for (size_t i = 1; i < n; i += 2) {
+        if (pfns[i]) {
+            return n;
+        }
+    }
+    for (size_t i = 0; i < n; i += 2) {
+        pfns[i / 2] = pfns[i];
+    }
+    return n / 2;
 }
 
 /*
@@ -219,6 +259,7 @@ static size_t list_fill(VirtIOBalloonQueue *q)
     for (size_t i = 0; i < n; i++) {
         pfns[i] = virtio_ldl_p(vdev, &pfns[i]);
     }
+    n = list_narrow(pfns, n);
     q->offset += size;
     q->next_range = 0;
     q->n_ranges = balloon_ranges_from_pfns(q->ranges, pfns, n);
@@ -241,7 +282,7 @@ static void inflate_count_repeated(VirtIOBalloonQueue *q, uint64_t n)
     for (unsigned i = 0; i < q->n_ranges; i++) {
         size -= q->ranges[i].size;
     }
-    q->dev->state.inflated_pages += size >> VIRTIO_BALLOON_PFN_SHIFT;
+    q->counts.inflated_pages += size >> VIRTIO_BALLOON_PFN_SHIFT;
     virtio_balloon_discard_skip(q->dev, BALLOON_SKIP_REPEATED, size);
 }
 
@@ -254,10 +295,7 @@ static bool inflate_fill(VirtIOBalloonQueue *q)
     return n;
 }
 
-/*
- * No driver has page 0 to spare, but one that takes page numbers for 64 bits
- * wide lists it with each page below 16 TiB.
- */
+/* No driver has page 0 to spare, but one may list it all the same */
 static void inflate_leave_page_0(VirtIOBalloon *s, BalloonRange *range)
 {
     if (!range->start) {
@@ -271,15 +309,15 @@ static void inflate_leave_page_0(VirtIOBalloon *s, BalloonRange *range)
 static bool inflate_take(VirtIOBalloonQueue *q, BalloonRange *range)
 {
     VirtIOBalloon *s = q->dev;
-    bool defer = virtio_balloon_defer_allowed(s);
+    bool known = virtio_balloon_pages_known(s);
 
-    s->state.inflated_pages += range->size >> VIRTIO_BALLOON_PFN_SHIFT;
+    q->counts.inflated_pages += range->size >> VIRTIO_BALLOON_PFN_SHIFT;
     inflate_leave_page_0(s, range);
-    if (!defer && virtio_balloon_discard_inhibited()) {
+    if (!known && !virtio_balloon_may_discard(s)) {
         virtio_balloon_discard_skip(s, BALLOON_SKIP_INHIBITED, range->size);
-    } else {
+    } else if (range->size) {
         virtio_balloon_for_each_block(s, range,
-                                      defer ? virtio_balloon_defer_insert :
+                                      known ? virtio_balloon_pages_stage :
                                               virtio_balloon_discard_block,
                                       virtio_balloon_discard_skip);
     }
@@ -298,13 +336,14 @@ const VirtIOBalloonQueueOps virtio_balloon_inflate_ops = {
  */
 static bool deflate_fill(VirtIOBalloonQueue *q)
 {
-    bool defer = virtio_balloon_defer_allowed(q->dev);
-    size_t n = defer ? list_fill(q) :
-               iov_size(q->elem->out_sg, q->elem->out_num) / sizeof(uint32_t);
+    size_t n = list_fill(q);
 
     list_seen(q, n);
-    q->dev->state.deflated_pages += n;
-    return defer && n;
+    q->counts.deflated_pages += n;
+    if (!virtio_balloon_pages_known(q->dev)) {
+        q->n_ranges = 0;
+    }
+    return n;
 }
 
 static void deflate_skip(VirtIOBalloon *s, BalloonSkip cause, uint64_t size)
@@ -314,7 +353,7 @@ static void deflate_skip(VirtIOBalloon *s, BalloonSkip cause, uint64_t size)
 
 static bool deflate_take(VirtIOBalloonQueue *q, BalloonRange *range)
 {
-    virtio_balloon_for_each_block(q->dev, range, virtio_balloon_defer_remove,
+    virtio_balloon_for_each_block(q->dev, range, virtio_balloon_pages_remove,
                                   deflate_skip);
     return true;
 }
@@ -339,8 +378,8 @@ static bool report_fill(VirtIOBalloonQueue *q)
                 s, &q->elem->in_sg[i], range);
 
             q->n_ranges += whole;
-            s->state.reported += q->elem->in_sg[i].iov_len -
-                                 (whole ? range->size : 0);
+            q->counts.reported += q->elem->in_sg[i].iov_len -
+                                  (whole ? range->size : 0);
         }
         trace_virtio_balloon_report(q->elem->in_num, q->n_ranges);
     }
@@ -358,14 +397,14 @@ static bool report_take(VirtIOBalloonQueue *q, BalloonRange *range)
                                         VIRTIO_BALLOON_F_PAGE_POISON);
     uint64_t size = range->size;
 
-    if (virtio_balloon_discard_inhibited()) {
+    if (!virtio_balloon_may_discard(s)) {
         virtio_balloon_discard_skip(s, BALLOON_SKIP_INHIBITED, size);
     } else if (s->poison_val) {
         virtio_balloon_discard_skip(s, BALLOON_SKIP_POISON, size);
     } else {
         size = virtio_balloon_discard_host(s, range, zero);
     }
-    s->state.reported += size;
+    q->counts.reported += size;
     range->start += size;
     range->size -= size;
     return range->size == 0;

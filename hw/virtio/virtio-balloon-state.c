@@ -51,7 +51,7 @@ static void state_tell(void *opaque)
 
 static BalloonState state_with_driver(VirtIOBalloon *s)
 {
-    s->state.inhibitor = virtio_balloon_discard_inhibitor();
+    s->state.inhibitor = virtio_balloon_discard_inhibitor(s);
     if (s->state.inhibitor != BALLOON_INHIBITOR__MAX) {
         return BALLOON_STATE_INHIBITED;
     }
@@ -120,6 +120,17 @@ void virtio_balloon_state_moved(VirtIOBalloon *s)
     state_moved(s, virtio_balloon_driver_runs(s));
 }
 
+void virtio_balloon_state_post_load(VirtIOBalloon *s)
+{
+    VirtIOBalloonState *st = &s->state;
+
+    timer_del(st->watch);
+    if (timer_pending(st->tell)) {
+        timer_mod(st->tell, qemu_clock_get_ms(tell_clock()) + TELL_MS);
+    }
+    virtio_balloon_state_moved(s);
+}
+
 void virtio_balloon_state_set_status(VirtIOBalloon *s, uint8_t status)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
@@ -135,18 +146,22 @@ void virtio_balloon_state_set_status(VirtIOBalloon *s, uint8_t status)
 
 static BalloonCounters *counters_new(VirtIOBalloon *s)
 {
-    const uint64_t *skipped = s->discard.skipped;
+    BalloonCounts now = s->counts;
+    const uint64_t *skipped = now.skipped;
     BalloonCounters *counters = g_new(BalloonCounters, 1);
 
+    virtio_balloon_queue_add_counts(&s->inflate, &now);
+    virtio_balloon_queue_add_counts(&s->deflate, &now);
+    virtio_balloon_queue_add_counts(&s->report, &now);
     *counters = (BalloonCounters) {
-        .inflated_pages = s->state.inflated_pages,
-        .deflated_pages = s->state.deflated_pages,
-        .reported = s->state.reported,
+        .inflated_pages = now.inflated_pages,
+        .deflated_pages = now.deflated_pages,
+        .reported = now.reported,
         .hinted = s->state.hinted,
-        .discarded = s->discard.discarded,
-        .revived = s->discard.revived,
-        .waiting = virtio_balloon_defer_waiting(s),
-        .discard_calls = s->discard.calls,
+        .discarded = now.discarded,
+        .revived = now.revived,
+        .waiting = virtio_balloon_pages_waiting(s),
+        .discard_calls = now.calls,
         .skipped = g_new(BalloonSkipped, 1),
     };
     *counters->skipped = (BalloonSkipped) {

@@ -15,6 +15,7 @@
 #include "hw/virtio/virtio-access.h"
 #include "trace.h"
 #include "virtio-balloon-internal.h"
+#include "virtio-balloon-slice.h"
 
 /* The names of the tags as management knows them */
 static const char *const stat_names[VIRTIO_BALLOON_S_NR] = {
@@ -91,7 +92,7 @@ static bool stats_exchange_buffer(VirtIOBalloonStats *st,
 static bool stats_take_buffer(VirtIOBalloon *s)
 {
     VirtIOBalloonStats *st = &s->stats;
-    int64_t deadline = get_clock() + BALLOON_SLICE_NS;
+    BalloonSlice slice = balloon_slice_begin();
     bool taken = false, returned = false;
 
     do {
@@ -102,9 +103,9 @@ static bool stats_take_buffer(VirtIOBalloon *s)
         }
         returned |= stats_exchange_buffer(st, elem);
         taken = true;
-    } while (get_clock() < deadline);
-    if (!virtio_queue_empty(st->vq)) {
-        virtio_balloon_resume_soon(st->resume);
+    } while (!balloon_slice_is_over(&slice));
+    if (virtio_balloon_may_serve(s) && !virtio_queue_empty(st->vq)) {
+        balloon_slice_go_on(st->resume, BALLOON_GAP_NS);
     }
     if (returned) {
         virtio_notify(VIRTIO_DEVICE(s), st->vq);
@@ -119,10 +120,8 @@ static void stats_serve(void *opaque)
     }
 }
 
-static void stats_handle_output(VirtIODevice *vdev, VirtQueue *vq)
+void virtio_balloon_stats_kick(VirtIOBalloon *s)
 {
-    VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
-
     if (!timer_pending(s->stats.resume)) {
         stats_serve(s);
     }
@@ -136,7 +135,8 @@ static void stats_arm(VirtIOBalloonStats *st, int64_t ms)
 
 void virtio_balloon_stats_ask(VirtIOBalloon *s)
 {
-    if (stats_exchange_buffer(&s->stats, NULL)) {
+    if (virtio_balloon_may_serve(s) &&
+        stats_exchange_buffer(&s->stats, NULL)) {
         virtio_notify(VIRTIO_DEVICE(s), s->stats.vq);
     }
 }
@@ -173,6 +173,10 @@ static void stats_set_interval(Object *obj, Visitor *v, const char *name,
     }
     if (interval > UINT32_MAX) {
         error_setg(errp, "timer value is too big");
+        return;
+    }
+    if (interval == st->interval) {
+        /* A script may set it again and again: the next poll comes in time */
         return;
     }
     st->interval = interval;
@@ -230,9 +234,8 @@ void virtio_balloon_stats_init(VirtIOBalloon *s)
 {
     VirtIOBalloonStats *st = &s->stats;
 
-    st->vq = virtio_add_queue(VIRTIO_DEVICE(s), 128, stats_handle_output);
     st->timer = timer_new_ms(QEMU_CLOCK_VIRTUAL, stats_poll, s);
-    st->resume = timer_new_ns(QEMU_CLOCK_REALTIME, stats_serve, s);
+    st->resume = balloon_slice_timer_new(stats_serve, s);
     if (st->interval) {
         stats_arm(st, st->interval * 1000LL);
     }
@@ -244,17 +247,18 @@ void virtio_balloon_stats_cleanup(VirtIOBalloon *s)
 
     virtio_balloon_query_fail(s, ERROR_CLASS_DEVICE_NOT_ACTIVE,
                               "The balloon was unplugged");
-    virtio_balloon_stats_reset(s);
+    virtio_balloon_stats_bind(s, NULL);
     g_clear_pointer(&st->timer, timer_free);
     g_clear_pointer(&st->resume, timer_free);
-    virtio_delete_queue(st->vq);
-    st->vq = NULL;
 }
 
 void virtio_balloon_stats_start(VirtIOBalloon *s)
 {
     bool rewound = false;
 
+    if (!s->stats.vq) {
+        return;
+    }
     /*
      * A buffer held by the source is in use as far as the ring goes.  Hold it
      * again; what it says is the source's, and old.
@@ -265,7 +269,19 @@ void virtio_balloon_stats_start(VirtIOBalloon *s)
     if (rewound) {
         stats_take_buffer(s);
     }
-    virtio_balloon_resume_soon(s->stats.resume);
+    balloon_slice_go_on(s->stats.resume, BALLOON_GAP_NS);
+}
+
+void virtio_balloon_stats_post_load(VirtIOBalloon *s)
+{
+    if (s->stats.interval) {
+        stats_arm(&s->stats, s->stats.interval * 1000LL);
+    }
+}
+
+void virtio_balloon_stats_stop(VirtIOBalloon *s)
+{
+    timer_del(s->stats.resume);
 }
 
 void virtio_balloon_stats_reset(VirtIOBalloon *s)
@@ -277,6 +293,14 @@ void virtio_balloon_stats_reset(VirtIOBalloon *s)
     timer_del(s->stats.resume);
     if (elem) {
         virtqueue_detach_element(s->stats.vq, elem, 0);
+    }
+}
+
+void virtio_balloon_stats_bind(VirtIOBalloon *s, VirtQueue *vq)
+{
+    if (vq != s->stats.vq) {
+        virtio_balloon_stats_reset(s);
+        s->stats.vq = vq;
     }
 }
 

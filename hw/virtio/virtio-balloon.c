@@ -83,9 +83,14 @@ static void balloon_set_target(void *opaque, ram_addr_t target)
     VirtIOBalloon *s = opaque;
     uint64_t ram = balloon_ram_size();
     uint64_t pages = (ram - MIN(ram, target)) >> VIRTIO_BALLOON_PFN_SHIFT;
+    uint32_t before = s->num_pages;
 
     s->num_pages = MIN(pages, UINT32_MAX);
     trace_virtio_balloon_target(target, s->num_pages);
+    if (s->num_pages == before) {
+        /* Something may have read what was given back, a dump for instance */
+        virtio_balloon_pages_look_again(s);
+    }
     virtio_balloon_state_moved(s);
     virtio_notify_config(VIRTIO_DEVICE(s));
 }
@@ -129,8 +134,8 @@ bool virtio_balloon_may_serve(VirtIOBalloon *s)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
-    return vdev->vm_running && (balloon_is_legacy(s) ||
-                                (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK));
+    return vdev->vm_running && !vdev->broken &&
+           (balloon_is_legacy(s) || (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK));
 }
 
 static uint32_t balloon_actual_armed(VirtIOBalloon *s)
@@ -228,10 +233,14 @@ static uint64_t virtio_balloon_get_features(VirtIODevice *vdev,
 /*
  * A driver agrees on how rings are laid out before it sets them up.  One that
  * changes its mind loses them: what the core has mapped, and where it is in
- * them, is of the other layout, and it would not check that.
+ * them, is of the other layout, and it would not check that.  One that does not
+ * tell any more uses pages that are in the balloon unasked.
  */
 static void virtio_balloon_set_features(VirtIODevice *vdev, uint64_t features)
 {
+    if (!virtio_has_feature(features, VIRTIO_BALLOON_F_MUST_TELL_HOST)) {
+        virtio_balloon_pages_reset(VIRTIO_BALLOON(vdev));
+    }
     if ((features ^ vdev->guest_features) & 1ull << VIRTIO_F_RING_PACKED) {
         for (int i = 0; virtio_queue_get_num(vdev, i); i++) {
             virtio_queue_reset(vdev, i);
@@ -256,17 +265,32 @@ static size_t balloon_config_size(VirtIOBalloon *s)
 /* Nothing may be half done when the rings are looked at from outside */
 static void balloon_settle(VirtIOBalloon *s)
 {
-    virtio_balloon_queue_stop(&s->inflate);
-    virtio_balloon_queue_stop(&s->deflate);
-    virtio_balloon_queue_stop(&s->report);
+    virtio_balloon_queue_put_back(&s->inflate);
+    virtio_balloon_queue_put_back(&s->deflate);
+    virtio_balloon_queue_put_back(&s->report);
+    virtio_balloon_stats_stop(s);
     virtio_balloon_hinting_stop(s);
-    virtio_balloon_defer_stop(s);
+    virtio_balloon_pages_stop(s);
+}
+
+/* Who drives the device next, if anybody, does not know of pages given up */
+static void balloon_forget_pages(VirtIOBalloon *s)
+{
+    virtio_balloon_pages_reset(s);
+    if (!s->reset_keeps_balloon) {
+        balloon_set_actual(s, 0);
+    }
 }
 
 static void virtio_balloon_set_status(VirtIODevice *vdev, uint8_t status)
 {
     VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
 
+    /* The driver ends, or the core says so: bus mastering may be off */
+    if ((vdev->status & ~status) & VIRTIO_CONFIG_S_DRIVER_OK) {
+        virtio_balloon_queue_put_back(&s->inflate);
+        balloon_forget_pages(s);
+    }
     /* What is legacy may have been negotiated */
     balloon_rearm_config(s);
     virtio_balloon_state_set_status(s, status);
@@ -279,31 +303,20 @@ static void virtio_balloon_set_status(VirtIODevice *vdev, uint8_t status)
         virtio_balloon_queue_put_back(&s->deflate);
         virtio_balloon_queue_put_back(&s->report);
     } else {
+        virtio_balloon_roles_bind(s);
         virtio_balloon_queue_start(&s->inflate);
         virtio_balloon_queue_start(&s->deflate);
         virtio_balloon_queue_start(&s->report);
         virtio_balloon_stats_start(s);
         virtio_balloon_hinting_start(s);
-        virtio_balloon_defer_start(s);
+        virtio_balloon_pages_start(s);
     }
 }
 
 static void virtio_balloon_queue_reset_one(VirtIODevice *vdev, uint32_t index)
 {
-    VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
-    VirtQueue *vq = virtio_get_queue(vdev, index);
-
-    if (vq == s->inflate.vq) {
-        virtio_balloon_queue_reset(&s->inflate);
-    } else if (vq == s->deflate.vq) {
-        virtio_balloon_queue_reset(&s->deflate);
-    } else if (vq == s->report.vq) {
-        virtio_balloon_queue_reset(&s->report);
-    } else if (vq == s->stats.vq) {
-        virtio_balloon_stats_reset(s);
-    } else if (vq == s->hinting.vq) {
-        virtio_balloon_hinting_reset(s);
-    }
+    virtio_balloon_roles_queue_reset(VIRTIO_BALLOON(vdev),
+                                     virtio_get_queue(vdev, index));
 }
 
 static void virtio_balloon_reset(VirtIODevice *vdev)
@@ -316,13 +329,10 @@ static void virtio_balloon_reset(VirtIODevice *vdev)
     virtio_balloon_queue_reset(&s->report);
     virtio_balloon_stats_reset(s);
     virtio_balloon_hinting_reset(s);
-    virtio_balloon_defer_reset(s);
     s->poison_val = 0;
     s->actual_incomplete = false;
-    /* Who drives the device next does not know of pages given up before */
-    if (!s->reset_keeps_balloon) {
-        balloon_set_actual(s, 0);
-    }
+    s->gaps = false;
+    balloon_forget_pages(s);
     balloon_rearm_config(s);
 }
 
@@ -368,20 +378,16 @@ static void virtio_balloon_device_realize(DeviceState *dev, Error **errp)
     virtio_init(vdev, VIRTIO_ID_BALLOON, balloon_config_size(s));
     virtio_balloon_state_init(s);
     virtio_balloon_discard_init(s);
-    virtio_balloon_defer_init(s);
-    virtio_balloon_queue_init(s, &s->inflate, 128,
-                              &virtio_balloon_inflate_ops);
-    virtio_balloon_queue_init(s, &s->deflate, 128,
-                              &virtio_balloon_deflate_ops);
+    virtio_balloon_pages_init(s);
+    virtio_balloon_queue_init(s, &s->inflate, &virtio_balloon_inflate_ops);
+    virtio_balloon_queue_init(s, &s->deflate, &virtio_balloon_deflate_ops);
+    virtio_balloon_queue_init(s, &s->report, &virtio_balloon_report_ops);
     virtio_balloon_stats_init(s);
     if (virtio_has_feature(s->host_features,
                            VIRTIO_BALLOON_F_FREE_PAGE_HINT)) {
         virtio_balloon_hinting_init(s);
     }
-    if (virtio_has_feature(s->host_features, VIRTIO_BALLOON_F_REPORTING)) {
-        virtio_balloon_queue_init(s, &s->report, 32,
-                                  &virtio_balloon_report_ops);
-    }
+    virtio_balloon_roles_init(s);
     s->config_rearm = virtio_bh_new_guarded(dev, balloon_rearm_config, s);
     balloon_rearm_config(s);
 }
@@ -397,7 +403,8 @@ static void virtio_balloon_device_unrealize(DeviceState *dev)
     virtio_balloon_stats_cleanup(s);
     virtio_balloon_queue_cleanup(&s->deflate);
     virtio_balloon_queue_cleanup(&s->inflate);
-    virtio_balloon_defer_cleanup(s);
+    virtio_balloon_roles_cleanup(s);
+    virtio_balloon_pages_cleanup(s);
     virtio_balloon_discard_cleanup(s);
     virtio_balloon_state_cleanup(s);
     virtio_cleanup(VIRTIO_DEVICE(dev));
@@ -448,10 +455,18 @@ static const VMStateDescription vmstate_balloon_poison = {
     }
 };
 
+/* A stream without pages in the balloon leaves none of an earlier load */
+static int balloon_pre_load(void *opaque)
+{
+    virtio_balloon_pages_reset(opaque);
+    return 0;
+}
+
 static const VMStateDescription vmstate_balloon_device = {
     .name = "virtio-balloon-device",
     .version_id = 1,
     .minimum_version_id = 1,
+    .pre_load = balloon_pre_load,
     .fields = (const VMStateField[]) {
         VMSTATE_UINT32(num_pages, VirtIOBalloon),
         VMSTATE_UINT32(actual, VirtIOBalloon),
@@ -460,7 +475,7 @@ static const VMStateDescription vmstate_balloon_device = {
     .subsections = (const VMStateDescription * const []) {
         &vmstate_balloon_hinting,
         &vmstate_balloon_poison,
-        &vmstate_virtio_balloon_held,
+        &vmstate_virtio_balloon_pages,
         NULL
     }
 };
@@ -477,10 +492,12 @@ static int virtio_balloon_post_load(VirtIODevice *vdev)
 {
     VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
 
+    virtio_balloon_roles_bind(s);
     virtio_balloon_hinting_post_load(s);
     balloon_load_incomplete(s);
     balloon_rearm_config(s);
-    virtio_balloon_state_moved(s);
+    virtio_balloon_stats_post_load(s);
+    virtio_balloon_state_post_load(s);
     return 0;
 }
 

@@ -137,6 +137,22 @@ void balloon_reset(BalloonDriver *d)
     forget_queues(d);
 }
 
+void balloon_reset_queue(BalloonDriver *d, int index)
+{
+    QVirtioPCIDevice *pci = d->pci;
+    uint32_t offset = pci->common_cfg_offset + VIRTIO_PCI_COMMON_Q_RESET;
+
+    d->vdev->bus->queue_select(d->vdev, index);
+    qpci_io_writew(pci->pdev, pci->bar, offset, 1);
+    balloon_wait_for(qpci_io_readw(pci->pdev, pci->bar, offset) == 0);
+}
+
+void balloon_renew_queue(BalloonDriver *d, int index)
+{
+    qvirtqueue_cleanup(d->vdev->bus, d->vq[index], d->alloc);
+    d->vq[index] = qvirtqueue_setup(d->vdev, d->alloc, index);
+}
+
 uint8_t balloon_status(BalloonDriver *d)
 {
     return d->vdev->bus->get_status(d->vdev);

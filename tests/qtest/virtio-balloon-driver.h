@@ -115,6 +115,10 @@ uint64_t balloon_start(BalloonDriver *d, uint64_t wanted);
 /* Reset the device and forget the queues */
 void balloon_reset(BalloonDriver *d);
 
+/* Take a queue from the device (section 2.6.1), and give it a new one */
+void balloon_reset_queue(BalloonDriver *d, int index);
+void balloon_renew_queue(BalloonDriver *d, int index);
+
 /* How many entries the ring of queue @index has; 0 if there is no such queue */
 unsigned balloon_queue_size(BalloonDriver *d, int index);
 

@@ -65,24 +65,6 @@ static void boot(BalloonDriver *d)
     balloon_boot(d, BALLOON_HOSTILE_DEVICE ",ioeventfd=off", OPTIONS);
 }
 
-/* Take a queue from the device (2.6.1) */
-static void reset_queue(BalloonDriver *d, int queue)
-{
-    QVirtioPCIDevice *pci = d->pci;
-    uint32_t offset = pci->common_cfg_offset + VIRTIO_PCI_COMMON_Q_RESET;
-
-    d->vdev->bus->queue_select(d->vdev, queue);
-    qpci_io_writew(pci->pdev, pci->bar, offset, 1);
-    balloon_wait_for(qpci_io_readw(pci->pdev, pci->bar, offset) == 0);
-}
-
-/* Give the device a new queue instead */
-static void renew_queue(BalloonDriver *d, int queue)
-{
-    qvirtqueue_cleanup(d->vdev->bus, d->vq[queue], d->alloc);
-    d->vq[queue] = qvirtqueue_setup(d->vdev, d->alloc, queue);
-}
-
 /* The area is the driver's again: it does not wait for a queue to use it */
 static void use_area(BalloonDriver *d, uint64_t area)
 {
@@ -157,9 +139,9 @@ static void test_queue_reset(const void *data)
     for (int i = 0; i < ATTEMPTS && !parked; i++) {
         post(&d, area);
         parked = !balloon_has_used(&d, queue);
-        reset_queue(&d, queue);
+        balloon_reset_queue(&d, queue);
         use_area(&d, area);
-        renew_queue(&d, queue);
+        balloon_renew_queue(&d, queue);
         assert_area_kept(&d, area);
     }
     g_assert_true(parked);
@@ -177,8 +159,8 @@ static void test_queue_reset_stats(void)
     balloon_start(&d, BALLOON_INDIRECT_TOO);
     balloon_post_free_memory(&d, 1000, 1);
     balloon_wait_for(balloon_stat(d.qts, "free-memory") == 1000);
-    reset_queue(&d, BALLOON_VQ_STATS);
-    renew_queue(&d, BALLOON_VQ_STATS);
+    balloon_reset_queue(&d, BALLOON_VQ_STATS);
+    balloon_renew_queue(&d, BALLOON_VQ_STATS);
 
     /* With nothing to return, nothing is */
     balloon_set_interval(d.qts, 1);

@@ -127,6 +127,27 @@ static void polling_changes(void *obj, void *data, QGuestAllocator *alloc)
     finish(&d);
 }
 
+/* Setting what is set already changes nothing, however often it is done */
+static void polling_same(void *obj, void *data, QGuestAllocator *alloc)
+{
+    BalloonDriver d;
+    uint32_t head;
+
+    start(&d, obj, alloc);
+    head = balloon_leave_stats(&d, 1);
+    balloon_set_interval(d.qts, 5);
+    balloon_wait_served(&d, STATS, head);
+    for (int i = 2; i < 5; i++) {
+        head = balloon_leave_stats(&d, i);
+        assert_not_returned(&d, 4 * SECOND);
+        balloon_set_interval(d.qts, 5);
+        assert_not_returned(&d, SECOND - SCALE_MS);
+        qtest_clock_step(d.qts, SCALE_MS);
+        balloon_wait_served(&d, STATS, head);
+    }
+    finish(&d);
+}
+
 /* No buffer, nothing to return; and a guest that was silent is polled again */
 static void silent_guest(void *obj, void *data, QGuestAllocator *alloc)
 {
@@ -210,6 +231,41 @@ static void device_reset(void *obj, void *data, QGuestAllocator *alloc)
     finish(&d);
 }
 
+/*
+ * A device that found a fault in a ring wakes nobody any more: the held buffer
+ * is not returned, nor is the guest interrupted for it
+ */
+static void broken(void *obj, void *data, QGuestAllocator *alloc)
+{
+    BalloonDriver d;
+    uint32_t head;
+
+    start(&d, obj, alloc);
+    head = balloon_leave_stats(&d, 1);
+    balloon_set_interval(d.qts, 1);
+    balloon_wait_served(&d, STATS, head);
+    balloon_leave_stats(&d, 2);
+    balloon_post(&d, BALLOON_VQ_INFLATE, (BalloonSeg[]) {
+        { balloon_dirty_pages(&d, 1), 0 }
+    }, 1);
+    if (d.vdev->features & 1ull << VIRTIO_F_VERSION_1) {
+        balloon_wait_for(balloon_status(&d) == BALLOON_STATUS_BROKEN);
+    }
+    /* the interrupt that told of that */
+    d.vdev->bus->get_queue_isr_status(d.vdev, d.vq[STATS]);
+    d.vdev->bus->get_queue_isr_status(d.vdev, d.vq[BALLOON_VQ_INFLATE]);
+    assert_not_returned(&d, 10 * SECOND);
+    g_assert_false(d.vdev->bus->get_queue_isr_status(d.vdev, d.vq[STATS]));
+
+    /* it is well again after a reset */
+    balloon_reset(&d);
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    head = balloon_leave_stats(&d, 3);
+    qtest_clock_step(d.qts, SECOND);
+    balloon_wait_served(&d, STATS, head);
+    finish(&d);
+}
+
 static void register_virtio_balloon_polling_tests(void)
 {
     QOSGraphTestOptions opts = {
@@ -223,10 +279,12 @@ static void register_virtio_balloon_polling_tests(void)
         { "polling/interval", polling },
         { "polling/off", polling_off },
         { "polling/changes", polling_changes },
+        { "polling/same", polling_same },
         { "polling/silent-guest", silent_guest },
         { "polling/second-buffer", second_buffer },
         { "polling/stop-cont", stop_cont },
         { "polling/device-reset", device_reset },
+        { "polling/broken", broken },
     };
 
     for (int i = 0; i < ARRAY_SIZE(tests); i++) {

@@ -22,6 +22,7 @@ int main(int argc, char **argv)
     virtio_balloon_add_transport_tests();
     virtio_balloon_add_packed_tests();
     virtio_balloon_add_reset_tests();
+    virtio_balloon_add_roles_tests();
     virtio_balloon_add_life_tests();
     virtio_balloon_add_hint_tests();
     virtio_balloon_add_migration_tests();

@@ -24,6 +24,7 @@ void virtio_balloon_add_machine_tests(void);
 void virtio_balloon_add_migration_tests(void);
 void virtio_balloon_add_packed_tests(void);
 void virtio_balloon_add_reset_tests(void);
+void virtio_balloon_add_roles_tests(void);
 void virtio_balloon_add_slice_tests(void);
 void virtio_balloon_add_transport_tests(void);
 

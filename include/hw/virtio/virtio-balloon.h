@@ -13,9 +13,10 @@
 #ifndef HW_VIRTIO_BALLOON_H
 #define HW_VIRTIO_BALLOON_H
 
-#include "exec/ramlist.h"
+#include "exec/memory.h"
 #include "hw/virtio/virtio.h"
 #include "qapi/qapi-types-machine.h"
+#include "qemu/notify.h"
 #include "qemu/queue.h"
 #include "qom/object.h"
 #include "standard-headers/linux/virtio_balloon.h"
@@ -41,61 +42,76 @@ typedef enum BalloonSkip {
     BALLOON_SKIP__MAX
 } BalloonSkip;
 
-/* virtio-balloon-discard.c: what was done with the memory given up */
-typedef struct VirtIOBalloonDiscard {
-    /* bytes that the host was told to take back */
+/* What became of the memory that the guest gave up */
+typedef struct BalloonCounts {
+    /* what the driver put on the queues, as far as that was dealt with */
+    uint64_t inflated_pages;
+    uint64_t deflated_pages;
+    uint64_t reported;
+    /* bytes that the host got back */
     uint64_t discarded;
-    /* bytes that wait once more, because their host page came back */
+    /* bytes that wait once more, because the host has them in memory again */
     uint64_t revived;
     /* system calls that it took */
     uint64_t calls;
     /* bytes left alone, by cause */
     uint64_t skipped[BALLOON_SKIP__MAX];
+} BalloonCounts;
+
+/* virtio-balloon-discard.c: where guest memory is, and how it goes */
+typedef struct VirtIOBalloonDiscard {
     /* names of the RAMBlocks whose failure has been reported to the user */
     GHashTable *warned;
-    /* the last region that was asked about, and whether DIMM or virtio-mem */
-    MemoryRegion *region;
-    bool region_is_plugged;
-    /* host ranges waiting for one vectored call, all private or all shared */
+    /*
+     * MemoryRegions asked about since the guest's memory changed last, and
+     * whether each is a DIMM's or virtio-mem's; @memory tells of changes
+     */
+    GHashTable *plugged;
+    MemoryListener memory;
+    /* QEMU ends: nothing is discarded any more, and migration not asked */
+    bool exiting;
+    Notifier shutdown;
+    /* host ranges of one RAMBlock waiting for a common call, and their bytes */
+    RAMBlock *vec_block;
     struct iovec *vec;
     unsigned vec_len;
-    bool vec_shared;
-    /* bytes that @vec covers */
-    size_t vec_bytes;
+    uint64_t vec_bytes;
 } VirtIOBalloonDiscard;
 
-typedef struct BalloonSavedBlock BalloonSavedBlock;
-
-/* virtio-balloon-defer.c: discards that may wait, with MUST_TELL_HOST */
-typedef struct VirtIOBalloonDefer {
-    /*
-     * Protects, with the BQL, @blocks and what is in the balloon: each change
-     * is made with both, either will do to look.
-     */
-    QemuMutex lock;
+/* virtio-balloon-pages.c: the pages in the balloon, with MUST_TELL_HOST */
+typedef struct VirtIOBalloonPages {
     /* BalloonBlock: memory with pages in the balloon; NULL: no such property */
     GPtrArray *blocks;
-    /* discards what waits, in bounded slices */
+    /* BalloonStaged: pages of the inflate in progress, not in the balloon yet */
+    GArray *staged;
+    /* wakes the work that waits; that asks itself whether it may be done */
     QEMUTimer *timer;
     /*
      * when a page was last given up, and the first of those that were not all
-     * seen to; nanoseconds of QEMU_CLOCK_REALTIME
+     * seen to; nanoseconds of BALLOON_CLOCK
      */
     int64_t last_insert;
     int64_t first_insert;
-    /* tells that a RAMBlock goes away */
-    RAMBlockNotifier ram;
-    /* told of each step of precopy, in the migration thread */
+    /* what is looked at next for having come back; past the end: nothing is */
+    unsigned look_block;
+    uint64_t look_offset;
+    /*
+     * something forbade discards, and may have brought back what was given
+     * back.  Atomic: set by the thread of a background snapshot, too
+     */
+    bool inhibited;
+    /* tells that memory leaves the guest */
+    MemoryListener memory;
+    /* told of each step of precopy */
     NotifierWithReturn precopy;
-    /* migrated: the pages in the balloon, while they are saved or loaded */
-    QTAILQ_HEAD(, BalloonSavedBlock) saved;
-} VirtIOBalloonDefer;
+} VirtIOBalloonPages;
 
 typedef struct VirtIOBalloonQueueOps VirtIOBalloonQueueOps;
 
 /* virtio-balloon-queue.c: a queue of requests, served in bounded slices */
 typedef struct VirtIOBalloonQueue {
     VirtIOBalloon *dev;
+    /* as numbered by the driver that runs, or NULL: see -roles.c */
     VirtQueue *vq;
     const VirtIOBalloonQueueOps *ops;
     /* goes on with the queue when a slice was used up */
@@ -108,10 +124,13 @@ typedef struct VirtIOBalloonQueue {
     BalloonRange *ranges;
     unsigned next_range;
     unsigned n_ranges;
+    /* what comes of @elem; added to the device's when it is answered */
+    BalloonCounts counts;
 } VirtIOBalloonQueue;
 
 /* virtio-balloon-stats.c: the statistics queue (section 5.5.6.3) */
 typedef struct VirtIOBalloonStats {
+    /* as numbered by the driver that runs, or NULL: see -roles.c */
     VirtQueue *vq;
     /* the driver's buffer, held until news are wanted, or NULL */
     VirtQueueElement *elem;
@@ -145,19 +164,17 @@ typedef struct VirtIOBalloonState {
     bool still;
     /* armed until that is long ago */
     QEMUTimer *watch;
-    /* what the driver put on the queues, as far as that was dealt with */
-    uint64_t inflated_pages;
-    uint64_t deflated_pages;
-    uint64_t reported;
+    /* bytes hinted at */
     uint64_t hinted;
 } VirtIOBalloonState;
 
 /* virtio-balloon-hinting.c: free page hints for migration (5.5.6.5) */
 typedef struct VirtIOBalloonHinting {
+    /* as numbered by the driver that runs, or NULL: see -roles.c */
     VirtQueue *vq;
     /* property: must be set for hinting, kept alive by the link */
     IOThread *iothread;
-    /* the protocol's state; shared with migration and worker threads */
+    /* NULL when it is off: the protocol's state; shared with threads */
     BalloonHints *hints;
     /* tells the guest, under the BQL, that the command id changed */
     QEMUBH *changed;
@@ -197,6 +214,9 @@ struct VirtIOBalloon {
     /* makes config ready for such bytes again after a read */
     QEMUBH *config_rearm;
 
+    /* since the last reset, the driver was seen to number queues with gaps */
+    bool gaps;
+
     /* between reset phases: this is no reset that empties the balloon */
     bool reset_keeps_balloon;
 
@@ -206,8 +226,12 @@ struct VirtIOBalloon {
     VirtIOBalloonQueue report;
     VirtIOBalloonStats stats;
     VirtIOBalloonHinting hinting;
-    VirtIOBalloonDefer defer;
+    VirtIOBalloonPages pages;
     VirtIOBalloonDiscard discard;
+
+    /* of all requests that are answered, and where what is done now counts */
+    BalloonCounts counts;
+    BalloonCounts *counting;
 };
 
 #endif /* HW_VIRTIO_BALLOON_H */

@@ -1,0 +1,145 @@
+/*
+ * Virtio balloon: which virtqueue is which
+ *
+ * After those of inflation and deflation come, without a gap, the virtqueues of
+ * the features that the driver negotiated (section 5.5.2).  Some drivers leave
+ * a gap for what they were offered and did not take: that was the numbering of
+ * this device.  They are known by a ring beyond the last one that they have a
+ * feature for; a driver that leaves no gap never sets up that one.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "virtio-balloon-internal.h"
+
+/* The queues that every driver has */
+enum { VQ_INFLATE, VQ_DEFLATE, VQ_FIRST_ROLE };
+
+/* What the others are for, in the order of their numbers */
+typedef enum BalloonRole {
+    ROLE_STATS,
+    ROLE_HINTING,
+    ROLE_REPORT,
+    ROLE__MAX
+} BalloonRole;
+
+static const struct {
+    unsigned feature;
+    int size;
+} roles[ROLE__MAX] = {
+    [ROLE_STATS] = { VIRTIO_BALLOON_F_STATS_VQ, 128 },
+    [ROLE_HINTING] = { VIRTIO_BALLOON_F_FREE_PAGE_HINT, VIRTQUEUE_MAX_SIZE },
+    [ROLE_REPORT] = { VIRTIO_BALLOON_F_REPORTING, 32 },
+};
+
+static uint64_t roles_offered(VirtIOBalloon *s)
+{
+    return s->host_features | 1ull << VIRTIO_BALLOON_F_STATS_VQ;
+}
+
+/* The number of the first virtqueue after those of roles less than @role */
+static int roles_number(uint64_t features, BalloonRole role)
+{
+    int number = VQ_FIRST_ROLE;
+
+    for (int i = 0; i < role; i++) {
+        number += virtio_has_feature(features, roles[i].feature);
+    }
+    return number;
+}
+
+/* NULL if there is none with @features */
+static VirtQueue *roles_queue(VirtIOBalloon *s, uint64_t features,
+                              BalloonRole role)
+{
+    return virtio_has_feature(features, roles[role].feature) ?
+               virtio_get_queue(VIRTIO_DEVICE(s),
+                                roles_number(features, role)) : NULL;
+}
+
+/* Has the driver a ring that it would not have if it left no gaps? */
+static bool roles_leave_gaps(VirtIODevice *vdev)
+{
+    int i = roles_number(vdev->guest_features, ROLE__MAX);
+
+    for (; virtio_queue_get_num(vdev, i); i++) {
+        if (virtio_queue_get_desc_addr(vdev, i)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void virtio_balloon_roles_bind(VirtIOBalloon *s)
+{
+    VirtIODevice *vdev = VIRTIO_DEVICE(s);
+    uint64_t features;
+
+    /* A reset of its last queue does not make a driver number anew */
+    s->gaps = s->gaps || roles_leave_gaps(vdev);
+    features = s->gaps ? roles_offered(s) : vdev->guest_features;
+    virtio_balloon_stats_bind(s, roles_queue(s, features, ROLE_STATS));
+    virtio_balloon_hinting_bind(s, roles_queue(s, features, ROLE_HINTING));
+    virtio_balloon_queue_bind(&s->report,
+                              roles_queue(s, features, ROLE_REPORT));
+}
+
+static void roles_handle_output(VirtIODevice *vdev, VirtQueue *vq)
+{
+    VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
+
+    if (!virtio_balloon_may_serve(s)) {
+        return;
+    }
+    /* A legacy driver need not be done with its set-up */
+    virtio_balloon_roles_bind(s);
+    if (vq == s->inflate.vq) {
+        virtio_balloon_queue_kick(&s->inflate);
+    } else if (vq == s->deflate.vq) {
+        virtio_balloon_queue_kick(&s->deflate);
+    } else if (vq == s->report.vq) {
+        virtio_balloon_queue_kick(&s->report);
+    } else if (vq == s->stats.vq) {
+        virtio_balloon_stats_kick(s);
+    } else if (vq == s->hinting.vq) {
+        virtio_balloon_hinting_kick(s);
+    }
+}
+
+void virtio_balloon_roles_queue_reset(VirtIOBalloon *s, VirtQueue *vq)
+{
+    if (vq == s->inflate.vq) {
+        virtio_balloon_queue_reset(&s->inflate);
+    } else if (vq == s->deflate.vq) {
+        virtio_balloon_queue_reset(&s->deflate);
+    } else if (vq == s->report.vq) {
+        virtio_balloon_queue_reset(&s->report);
+    } else if (vq == s->stats.vq) {
+        virtio_balloon_stats_reset(s);
+    } else if (vq == s->hinting.vq) {
+        virtio_balloon_hinting_reset(s);
+    }
+}
+
+void virtio_balloon_roles_init(VirtIOBalloon *s)
+{
+    VirtIODevice *vdev = VIRTIO_DEVICE(s);
+
+    s->inflate.vq = virtio_add_queue(vdev, 128, roles_handle_output);
+    s->deflate.vq = virtio_add_queue(vdev, 128, roles_handle_output);
+    for (int i = 0; i < ROLE__MAX; i++) {
+        if (virtio_has_feature(roles_offered(s), roles[i].feature)) {
+            virtio_add_queue(vdev, roles[i].size, roles_handle_output);
+        }
+    }
+}
+
+void virtio_balloon_roles_cleanup(VirtIOBalloon *s)
+{
+    VirtIODevice *vdev = VIRTIO_DEVICE(s);
+
+    for (int i = 0; virtio_queue_get_num(vdev, i); i++) {
+        virtio_del_queue(vdev, i);
+    }
+}

@@ -1,0 +1,35 @@
+/* overlay: after ram_block_discard_guest_memfd_range */
+/**
+ * ram_block_discard_ranges: give ranges of a RAMBlock back to the host
+ * @rb: the block
+ * @iov: host addresses in @rb; each range begins and ends with a page of
+ *       @rb->page_size
+ * @n: how many ranges, at most IOV_MAX
+ * @discarded: how many bytes the host got back is added to this
+ * @calls: how many system calls it took is added to this
+ *
+ * What is discarded reads as zero, or, in a private mapping of a file that has
+ * a name, as what the file holds: such a file is never changed, for it may be
+ * somebody else's.  All else goes: the copy of a private mapping and the page
+ * of the nameless file below it, the page of a shared file, what guest_memfd
+ * holds.  A range that fails does not keep the others from being discarded.
+ *
+ * Returns: 0, or a negative errno of the first range that failed; -EACCES when
+ * the file was opened for reading only.
+ */
+int ram_block_discard_ranges(RAMBlock *rb, const struct iovec *iov, size_t n,
+                             uint64_t *discarded, uint64_t *calls);
+/* overlay: new */
+/**
+ * ram_block_resident: which pages of a RAMBlock the host has in memory
+ * @rb: the block
+ * @start: offset into it in bytes, a multiple of the host's page size
+ * @length: in bytes, likewise
+ * @resident: filled in, a byte for each page of qemu_real_host_page_size():
+ *            its lowest bit is set when the page is in memory, or when the
+ *            host does not say
+ *
+ * What the host has swapped out is not in memory.
+ */
+void ram_block_resident(RAMBlock *rb, uint64_t start, size_t length,
+                        uint8_t *resident);

@@ -1,0 +1,45 @@
+/* overlay: after qemu_guest_free_page_hint */
+/* Target pages of one chunk, from @first to before @end.  bitmap_mutex is held */
+static uint64_t ram_skip_free_in_chunk(RAMBlock *rb, const unsigned long *free,
+                                       unsigned long first, unsigned long end)
+{
+    unsigned long page = find_next_bit(free, end, first);
+    uint64_t skipped = 0;
+
+    if (page >= end) {
+        return 0;
+    }
+    /*
+     * As if a page of the chunk were sent: otherwise the memory's own dirty
+     * bitmap would bring those that are skipped back when it is asked next.
+     */
+    migration_clear_memory_region_dirty_bitmap(rb, page);
+    for (unsigned long i = BIT_WORD(page); i < BITS_TO_LONGS(end); i++) {
+        skipped += ctpopl(rb->bmap[i] & free[i]);
+        rb->bmap[i] &= ~free[i];
+    }
+    ram_state->migration_dirty_pages -= skipped;
+    return skipped;
+}
+/* overlay: new */
+uint64_t qemu_guest_free_bitmap_hint(RAMBlock *rb, const unsigned long *free,
+                                     unsigned long first, unsigned long n)
+{
+    unsigned long end = MIN(first + n, rb->used_length >> TARGET_PAGE_BITS);
+    uint64_t skipped = 0;
+
+    if (!migration_is_running() || !rb->bmap) {
+        return 0;
+    }
+    qemu_mutex_lock(&ram_state->bitmap_mutex);
+    while (first < end) {
+        unsigned long chunk_end =
+            (first | ((1UL << rb->clear_bmap_shift) - 1)) + 1;
+
+        chunk_end = MIN(chunk_end, end);
+        skipped += ram_skip_free_in_chunk(rb, free, first, chunk_end);
+        first = chunk_end;
+    }
+    qemu_mutex_unlock(&ram_state->bitmap_mutex);
+    return skipped;
+}

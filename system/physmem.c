@@ -1,0 +1,147 @@
+/* overlay: after ram_block_discard_guest_memfd_range */
+/* A file without a name is the block's own: a memfd, or one made in a folder */
+static bool ram_block_owns_file(RAMBlock *rb)
+{
+    struct stat st;
+
+    return !qemu_ram_is_named_file(rb) ||
+           (fstat(rb->fd, &st) == 0 && st.st_nlink == 0);
+}
+/* overlay: new */
+static int ram_block_punch_hole(int fd, uint64_t offset, size_t length,
+                                uint64_t *calls)
+{
+#ifdef CONFIG_FALLOCATE_PUNCH_HOLE
+    ++*calls;
+    return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset,
+                     length) ? -errno : 0;
+#else
+    return -ENOSYS;
+#endif
+}
+/* overlay: new */
+static int ram_block_drop(void *host, size_t length, int advice,
+                          uint64_t *calls)
+{
+#ifdef CONFIG_MADVISE
+    ++*calls;
+    return madvise(host, length, advice) ? -errno : 0;
+#else
+    /* posix_madvise() may leave the memory as it is */
+    return -ENOSYS;
+#endif
+}
+/* overlay: new */
+/*
+ * A hole unmaps what is shared, and huge pages however they are mapped; other
+ * private copies need to be dropped as well.
+ */
+static int ram_block_discard_one(RAMBlock *rb, const struct iovec *iov,
+                                 uint64_t *calls)
+{
+    uint64_t start = (uint8_t *)iov->iov_base - rb->host;
+    bool shared = qemu_ram_is_shared(rb);
+    bool punch = rb->fd >= 0 && (shared || ram_block_owns_file(rb));
+    bool drop = !punch ||
+                (!shared && rb->page_size == qemu_real_host_page_size());
+    int ret = 0;
+
+    if (drop) {
+        ret = ram_block_drop(iov->iov_base, iov->iov_len,
+                             shared ? QEMU_MADV_REMOVE : QEMU_MADV_DONTNEED,
+                             calls);
+    }
+    if (!ret && punch) {
+        ret = ram_block_punch_hole(rb->fd, rb->fd_offset + start,
+                                   iov->iov_len, calls);
+    }
+    if (!ret && rb->guest_memfd >= 0) {
+        ret = ram_block_punch_hole(rb->guest_memfd, start, iov->iov_len,
+                                   calls);
+    }
+    trace_ram_block_discard_range(rb->idstr, iov->iov_base, iov->iov_len,
+                                  drop, punch, ret);
+    return ret;
+}
+/* overlay: new */
+/*
+ * How many ranges, from the first on, gain from a common call: private memory
+ * without a file, or with one that stays; of shared memory small ranges only.
+ */
+static size_t ram_block_vector_length(RAMBlock *rb, const struct iovec *iov,
+                                      size_t n)
+{
+    const size_t large = 64 * 1024;
+    size_t k = 0;
+
+    if (rb->guest_memfd >= 0) {
+        return 0;
+    }
+    if (!qemu_ram_is_shared(rb)) {
+        return rb->fd >= 0 && ram_block_owns_file(rb) ? 0 : n;
+    }
+    while (k < n && iov[k].iov_len < large) {
+        k++;
+    }
+    return k;
+}
+/* overlay: new */
+/* Returns: how many whole ranges, from the first on, were discarded */
+static size_t ram_block_discard_vector(RAMBlock *rb, const struct iovec *iov,
+                                       size_t n, uint64_t *calls)
+{
+    bool shared = qemu_ram_is_shared(rb);
+    ssize_t bytes;
+    size_t done = 0;
+
+    if (shared) {
+        /* Unmapped in one go; a hole where no page is mapped costs less */
+        *calls += qemu_madvise_vector(iov, n, QEMU_MADV_DONTNEED) > 0;
+    }
+    bytes = qemu_madvise_vector(iov, n, shared ? QEMU_MADV_REMOVE :
+                                                 QEMU_MADV_DONTNEED);
+    *calls += bytes > 0;
+    while (done < n && bytes >= (ssize_t)iov[done].iov_len) {
+        bytes -= iov[done++].iov_len;
+    }
+    return done;
+}
+/* overlay: new */
+int ram_block_discard_ranges(RAMBlock *rb, const struct iovec *iov, size_t n,
+                             uint64_t *discarded, uint64_t *calls)
+{
+    int first_error = 0;
+
+    if (qemu_ram_is_shared(rb) && rb->fd >= 0 &&
+        (rb->flags & RAM_READONLY_FD)) {
+        return -EACCES;
+    }
+    while (n) {
+        size_t k = ram_block_vector_length(rb, iov, n);
+        size_t done = k > 1 ? ram_block_discard_vector(rb, iov, k, calls) : 0;
+
+        if (!done) {
+            int ret = ram_block_discard_one(rb, iov, calls);
+
+            first_error = first_error ?: ret;
+            *discarded += ret ? 0 : iov->iov_len;
+            iov++;
+            n--;
+        }
+        for (; done; done--, iov++, n--) {
+            *discarded += iov->iov_len;
+        }
+    }
+    return first_error;
+}
+/* overlay: new */
+void ram_block_resident(RAMBlock *rb, uint64_t start, size_t length,
+                        uint8_t *resident)
+{
+#ifdef CONFIG_LINUX
+    if (mincore(rb->host + start, length, resident) == 0) {
+        return;
+    }
+#endif
+    memset(resident, 1, DIV_ROUND_UP(length, qemu_real_host_page_size()));
+}
