@@ -1,5 +1,5 @@
 /* overlay: after qemu_guest_free_page_hint */
-/* Target pages of one chunk, from @first to before @end.  bitmap_mutex is held */
+/* Target pages @first to before @end, of one chunk.  bitmap_mutex is held */
 static uint64_t ram_skip_in_chunk(RAMBlock *rb, const unsigned long *bitmap,
                                   unsigned long first, unsigned long end)
 {

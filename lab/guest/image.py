@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A small Linux guest: Debian 13's cloud kernel and an initramfs of ours.
 
-The initramfs holds busybox, `init` and `memtool` of this folder and the
+The initramfs holds busybox, `init` and the PROGRAMS of this folder and the
 kernel modules named in MODULES.  Both are kept in the user's cache folder and
 made anew when something they are made of changes.
 
@@ -28,7 +28,10 @@ import newc  # noqa: E402
 
 META_PACKAGE = "linux-image-cloud-amd64"
 # Those that the kernel has built in, and what they depend on, are seen to.
-MODULES = ("virtio_pci", "virtio_mmio", "virtio_console", "virtio_balloon")
+MODULES = ("virtio_pci", "virtio_mmio", "virtio_console", "virtio_blk",
+           "virtio_balloon")
+# Programs made of a C file of this folder
+PROGRAMS = ("memtool", "kexec")
 FOLDERS = ("bin", "dev", "mem", "modules", "proc", "run", "sys")
 
 
@@ -103,8 +106,9 @@ def initrd_bytes(busybox, kernel):
     drivers = modules(kernel)
     files = {"init": (read(f"{HERE}/init"), 0o755),
              "bin/busybox": (read(busybox), 0o755),
-             "bin/memtool": (compiled(f"{HERE}/memtool.c"), 0o755),
              "modules/order": ("\n".join(drivers).encode() + b"\n", 0o644)}
+    for name in PROGRAMS:
+        files[f"bin/{name}"] = compiled(f"{HERE}/{name}.c"), 0o755
     for name, data in drivers.items():
         files[f"modules/{name}"] = data, 0o644
     links = {f"bin/{name}": "busybox" for name in applets if name != "busybox"}
@@ -133,7 +137,8 @@ def image():
     vmlinuz = only(f"{kernel}/boot/vmlinuz-*")
     busybox = only(f"{base.fetch_deb('busybox-static')}/**/bin/busybox")
     key = content_key(vmlinuz, busybox, __file__, f"{HERE}/newc.py",
-                      f"{HERE}/init", f"{HERE}/memtool.c")
+                      f"{HERE}/init",
+                      *(f"{HERE}/{name}.c" for name in PROGRAMS))
     initrd = base.cache("guest", f"initrd-{key}.cpio")
     with base.locked("guest"):
         if not os.path.exists(initrd):

@@ -28,6 +28,25 @@ void balloon_attach(BalloonDriver *d, QTestState *qts, QVirtioDevice *vdev,
     *d = (BalloonDriver) { .qts = qts, .vdev = vdev, .alloc = alloc };
 }
 
+void balloon_preload(const char *name)
+{
+    const char *old = g_getenv("ASAN_OPTIONS");
+    g_autofree char *options = g_strconcat(old ? old : "",
+                                           ":verify_asan_link_order=0", NULL);
+    g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
+    g_autofree char *folder = g_path_get_dirname(self);
+    g_autofree char *library = NULL;
+
+    if (!name) {
+        g_unsetenv("LD_PRELOAD");
+        return;
+    }
+    library = g_build_filename(folder, name, NULL);
+    g_assert_true(g_file_test(library, G_FILE_TEST_EXISTS));
+    g_setenv("ASAN_OPTIONS", options, true);
+    g_setenv("LD_PRELOAD", library, true);
+}
+
 void balloon_boot(BalloonDriver *d, const char *device, const char *options)
 {
     QOSState *machine = qtest_pc_boot("%s -device %s,id=balloon0,addr=%d",

@@ -74,6 +74,12 @@ typedef struct BalloonSeg {
 void balloon_attach(BalloonDriver *d, QTestState *qts, QVirtioDevice *vdev,
                     QGuestAllocator *alloc);
 
+/*
+ * Let the module @name, of the folder of the test program, be loaded into each
+ * QEMU from now on; NULL ends that
+ */
+void balloon_preload(const char *name);
+
 /**
  * balloon_boot: make a PC with a balloon named balloon0 in slot 4
  * @device: the device and its properties, as for -device; NULL for

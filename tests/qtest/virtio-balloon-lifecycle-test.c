@@ -227,6 +227,7 @@ int main(int argc, char **argv)
                             test_failed_realize);
     }
     balloon_add_reset_tests();
+    balloon_add_running_tests();
     balloon_add_memory_tests();
     balloon_add_backing_tests();
     balloon_add_fault_tests();

@@ -15,6 +15,7 @@
  * below /virtio-balloon/improved, where this one differs on purpose.
  */
 void balloon_add_reset_tests(void);
+void balloon_add_running_tests(void);
 void balloon_add_memory_tests(void);
 void balloon_add_backing_tests(void);
 void balloon_add_fault_tests(void);

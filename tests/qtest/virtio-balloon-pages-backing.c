@@ -124,9 +124,9 @@ static void test_vfio_gone(void)
     const uint64_t size = 2 * BALLOON_AREA_SIZE;
     BalloonDriver d;
 
-    balloon_preload_vfio(true);
+    balloon_preload("virtio-balloon-fake-vfio.so");
     balloon_boot(&d, BALLOON_TELL, "-m 128");
-    balloon_preload_vfio(false);
+    balloon_preload(NULL);
     balloon_start(&d, BALLOON_ALL_FEATURES);
     qtest_memset(d.qts, BALLOON_AREA, BALLOON_OLD, 2 * size);
     balloon_inflate(&d, BALLOON_AREA, size);

@@ -44,25 +44,6 @@ void balloon_unplug_dimm(QTestState *qts)
     qtest_qmp_eventwait(qts, "DEVICE_DELETED");
 }
 
-void balloon_preload_vfio(bool on)
-{
-    const char *old = g_getenv("ASAN_OPTIONS");
-    g_autofree char *options = g_strconcat(old ? old : "",
-                                           ":verify_asan_link_order=0", NULL);
-    g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
-    g_autofree char *folder = g_path_get_dirname(self);
-    g_autofree char *library = g_build_filename(
-        folder, "virtio-balloon-fake-vfio.so", NULL);
-
-    if (!on) {
-        g_unsetenv("LD_PRELOAD");
-        return;
-    }
-    g_assert_true(g_file_test(library, G_FILE_TEST_EXISTS));
-    g_setenv("ASAN_OPTIONS", options, true);
-    g_setenv("LD_PRELOAD", library, true);
-}
-
 /* QEMU reads of sysfs what the group of the device is, and nothing later */
 void balloon_plug_vfio(QTestState *qts)
 {

@@ -26,11 +26,9 @@ void balloon_plug_dimm(QTestState *qts);
 void balloon_unplug_dimm(QTestState *qts);
 
 /*
- * Shall a QEMU that is started find a host with a device for VFIO?  See
- * virtio-balloon-fake-vfio.c.
+ * Assign the device that virtio-balloon-fake-vfio.so, preloaded, shows: it keeps
+ * all memory from being discarded
  */
-void balloon_preload_vfio(bool on);
-/* Assign that device, which keeps all memory from being discarded */
 void balloon_plug_vfio(QTestState *qts);
 void balloon_unplug_vfio(QTestState *qts);
 

@@ -1,0 +1,62 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A Linux guest with a balloon is recorded, and replayed to its end."""
+
+from virtio_balloon_full import BIND, UNBIND
+from virtio_balloon_guest import KERNEL_PARAMETERS, MIB
+from virtio_balloon_testcase import BalloonTest, improved
+
+MEMORY = 256 * MIB
+SMALL = 160 * MIB
+# Queues are served when the guest kicks, not when a main loop comes to it
+BALLOON = ("virtio-balloon-pci,free-page-reporting=on,id=balloon0,"
+           "guest-stats-polling-interval=1,ioeventfd=off")
+# Memory is freed, and the balloon is emptied and filled again
+WORK = (f"sleep 2; memtool dirty 64; sleep 3; {UNBIND}; {BIND}; sleep 2;"
+        " memtool dirty 32; grep balloon_ /proc/vmstat; echo THE END")
+TIMEOUT = 120
+
+
+class VirtioBalloonReplay(BalloonTest):
+    """Nothing that a guest can see comes from the host's clock."""
+
+    memory = MEMORY
+
+    @improved
+    def test_replay(self):
+        """With reports, statistics, an inflate and a deflate."""
+        self.replay(BALLOON)
+
+    @improved
+    def test_replay_must_tell(self):
+        """And with a driver that must tell before it uses a page again."""
+        self.replay(f"{BALLOON},must-tell-host=on")
+
+    def replay(self, balloon):
+        said = [self.run_guest(mode, balloon) for mode in ("record", "replay")]
+        self.assertRegex(said[0], r"balloon_inflate [1-9]")
+        self.assertRegex(said[0], r"balloon_deflate [1-9]")
+        self.assertIn("THE END", said[0])
+        self.assertEqual(*said)
+
+    def run_guest(self, mode, balloon):
+        """What the guest says on its console until it is switched off."""
+        console = self.scratch_file(f"{mode}.txt")
+        kernel, initrd = self.image
+        vm = self.get_vm(
+            "-nodefaults", "-S", "-m", f"{MEMORY // MIB}M", "-icount",
+            f"shift=auto,rr={mode},rrfile={self.scratch_file('log')}",
+            "-kernel", kernel, "-initrd", initrd,
+            "-append", f'{KERNEL_PARAMETERS} -- "{WORK}"',
+            "-serial", f"file:{console}", "-device", balloon, name=mode)
+        vm.launch()
+        vm.cmd("balloon", value=SMALL)
+        vm.cmd("cont")
+        vm.wait(TIMEOUT)
+        self.assertEqual(vm.exitcode(), 0, vm.get_log())
+        with open(console, encoding="utf-8", errors="replace") as file:
+            return file.read()
+
+
+if __name__ == "__main__":
+    BalloonTest.main()
