@@ -141,6 +141,29 @@ static void test_feature_later(void)
     balloon_quit(&d);
 }
 
+/* A device that waits for its reset does nothing any more; then it works */
+static void test_broken(void)
+{
+    BalloonDriver d;
+
+    balloon_boot(&d, BALLOON_TELL, OPTIONS);
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    qtest_memset(d.qts, BALLOON_AREA, BALLOON_OLD, SIZE);
+    balloon_inflate(&d, BALLOON_AREA, SIZE / 2);
+    balloon_post(&d, BALLOON_VQ_DEFLATE, &(BalloonSeg) { BALLOON_AREA, 0 }, 1);
+    balloon_wait_for(balloon_status(&d) == BALLOON_STATUS_BROKEN);
+    qtest_memset(d.qts, BALLOON_AREA, BALLOON_NEW, SIZE);
+    balloon_assert_stays(&d, BALLOON_AREA, SIZE, BALLOON_NEW);
+    balloon_reset(&d);
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    balloon_assert_stays(&d, BALLOON_AREA, SIZE, BALLOON_NEW);
+    balloon_inflate(&d, BALLOON_AREA, SIZE);
+    balloon_wait_discarded(d.qts);
+    balloon_assert_bytes(&d, BALLOON_AREA, SIZE, 0);
+    balloon_assert_sum(d.qts);
+    balloon_quit(&d);
+}
+
 /* The balloon is empty then, which is told; what was asked for stays */
 static void test_actual(const void *data)
 {
@@ -206,4 +229,5 @@ void balloon_add_pages_life_tests(void)
     add_test("actual", &driver_ok, test_actual);
     qtest_add_func(BALLOON_PAGES_PATH "end/feature-later", test_feature_later);
     qtest_add_func(BALLOON_PAGES_PATH "end/dimm-gone", test_dimm_gone);
+    qtest_add_func(BALLOON_PAGES_PATH "broken", test_broken);
 }
