@@ -17,6 +17,9 @@
 /* A guest that has not moved for so long stalls; milliseconds */
 #define STALL_MS 5000
 
+/* How often to see whether what inhibits is over; milliseconds */
+#define INHIBITED_MS 10000
+
 /* Of the changes within so long, the first and the last are told */
 #define TELL_MS 1000
 
@@ -99,7 +102,7 @@ static void state_look(void *opaque)
         state_watch(st, STALL_MS - still_ms);
     } else if (st->now == BALLOON_STATE_INHIBITED) {
         /* Nobody says when that ends */
-        state_watch(st, STALL_MS);
+        state_watch(st, INHIBITED_MS);
     }
 }
 

@@ -66,7 +66,7 @@ static void vfio(void)
     qtest_clock_step(d.qts, 11 * SECOND);
     balloon_assert_state(d.qts, "inhibited", "pinned-memory");
     balloon_unplug_vfio(d.qts);
-    qtest_clock_step(d.qts, 5 * SECOND);
+    qtest_clock_step(d.qts, 10 * SECOND);
     balloon_assert_event(d.qts, "reached");
     balloon_send_one(&d, REPORT, AREA, SIZE, true);
     balloon_assert_bytes(&d, AREA, SIZE, 0);
@@ -105,7 +105,7 @@ static void background_snapshot(void)
         balloon_assert_bytes(&d, AREA, SIZE, 0xa5);
         balloon_migrate_cancel(d.qts);
         /* nobody asks, and it is noticed all the same */
-        qtest_clock_step(d.qts, 5 * SECOND);
+        qtest_clock_step(d.qts, 10 * SECOND);
         balloon_assert_event(d.qts, "reached");
         balloon_assert_state(d.qts, "reached", NULL);
     }
