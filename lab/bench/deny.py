@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Run a program to which the kernel denies process_madvise(): deny.py CMD..."""
+"""Run a program without process_madvise(): deny.py PROGRAM [ARGUMENT]..."""
 
 import ctypes
 import errno
