@@ -207,18 +207,20 @@ def bench_map(options, missing, progress):
 
 # --- migration -------------------------------------------------------------
 
-def mover(stack, side, size, layout):
-    """A running Giant to migrate, with a GiB and @layout of the balloon."""
-    tested = stack.enter_context(giant(side, "anonymous", size))
-    stack.enter_context(tested.running())
-    set_up(tested.vm)
-    if size > MOVED:            # all of it but the first GiB
-        fill(tested, GIB, 2 * GIB, "one piece")
-        fill(tested, 4 * GIB, size - HOLE_START, "one piece")
-    elif layout:
-        fill(tested, top(size), GIB, layout)
-    tested.settle()
-    return tested
+def movers(stack, side, size, layout):
+    """Two Giants to migrate, whole and without memory, with a GiB and @layout
+    of the balloon."""
+    for backing in ("anonymous", "named"):
+        tested = stack.enter_context(giant(side, backing, size))
+        stack.enter_context(tested.running())
+        set_up(tested)
+        if size > MOVED:        # all of it but the first GiB
+            fill(tested, GIB, 2 * GIB, "one piece")
+            fill(tested, 4 * GIB, size - HOLE_START, "one piece")
+        elif layout:
+            fill(tested, top(size), GIB, layout)
+        tested.settle()
+        yield tested
 
 
 def bench_migration(options, missing, progress):
@@ -230,19 +232,19 @@ def bench_migration(options, missing, progress):
     cases[f"{large // GIB} GiB, one piece"] = large, None
     found = {}
     with contextlib.ExitStack() as stack:
-        movers = {}
+        machines = {}
         for name, (size, layout) in cases.items():
             progress(f"scale: migration: {name}")
             try:
-                movers[name] = mover(stack, side, size, layout)
+                machines[name] = list(movers(stack, side, size, layout))
             except Unavailable as error:
                 missing[f"migration: {name}"] = str(error)
         for turn in range(options.guest_repeat):
-            for name, tested in movers.items():
+            for name, tested in machines.items():
                 progress(f"scale: migration: {name}, pass {turn + 1} of"
                          f" {options.guest_repeat}")
                 try:
-                    found.setdefault(name, []).append(migrate(side, tested))
+                    found.setdefault(name, []).append(migrate(side, *tested))
                 except Unavailable as error:
                     missing[f"migration: {name}"] = str(error)
     return {name: results for name, results in found.items() if results}

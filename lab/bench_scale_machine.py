@@ -24,7 +24,10 @@ HOLE_START = 3 * GIB
 LISTS_SIZE = 8 * MIB            # room for the lists of pages
 CALM = 0.15                     # s after which discards have begun
 MEMORY = {"anonymous": "memory-backend-ram",
-          "memfd": "memory-backend-memfd,share=on"}
+          "memfd": "memory-backend-memfd,share=on",
+          # what migration may leave alone
+          "named": "memory-backend-file,share=on,mem-path={folder}/ram"}
+SHARED = "/dev/shm"             # where files are memory
 # Steps of a migration's stages, only traced then
 TRACE = ("-trace", "vmstate_downtime_save", "-trace", "vmstate_downtime_load")
 DENY = os.path.join(guests.LAB, "bench", "deny.py")
@@ -56,7 +59,7 @@ class Giant(Machine):
         return ["-accel", "qtest", "-cpu", "qemu64,phys-bits=46",
                 "-M", "pc,memory-backend=ram", "-m", f"{self.size // MIB}",
                 "-object", f"{MEMORY[self.backing]},id=ram,size={self.size},"
-                           "reserve=off", "-D", self.log, *TRACE]
+                           "reserve=off".format(folder=folder), "-D", self.log, *TRACE]
 
     def cpu(self):
         """CPU time in ns of the process, to the instant."""
@@ -140,7 +143,9 @@ def giant(side, backing, size, kind=Giant, **settings):
     """A Giant, stopped; Unavailable where the host has no room for it."""
     if size // BALLOON_PAGE > PAGES_MAX:
         raise Unavailable("a balloon has no names for so many pages")
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+    with tempfile.TemporaryDirectory(
+            prefix="bench-", dir=SHARED if backing == "named" else None
+            ) as folder:
         try:
             made = kind(side, backing, f"{folder}/vm", size, **settings)
         except Exception as error:
@@ -165,10 +170,9 @@ class Migration(NamedTuple):
 
     switchover: float           # from the stop to the end, at the source
     saving: float               # of that, the device
-    load: float                 # from the command to the end
+    load: float                 # from the command to the end, without memory
     loading: float              # of that, the device
-    load_cpu: float             # of the destination's process
-    size: float                 # of the file
+    size: float                 # of the state without memory
 
 
 def device_time(path, what):
@@ -199,9 +203,12 @@ def completed(vm, timeout=600):
             return moment(event)
 
 
-def set_up(vm):
+def set_up(tested):
+    vm = tested.vm
     vm.cmd("migrate-set-capabilities", capabilities=[
-        {"capability": "events", "state": True}])
+        {"capability": "events", "state": True},
+        {"capability": "x-ignore-shared",
+         "state": tested.backing == "named"}])
     # so little that no page is left for the time without a guest
     vm.cmd("migrate-set-parameters", **{
         "max-bandwidth": 16 * GIB, "downtime-limit": 1})
@@ -223,19 +230,24 @@ def save(tested, path):
 
 
 def load(side, size, path):
-    """Load the state in @path: ms, ms of the device, ms of CPU."""
-    with giant(side, "anonymous", size, kind=Target) as target:
-        set_up(target.vm)
-        before, start = target.cpu(), time.time() * 1e3
-        target.vm.cmd("migrate-incoming", uri=f"file:{path}")
-        took = completed(target.vm) - start
-        spent = target.cpu() - before
-        return took, device_time(target.log, "load"), spent / 1e6
+    """Load the state in @path, without memory: ms, and ms of the device."""
+    with giant(side, "named", size, kind=Target) as target:
+        set_up(target)
+        with ahead(target):
+            target.vm.get_qmp_events()
+            start = time.time() * 1e3
+            target.vm.cmd("migrate-incoming", uri=f"file:{path}")
+            took = completed(target.vm) - start
+        return took, device_time(target.log, "load")
 
 
-def migrate(side, tested):
-    """A Migration of @tested, which runs."""
+def migrate(side, whole, bare):
+    """A Migration of two Giants that run and have the same in the balloon;
+    the memory of @bare, which is "named", is not migrated."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         path = f"{folder}/state"
-        return Migration(*save(tested, path), *load(side, tested.size, path),
+        switchover, saving = save(whole, path)
+        os.remove(path)
+        save(bare, path)
+        return Migration(switchover, saving, *load(side, bare.size, path),
                          os.path.getsize(path))

@@ -7,10 +7,9 @@ from virtio_balloon_guest import GIB
 MIGRATION_FIGURES = {
     "switchover": "switchover, ms",
     "saving": "of that the device",
-    "load": "load, ms",
+    "load": "load without memory, ms",
     "loading": "of that the device",
-    "load_cpu": "CPU of the load, ms",
-    "size": "KiB of state",
+    "size": "KiB of that state",
 }
 
 
