@@ -54,10 +54,12 @@ PERCENTILES = """\
      "" using 6:($1+0.19) with points pt 7 ps 0.9 lc rgb "#555555" \\
         title "99th percentile"
 """
-# A line a row of the data: the size of the guest, and what a request takes
+# A row of the data is a size of the guest: what each request takes.  Settings
+# differ in their dashes, the orders of the pages in their colours
+COLOURS = ("#d9622b", "#1f6fb4", "#2f8f4e", "#7a4fa3")
 SCALE = """\
 set output "{output}"
-set title "What a request of 256 pages takes" font ",17"
+set title "What an inflate request of 256 pages takes" font ",17"
 set datafile separator "\\t"
 set border 3 lc rgb "#404040"
 set grid lc rgb "#e0e0e0" lt 1 lw 1
@@ -125,7 +127,7 @@ def draw_scale(folder, rows):
     """Lines over the size of the guest, both axes logarithmic."""
     data = os.path.join(folder, "scale.dat")
     rows = {name: row["cpu"] for name, row in rows.items()
-            if not name.endswith("query-status")}
+            if name.endswith(", inflate")}
     sizes = list(next(iter(rows.values())))
     with open(data, "w", encoding="ascii") as file:
         for size in sizes:
@@ -134,9 +136,10 @@ def draw_scale(folder, rows):
                 cells += triple(row[size])
             file.write("\t".join(map(str, cells)) + "\n")
     lines = ", ".join(
-        f'"{data}" using 1:{n}:{n + 1}:{n + 2} with yerrorlines lw 1.5'
-        f' pt 7 ps 0.5 title "{name}"'
-        for n, name in zip(range(2, 3 * len(rows) + 2, 3), rows))
+        f'"{data}" using 1:{3 * n + 2}:{3 * n + 3}:{3 * n + 4} with'
+        f' yerrorlines lw 1.5 pt 7 ps 0.5 dt {n // len(COLOURS) + 1}'
+        f' lc rgb "{COLOURS[n % len(COLOURS)]}" title "{name}"'
+        for n, name in enumerate(rows))
     names = ", ".join(f'"{size}" {gib(size)}' for size in sizes)
     paths = []
     for kind, terminal in TERMINALS.items():
