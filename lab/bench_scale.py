@@ -141,6 +141,7 @@ def measure(tested, seed):
             found[title, order, name] = cost
         found[title, "", "query-balloon"] = measure_query(tested,
                                                           "query-balloon")
+    tested.check()
     found["", "", "query-status"] = measure_query(tested, "query-status")
     return found
 
@@ -185,6 +186,7 @@ def measure_map(side, layout):
         before = tested.anonymous()
         for some in split(numbers, MANY):
             tested.request(INFLATE, some)
+        tested.check()
         grown = (tested.anonymous() - before) / 1024
         held = len(numbers) * BALLOON_PAGE
         return grown / held * GIB, grown / MAP_RANGE * GIB
@@ -220,6 +222,7 @@ def movers(stack, side, size, layout):
         elif layout:
             fill(tested, top(size), GIB, layout)
         tested.settle()
+        tested.check()
         yield tested
 
 

@@ -56,10 +56,13 @@ class Giant(Machine):
             self.memory.write(LISTS, bytes(LISTS_SIZE))
 
     def board(self, folder):
-        return ["-accel", "qtest", "-cpu", "qemu64,phys-bits=46",
+        # With more than an AMD processor's TiB, memory would go on elsewhere
+        return ["-accel", "qtest",
+                "-cpu", "qemu64,vendor=GenuineIntel,phys-bits=46",
                 "-M", "pc,memory-backend=ram", "-m", f"{self.size // MIB}",
                 "-object", f"{MEMORY[self.backing]},id=ram,size={self.size},"
-                           "reserve=off".format(folder=folder), "-D", self.log, *TRACE]
+                           "reserve=off".format(folder=folder),
+                "-D", self.log, *TRACE]
 
     def cpu(self):
         """CPU time in ns of the process, to the instant."""
@@ -118,6 +121,13 @@ class Giant(Machine):
             if not self.counters().get("waiting"):
                 return at - spent
             spent += self.cpu() - at    # by asking
+
+    def check(self):
+        """Were all of the pages that the machine was told of its memory?"""
+        lost = self.counters().get("skipped", {}).get("not-ram")
+        if lost:
+            raise ValueError(f"{lost} bytes listed are not in the memory of"
+                             f" {self.size // GIB} GiB")
 
     def counters(self):
         return self.vm.cmd("query-balloon").get("counters", {})
