@@ -19,6 +19,8 @@ import bench_latency
 import bench_migration
 import bench_plot
 import bench_report as report
+import bench_scale
+import bench_scale_report as scale_report
 import guests
 from guests import progress
 from bench_machine import BACKINGS, Unavailable
@@ -26,7 +28,7 @@ from bench_qtest import MUST_TELL_HOST
 
 FOLDER = os.path.join(guests.BUILD, "bench")
 STOCK = os.path.join(guests.BUILD, "stock", "qemu-system-x86_64")
-PARTS = ("device", "waits", "guest", "hugetlb", "migration")
+PARTS = ("device", "waits", "guest", "hugetlb", "migration", "scale")
 # Profiled with perf and strace
 BOUNDS = """\
 What bounds ours: scattered pages of a memfd are truncated by the kernel one by
@@ -134,6 +136,12 @@ def run_migration(options, document):
         report.MIGRATION_FIGURES))
 
 
+def run_scale(options, document):
+    scale = document["scale"] = scale_report.plain(
+        *bench_scale.bench(options, progress))
+    print("\n" + scale_report.tables(scale))
+
+
 def run_waits(options, document):
     found = bench_latency.bench(options, progress)
     document.setdefault("waits", {}).update(report.plain(found))
@@ -149,6 +157,8 @@ def pictures(folder, document):
         paths += bench_plot.draw_guest(folder, document)
     if "waits" in document:
         paths += bench_plot.draw_waits(folder, document["waits"])
+    if document.get("scale", {}).get("requests"):
+        paths += bench_plot.draw_scale(folder, document["scale"]["requests"])
     return paths
 
 
@@ -159,7 +169,7 @@ def run(options):
     for part, function in (("device", run_device), ("guest", run_guest),
                            ("hugetlb", run_hugetlb),
                            ("migration", run_migration),
-                           ("waits", run_waits)):
+                           ("scale", run_scale), ("waits", run_waits)):
         if part in options.parts:
             function(options, document)
     if "waits" in document:

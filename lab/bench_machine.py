@@ -159,20 +159,20 @@ class Memory:
 class Machine:
     """A QEMU with a balloon and no guest, stopped except in running()."""
 
+    wrapper = ()                # a program to start QEMU with
+    driven = True               # by a driver of ours
+
     def __init__(self, side, backing, folder, firmware=FIRMWARE):
         """@side: with the members of bench.Side."""
         self.backing = backing
-        idle = backing == "anonymous-idle"
         os.makedirs(folder)
         with open(f"{folder}/firmware", "wb") as file:
             file.write(firmware)
         self.vm = guests.machine_class(side)(
-            side.qemu, base_temp_dir=folder, log_dir=folder, args=[
-                "-nodefaults", "-accel", "qtest" if idle else "tcg",
-                "-M", "pc,memory-backend=ram", "-m", f"{MEMORY // MIB}",
-                "-bios", f"{folder}/firmware", "-S", "-object",
-                f"{BACKINGS[backing]},id=ram,size={MEMORY}".format(
-                    folder=folder),
+            side.qemu, base_temp_dir=folder, log_dir=folder,
+            wrapper=self.wrapper, qmp_timer=120, args=[
+                "-nodefaults", *self.board(folder),
+                "-bios", f"{folder}/firmware", "-S",
                 "-device", f"{side.balloon},id=balloon0,addr={SLOT},"
                            "disable-legacy=on,free-page-reporting=on",
                 "-qmp", f"unix:{folder}/qmp,server=on,wait=off",
@@ -186,7 +186,16 @@ class Machine:
                       for cpu in self.vm.cmd("query-cpus-fast")]
         self.memory = Memory(self.pid, self.host_address())
         self.qtest = Qtest(f"{folder}/qtest")
-        self.driver = Driver(self.qtest, self.memory, side.features)
+        self.driver = self.driven and Driver(self.qtest, self.memory,
+                                             side.features)
+
+    def board(self, folder):
+        """Arguments: the processor and the memory."""
+        idle = self.backing == "anonymous-idle"
+        return ["-accel", "qtest" if idle else "tcg",
+                "-M", "pc,memory-backend=ram", "-m", f"{MEMORY // MIB}",
+                "-object", f"{BACKINGS[self.backing]},id=ram,size={MEMORY}"
+                .format(folder=folder)]
 
     def close(self):
         self.memory.close()
@@ -205,8 +214,9 @@ class Machine:
             yield
         finally:
             for thread in (*threads, 0):
-                os.sched_setscheduler(thread, os.SCHED_OTHER,
-                                      os.sched_param(0))
+                with contextlib.suppress(ProcessLookupError):
+                    os.sched_setscheduler(thread, os.SCHED_OTHER,
+                                          os.sched_param(0))
 
     def host_address(self):
         text = self.vm.cmd("human-monitor-command",
