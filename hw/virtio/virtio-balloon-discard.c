@@ -29,19 +29,26 @@
 
 BalloonInhibitor virtio_balloon_discard_inhibitor(VirtIOBalloon *s)
 {
-    /* While QEMU exits vCPUs may still run, but migration cannot be asked */
-    if (s->discard.exiting) {
-        return BALLOON_INHIBITOR__MAX;
-    }
+    BalloonInhibitor inhibitor = BALLOON_INHIBITOR__MAX;
+
     /*
+     * While QEMU exits vCPUs may still run, but migration cannot be asked.
      * Devices may have pinned the memory.  A page that postcopy waits for
      * would be asked for twice.  A background snapshot still has to read it.
      */
-    return ram_block_discard_is_disabled() ? BALLOON_INHIBITOR_PINNED_MEMORY :
-           migration_in_incoming_postcopy() ?
-               BALLOON_INHIBITOR_INCOMING_POSTCOPY :
-           migration_in_bg_snapshot() ?
-               BALLOON_INHIBITOR_BACKGROUND_SNAPSHOT : BALLOON_INHIBITOR__MAX;
+    if (s->discard.exiting) {
+        return BALLOON_INHIBITOR__MAX;
+    } else if (ram_block_discard_is_disabled()) {
+        inhibitor = BALLOON_INHIBITOR_PINNED_MEMORY;
+    } else if (migration_in_incoming_postcopy()) {
+        inhibitor = BALLOON_INHIBITOR_INCOMING_POSTCOPY;
+    } else if (migration_in_bg_snapshot()) {
+        inhibitor = BALLOON_INHIBITOR_BACKGROUND_SNAPSHOT;
+    }
+    if (inhibitor != BALLOON_INHIBITOR__MAX) {
+        qatomic_set(&s->discard.was_inhibited, true);
+    }
+    return inhibitor;
 }
 
 bool virtio_balloon_discard_inhibited(VirtIOBalloon *s)

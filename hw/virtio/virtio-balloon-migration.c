@@ -56,7 +56,7 @@ static int migration_precopy_notify(NotifierWithReturn *n, void *data,
 
     if (step->reason == PRECOPY_NOTIFY_SETUP && migrate_background_snapshot()) {
         /* It reads all memory, maybe while nobody looks what inhibits */
-        qatomic_set(&s->pages.inhibited, true);
+        qatomic_set(&s->discard.was_inhibited, true);
     }
     /* Postcopy would wait for ever for a page that was never sent */
     if (step->reason != PRECOPY_NOTIFY_AFTER_BITMAP_SYNC ||

@@ -310,12 +310,11 @@ static void pages_work(void *opaque)
 
     if (!virtio_balloon_may_discard(s)) {
         if (virtio_balloon_discard_inhibited(s)) {
-            qatomic_set(&p->inhibited, true);
             balloon_slice_go_on(p->timer, INHIBITED_NS);
         }
         return;
     }
-    if (qatomic_xchg(&p->inhibited, false)) {
+    if (qatomic_xchg(&s->discard.was_inhibited, false)) {
         pages_look_from_start(p);
     }
     while (more && !balloon_slice_is_over(&slice)) {

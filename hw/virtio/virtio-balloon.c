@@ -238,8 +238,15 @@ static uint64_t virtio_balloon_get_features(VirtIODevice *vdev,
  */
 static void virtio_balloon_set_features(VirtIODevice *vdev, uint64_t features)
 {
+    VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
+
     if (!virtio_has_feature(features, VIRTIO_BALLOON_F_MUST_TELL_HOST)) {
-        virtio_balloon_pages_reset(VIRTIO_BALLOON(vdev));
+        /* What is being served is served anew, with the features of then */
+        if (s->inflate.elem) {
+            virtio_balloon_queue_put_back(&s->inflate);
+            virtio_balloon_queue_start(&s->inflate);
+        }
+        virtio_balloon_pages_reset(s);
     }
     if ((features ^ vdev->guest_features) & 1ull << VIRTIO_F_RING_PACKED) {
         for (int i = 0; virtio_queue_get_num(vdev, i); i++) {

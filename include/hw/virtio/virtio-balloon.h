@@ -71,6 +71,11 @@ typedef struct VirtIOBalloonDiscard {
     /* QEMU ends: nothing is discarded any more, and migration not asked */
     bool exiting;
     Notifier shutdown;
+    /*
+     * something was seen to forbid discards, and may have brought back what was
+     * given back.  Atomic: a background snapshot's thread sets it, too
+     */
+    bool was_inhibited;
     /* host ranges of one RAMBlock waiting for a common call, and their bytes */
     RAMBlock *vec_block;
     struct iovec *vec;
@@ -95,11 +100,6 @@ typedef struct VirtIOBalloonPages {
     /* block and offset to look at next for pages that came back */
     unsigned look_block;
     uint64_t look_offset;
-    /*
-     * something forbade discards, and may have brought back what was given
-     * back.  Atomic: set by the thread of a background snapshot, too
-     */
-    bool inhibited;
     /* tells that memory leaves the guest */
     MemoryListener memory;
     /* told of each step of precopy */
