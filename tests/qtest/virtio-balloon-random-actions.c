@@ -263,7 +263,7 @@ bool balloon_guest_share(BalloonGuest *g)
     if (!g->shared) {
         return false;
     }
-    balloon_guest_press(g);
+    balloon_guest_prepare(g);
     note(g, foreign ? "share-failed" : "share");
     if (foreign) {
         set_foreign(g, true);

@@ -213,6 +213,30 @@ void balloon_guest_press(BalloonGuest *g)
     }
 }
 
+static void give(BalloonGuest *g)
+{
+    unsigned pages[LIST_LINUX];
+    unsigned n;
+
+    balloon_guest_drain_queue(g, INFLATE);
+    n = balloon_model_pick_apart(&g->m, BALLOON_USABLE, pages, LIST_LINUX);
+    balloon_model_note(&g->m, "give");
+    if (n) {
+        balloon_model_set(&g->m, pages, n, BALLOON_GIVING);
+        post_list(g, INFLATE, pages, n, 1);
+        balloon_guest_drain_queue(g, INFLATE);
+    }
+}
+
+void balloon_guest_prepare(BalloonGuest *g)
+{
+    if (g_test_rand_bit()) {
+        give(g);
+    } else {
+        balloon_guest_press(g);
+    }
+}
+
 void balloon_guest_settle(BalloonGuest *g)
 {
     balloon_model_note(&g->m, "settle");

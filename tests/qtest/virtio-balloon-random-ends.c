@@ -38,7 +38,7 @@ bool balloon_guest_pause(BalloonGuest *g)
     uint8_t status = balloon_status(&g->d);
     bool bus_master = g_test_rand_bit();
 
-    balloon_guest_press(g);
+    balloon_guest_prepare(g);
     balloon_model_note(&g->m, bus_master ? "bus-master-off" : "driver-off");
     g->m.operations++;
     if (bus_master) {
@@ -82,7 +82,7 @@ bool balloon_guest_drop_feature(BalloonGuest *g)
     if (g->d.vdev->features & 1ull << VIRTIO_F_VERSION_1 || !g->tell_host) {
         return false;
     }
-    balloon_guest_press(g);
+    balloon_guest_prepare(g);
     set_tell_host(g, false);
     use_and_check(g);
     balloon_guest_some_steps(g);
@@ -101,7 +101,7 @@ bool balloon_guest_replug(BalloonGuest *g)
     if (!g->dimm) {
         return false;
     }
-    balloon_guest_press(g);
+    balloon_guest_prepare(g);
     balloon_model_note(&g->m, "unplug");
     g->m.operations++;
     balloon_unplug_dimm(g->d.qts);
@@ -131,7 +131,7 @@ bool balloon_guest_inhibit(BalloonGuest *g)
 {
     uint64_t discarded;
 
-    balloon_guest_press(g);
+    balloon_guest_prepare(g);
     set_inhibited(g, true);
     discarded = balloon_counter(g->d.qts, "discarded");
     balloon_guest_some_steps(g);

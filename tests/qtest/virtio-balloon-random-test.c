@@ -228,6 +228,10 @@ static void play(BalloonGuest *g, uint64_t operations)
         }
         if (g->m.operations >= next_told) {
             act_told(g);
+            /* What became the guest's has to arrive */
+            if (balloon_chance(30)) {
+                balloon_guest_move(g);
+            }
             next_told = g->m.operations + ACTION_EVERY;
         }
     }

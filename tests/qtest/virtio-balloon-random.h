@@ -94,6 +94,12 @@ void balloon_guest_steps(BalloonGuest *g, unsigned n);
 /* Leave a request that keeps the device busy for a while */
 void balloon_guest_press(BalloonGuest *g);
 
+/*
+ * Have the device in the middle of something, most likely: a request, or pages
+ * that wait for their discard
+ */
+void balloon_guest_prepare(BalloonGuest *g);
+
 /* Wait until the host has got some of what is in the balloon */
 void balloon_guest_settle(BalloonGuest *g);
 
