@@ -8,6 +8,7 @@
 #include "qemu/bswap.h"
 #include "qemu/units.h"
 #include "virtio-balloon-driver.h"
+#include "hw/pci/pci_regs.h"
 #include "libqos/pci-pc.h"
 #include "libqos/virtio-mmio.h"
 #include "standard-headers/linux/virtio_config.h"
@@ -156,6 +157,15 @@ void balloon_renew_queue(BalloonDriver *d, int index)
 {
     qvirtqueue_cleanup(d->vdev->bus, d->vq[index], d->alloc);
     d->vq[index] = qvirtqueue_setup(d->vdev, d->alloc, index);
+}
+
+void balloon_set_bus_master(BalloonDriver *d, bool on)
+{
+    uint16_t command = qpci_config_readw(d->pci->pdev, PCI_COMMAND);
+
+    command &= ~PCI_COMMAND_MASTER;
+    qpci_config_writew(d->pci->pdev, PCI_COMMAND,
+                       command | (on ? PCI_COMMAND_MASTER : 0));
 }
 
 uint8_t balloon_status(BalloonDriver *d)

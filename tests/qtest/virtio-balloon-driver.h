@@ -119,6 +119,9 @@ void balloon_reset(BalloonDriver *d);
 void balloon_reset_queue(BalloonDriver *d, int index);
 void balloon_renew_queue(BalloonDriver *d, int index);
 
+/* May the PCI device access memory?  If not, its driver does not run, either */
+void balloon_set_bus_master(BalloonDriver *d, bool on);
+
 /* How many entries the ring of queue @index has; 0 if there is no such queue */
 unsigned balloon_queue_size(BalloonDriver *d, int index);
 

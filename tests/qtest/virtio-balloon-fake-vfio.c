@@ -19,6 +19,17 @@
 
 static int device_fd = -1;
 
+/* A number may be that of a device which was closed */
+static int vfio_open(void)
+{
+    int fd = memfd_create("vfio", MFD_CLOEXEC);
+
+    if (fd == device_fd) {
+        device_fd = -1;
+    }
+    return fd;
+}
+
 /* With large files, which QEMU is built for, its name is open64 */
 int open(const char *path, int flags, ...)
 {
@@ -30,7 +41,7 @@ int open(const char *path, int flags, ...)
     mode = va_arg(ap, int);
     va_end(ap);
     if (g_str_has_prefix(path, "/dev/vfio/")) {
-        return memfd_create("vfio", MFD_CLOEXEC);
+        return vfio_open();
     }
     return next(path, flags, mode);
 }

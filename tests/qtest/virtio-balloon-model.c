@@ -39,6 +39,7 @@ void balloon_model_init(BalloonModel *m, BalloonDriver *d, uint64_t base,
         .state = g_new0(uint8_t, pages),
         .wild = g_new0(bool, pages),
         .gone = g_new0(bool, pages),
+        .known = g_new0(bool, pages),
         .file = file,
         .log = g_string_new(NULL),
     };
@@ -54,6 +55,7 @@ void balloon_model_free(BalloonModel *m)
     g_free(m->state);
     g_free(m->wild);
     g_free(m->gone);
+    g_free(m->known);
     g_string_free(m->log, true);
 }
 
@@ -64,6 +66,7 @@ void balloon_model_copy(BalloonModel *to, const BalloonModel *from)
     memcpy(to->state, from->state, from->pages * sizeof(*from->state));
     memcpy(to->wild, from->wild, from->pages * sizeof(*from->wild));
     memcpy(to->gone, from->gone, from->pages * sizeof(*from->gone));
+    memcpy(to->known, from->known, from->pages * sizeof(*from->known));
 }
 
 void balloon_model_note(BalloonModel *m, const char *format, ...)
@@ -145,11 +148,12 @@ void balloon_model_set(BalloonModel *m, const unsigned *pages, unsigned n,
 }
 
 void balloon_model_give(BalloonModel *m, const unsigned *pages, unsigned n,
-                        bool gone)
+                        bool gone, bool known)
 {
     for (unsigned i = 0; i < n; i++) {
         m->state[pages[i]] = BALLOON_GIVEN;
         m->gone[pages[i]] = gone;
+        m->known[pages[i]] = known;
     }
 }
 
@@ -169,18 +173,24 @@ void balloon_model_log(const BalloonModel *m)
             " with --seed\n", m->operations, m->log->str);
 }
 
-void balloon_model_reset(BalloonModel *m)
+static bool has_state(const BalloonModel *m, unsigned page, unsigned set)
+{
+    return set & BALLOON_IS(m->state[page]);
+}
+
+void balloon_model_change(BalloonModel *m, unsigned set,
+                          BalloonPageState state)
 {
     for (unsigned i = 0; i < m->pages; i++) {
-        if (m->state[i] != BALLOON_OWNED) {
-            m->state[i] = BALLOON_LOOSE;
+        if (has_state(m, i, set)) {
+            m->state[i] = state;
         }
     }
 }
 
-static bool has_state(const BalloonModel *m, unsigned page, unsigned set)
+void balloon_model_reset(BalloonModel *m)
 {
-    return set & BALLOON_IS(m->state[page]);
+    balloon_model_change(m, ~BALLOON_IS(BALLOON_OWNED), BALLOON_LOOSE);
 }
 
 unsigned balloon_model_count(const BalloonModel *m, unsigned set)
@@ -326,11 +336,14 @@ void balloon_model_wait_gone(const BalloonModel *m, BalloonDriver *d,
 {
     unsigned page;
 
-    if (!balloon_model_pick_apart(m, BALLOON_IS(BALLOON_GIVEN), &page, 1)) {
+    if (!balloon_model_pick_apart(m, BALLOON_IS(BALLOON_GIVEN), &page, 1) ||
+        !m->known[page]) {
         return;
     }
     for (unsigned i = 0; whole && i < BALLOON_HUGE; i++) {
-        if (m->state[ROUND_DOWN(page, BALLOON_HUGE) + i] != BALLOON_GIVEN) {
+        unsigned other = ROUND_DOWN(page, BALLOON_HUGE) + i;
+
+        if (m->state[other] != BALLOON_GIVEN || !m->known[other]) {
             return;
         }
     }
@@ -391,6 +404,18 @@ void balloon_model_check_part(BalloonModel *m, BalloonDriver *d,
 
     for (unsigned i = 0; i < n; i++) {
         check_page(m, first + i, data + (size_t)i * BALLOON_PAGE);
+    }
+}
+
+void balloon_model_check_file(BalloonModel *m, const char *path)
+{
+    g_autofree char *data = NULL;
+    size_t size;
+
+    g_assert_true(g_file_get_contents(path, &data, &size, NULL));
+    g_assert_cmpuint(size, >=, addr_of(m, m->pages));
+    for (unsigned i = 0; i < m->pages; i++) {
+        check_page(m, i, (uint8_t *)data + addr_of(m, i));
     }
 }
 

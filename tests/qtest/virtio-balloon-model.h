@@ -49,6 +49,11 @@ typedef struct BalloonModel {
     /* while it is in the balloon: not old any more */
     bool *gone;
     /*
+     * While it is in the balloon: the device takes it for that, too, as far as
+     * the driver can tell
+     */
+    bool *known;
+    /*
      * A live migration goes on: where it goes to, pages that have gone since it
      * began may be old again.  So a check does not get to know them.
      */
@@ -90,9 +95,16 @@ void balloon_model_fill(BalloonModel *m, BalloonDriver *d, unsigned first,
 void balloon_model_set(BalloonModel *m, const unsigned *pages, unsigned n,
                        BalloonPageState state);
 
-/* Pages are in the balloon; @gone: the host has them already */
+/*
+ * Pages are in the balloon; @gone: the host has them already; @known: the
+ * device takes them for that
+ */
 void balloon_model_give(BalloonModel *m, const unsigned *pages, unsigned n,
-                        bool gone);
+                        bool gone, bool known);
+
+/* Each page whose state is one of @set has another state now */
+void balloon_model_change(BalloonModel *m, unsigned set,
+                          BalloonPageState state);
 
 /*
  * The memory is another QEMU's now.  A page that was given up while a live
@@ -133,6 +145,9 @@ void balloon_model_wait_gone(const BalloonModel *m, BalloonDriver *d,
  * Guest memory is what the model says, every byte, or the test fails.
  */
 void balloon_model_check(BalloonModel *m, BalloonDriver *d);
+
+/* As that, in the file behind the memory of a QEMU that has ended */
+void balloon_model_check_file(BalloonModel *m, const char *path);
 
 /* As that, for a part of the memory */
 void balloon_model_check_part(BalloonModel *m, BalloonDriver *d,

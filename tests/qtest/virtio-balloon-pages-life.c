@@ -7,7 +7,6 @@
 
 #include "qemu/osdep.h"
 #include "qemu/timer.h"
-#include "hw/pci/pci_regs.h"
 #include "standard-headers/linux/virtio_config.h"
 #include "virtio-balloon-info.h"
 #include "virtio-balloon-migrate.h"
@@ -32,10 +31,7 @@ typedef struct Ending {
 /* As a kernel does that starts another one */
 static void end_bus_master(BalloonDriver *d)
 {
-    uint16_t command = qpci_config_readw(d->pci->pdev, PCI_COMMAND);
-
-    qpci_config_writew(d->pci->pdev, PCI_COMMAND,
-                       command & ~PCI_COMMAND_MASTER);
+    balloon_set_bus_master(d, false);
 }
 
 static void end_driver_ok(BalloonDriver *d)

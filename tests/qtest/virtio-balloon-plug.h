@@ -12,6 +12,7 @@
 /* A machine that has slots for memory, and where the guest finds it */
 #define BALLOON_DIMM_SLOTS "-m 256,slots=2,maxmem=1G "
 #define BALLOON_DIMM (4 * GiB)
+#define BALLOON_DIMM_SIZE (128 * MiB)
 
 /* That DIMM, plugged from the start */
 #define BALLOON_DIMM_PLUGGED                                            \

@@ -7,17 +7,23 @@
  */
 
 #include "qemu/osdep.h"
+#include "libqos/pci-pc.h"
+#include "virtio-balloon-info.h"
 #include "virtio-balloon-migrate.h"
 #include "virtio-balloon-monitor.h"
 #include "virtio-balloon-random.h"
 
 #define SLOT 4
+#define RNG_SLOT 6
 
-/* Where balloon_boot() put the balloon, and what is done in between */
+/* Between two things */
 #define STEPS_MIN 5
 #define STEPS_MAX 30
 
-static void run_steps(BalloonGuest *g)
+/* How long a QEMU is watched that is to do nothing: discards wait less */
+#define IDLE_US (G_USEC_PER_SEC / 4)
+
+void balloon_guest_some_steps(BalloonGuest *g)
 {
     balloon_guest_steps(g, g_test_rand_int_range(STEPS_MIN, STEPS_MAX));
 }
@@ -47,10 +53,11 @@ void balloon_guest_stop_cont(BalloonGuest *g)
     cont(g);
 }
 
-/* No request is left, and the memory is the guest's at once */
-static void take_all(BalloonGuest *g)
+void balloon_guest_take_all(BalloonGuest *g)
 {
     balloon_guest_forget(g);
+    balloon_guest_ended(g);
+    g->actual = 0;
     balloon_model_reset(&g->m);
     for (int i = g_test_rand_int_range(0, 12); i > 0; i--) {
         balloon_guest_use(g);
@@ -63,7 +70,8 @@ void balloon_guest_reset_device(BalloonGuest *g)
     balloon_guest_press(g);
     note(g, "device-reset");
     balloon_reset(&g->d);
-    take_all(g);
+    balloon_guest_take_all(g);
+    balloon_guest_check_told(g);
     if (g_test_rand_bit()) {
         balloon_model_check(&g->m, &g->d);
     }
@@ -76,7 +84,8 @@ void balloon_guest_reset_machine(BalloonGuest *g)
     note(g, "machine-reset");
     balloon_lose(&g->d);
     qtest_system_reset(g->d.qts);
-    take_all(g);
+    balloon_guest_take_all(g);
+    balloon_guest_check_told(g);
     balloon_find(&g->d, SLOT);
     balloon_guest_start(g);
 }
@@ -91,9 +100,13 @@ static void live_part(BalloonGuest *g, int stream, const char *file)
                  BALLOON_BALLAST);
     balloon_migrate_pass(stream, file,
                          g_test_rand_int_range(0, BALLOON_BALLAST - MiB));
-    run_steps(g);
-    if (g_test_rand_int_range(0, 4) == 0) {
+    balloon_guest_some_steps(g);
+    if (balloon_chance(25)) {
         balloon_guest_reset_device(g);
+    } else if (g->told && balloon_chance(25)) {
+        balloon_guest_pause(g);
+    } else if (g->told && balloon_chance(25)) {
+        balloon_guest_reset_queue(g);
     }
 }
 
@@ -125,6 +138,7 @@ void balloon_guest_save(BalloonGuest *g)
     unlink(file);
     g->m.live = false;
     balloon_model_check(&g->m, &g->d);
+    balloon_guest_check_told(g);
     cont(g);
 }
 
@@ -136,45 +150,155 @@ static void lose_disk(BalloonGuest *g)
     }
 }
 
-void balloon_guest_move(BalloonGuest *g)
+/* A QEMU that has the guest, but does not run, leaves its memory alone */
+static void watch_idle(BalloonGuest *g)
 {
-    g_autofree char *file = balloon_migration_file();
-    bool stopped = g_test_rand_int_range(0, 4) == 0;
-    BalloonDriver source;
+    gint64 end = g_get_monotonic_time() + IDLE_US;
 
-    note(g, "move");
-    if (stopped) {
-        stop(g);
-        balloon_migrate(g->d.qts, file);
-    } else {
-        leave(g, file);
+    do {
+        balloon_model_check(&g->m, &g->d);
+    } while (g->told && g_get_monotonic_time() < end);
+    if (g->told) {
+        g_assert_cmpuint(balloon_counter(g->d.qts, "discarded"), ==, 0);
     }
-    source = g->d;
-    balloon_load(&g->d, &source, g->device, g->options, file);
+}
+
+/* What is to arrive is in @file, but for the memory, which is there */
+static void load_shared(BalloonGuest *g, BalloonDriver *source,
+                        const char *options, const char *file)
+{
+    balloon_boot_incoming(&g->d, g->device, options);
+    balloon_set_capability(g->d.qts, "x-ignore-shared", true);
+    g_assert_true(balloon_try_load(g->d.qts, file));
+    balloon_set_capability(g->d.qts, "x-ignore-shared", false);
+    balloon_adopt(&g->d, source);
+}
+
+/* Save all but the memory; the VM is stopped then */
+static void save_shared(BalloonGuest *g, const char *file)
+{
+    balloon_set_capability(g->d.qts, "x-ignore-shared", true);
+    balloon_migrate(g->d.qts, file);
+    balloon_set_capability(g->d.qts, "x-ignore-shared", false);
+}
+
+/* The guest goes on where @file was loaded, with @options */
+static void arrive(BalloonGuest *g, const char *options, const char *file,
+                   bool shared)
+{
+    BalloonDriver source = g->d;
+
+    if (shared) {
+        load_shared(g, &source, options, file);
+    } else {
+        balloon_load(&g->d, &source, g->device, options, file);
+    }
     unlink(file);
     balloon_quit(&source);
     lose_disk(g);
     g->moves++;
     balloon_model_migrated(&g->m);
-    balloon_model_check(&g->m, &g->d);
+}
+
+void balloon_guest_move(BalloonGuest *g)
+{
+    g_autofree char *file = balloon_migration_file();
+    g_autofree char *paused = g_strconcat(g->options, " -S", NULL);
+    bool stopped = balloon_chance(25);
+    bool wait = balloon_chance(50);
+    bool shared = g->shared && balloon_chance(50);
+
+    note(g, shared ? "move-shared" : "move");
     if (stopped) {
+        stop(g);
+    }
+    if (shared) {
+        save_shared(g, file);
+    } else if (stopped) {
+        balloon_migrate(g->d.qts, file);
+    } else {
+        leave(g, file);
+    }
+    arrive(g, wait ? paused : g->options, file, shared);
+    balloon_model_check(&g->m, &g->d);
+    if (wait) {
+        watch_idle(g);
+    }
+    balloon_guest_check_told(g);
+    if (stopped || wait) {
         cont(g);
     }
+}
+
+/* It will not be loaded: after the balloon there is what nobody has there */
+static void set_foreign(BalloonGuest *g, bool on)
+{
+    if (on) {
+        qtest_qmp_device_add(g->d.qts, "virtio-rng-pci", "rng0",
+                             "{'addr': %s}", stringify(RNG_SLOT));
+    } else {
+        qpci_unplug_acpi_device_test(g->d.qts, "rng0", RNG_SLOT);
+    }
+}
+
+/* Here the guest goes on; there is a QEMU that got its state, and waits */
+static void go_on_here(BalloonGuest *g, BalloonDriver *target)
+{
+    cont(g);
+    for (int i = g_test_rand_int_range(1, 5); i > 0; i--) {
+        balloon_guest_some_steps(g);
+        balloon_model_check(&g->m, &g->d);
+    }
+    g_assert_cmpuint(balloon_counter(target->qts, "discarded"), ==, 0);
+}
+
+bool balloon_guest_share(BalloonGuest *g)
+{
+    g_autofree char *file = balloon_migration_file();
+    g_autofree char *paused = g_strconcat(g->options,
+                                          " -S 2> /dev/null", NULL);
+    bool foreign = g_test_rand_bit();
+    BalloonDriver target;
+
+    if (!g->shared) {
+        return false;
+    }
+    balloon_guest_prepare(g);
+    note(g, foreign ? "share-failed" : "share");
+    if (foreign) {
+        set_foreign(g, true);
+    }
+    save_shared(g, file);
+    balloon_boot_incoming(&target, g->device, paused);
+    balloon_set_capability(target.qts, "x-ignore-shared", true);
+    g_assert_cmpint(balloon_try_load(target.qts, file), ==, !foreign);
+    unlink(file);
+    balloon_model_check(&g->m, &g->d);
+    go_on_here(g, &target);
+    balloon_quit(&target);
+    if (foreign) {
+        set_foreign(g, false);
+    }
+    balloon_model_check(&g->m, &g->d);
+    balloon_guest_check_told(g);
+    return true;
 }
 
 /* What a driver knows of its queues is in memory that a snapshot brings back */
 typedef struct Saved {
     BalloonModel m;
+    uint32_t actual;
     QVirtQueue vq[BALLOON_VQ_MAX];
 } Saved;
 
 static void remember(BalloonGuest *g, Saved *s)
 {
-    *s = (Saved) { .m = g->m };
+    *s = (Saved) { .m = g->m, .actual = g->actual };
     s->m.image = g_memdup2(g->m.image, (size_t)g->m.pages * BALLOON_PAGE);
     s->m.state = g_memdup2(g->m.state, g->m.pages);
     s->m.wild = g_memdup2(g->m.wild, g->m.pages * sizeof(*g->m.wild));
     s->m.gone = g_memdup2(g->m.gone, g->m.pages * sizeof(*g->m.gone));
+    s->m.known = g_memdup2(g->m.known, g->m.pages * sizeof(*g->m.known));
     for (int i = 0; i < BALLOON_VQ_MAX; i++) {
         s->vq[i] = g->d.vq[i] ? *g->d.vq[i] : (QVirtQueue) {};
     }
@@ -186,11 +310,13 @@ static void remember(BalloonGuest *g, Saved *s)
  */
 static void recall(BalloonGuest *g, Saved *s)
 {
+    g->actual = s->actual;
     balloon_model_copy(&g->m, &s->m);
     g_free(s->m.image);
     g_free(s->m.state);
     g_free(s->m.wild);
     g_free(s->m.gone);
+    g_free(s->m.known);
     for (unsigned i = 0; i < g->m.pages; i++) {
         g->m.wild[i] |= g->tell_host && g->m.state[i] == BALLOON_GIVEN;
     }
@@ -216,10 +342,11 @@ void balloon_guest_snapshot(BalloonGuest *g)
     note(g, "snapshot-save");
     balloon_snapshot(g->d.qts, "snapshot-save", tag);
     remember(g, &saved);
-    run_steps(g);
+    balloon_guest_some_steps(g);
     note(g, "snapshot-load");
     balloon_snapshot(g->d.qts, "snapshot-load", tag);
     balloon_guest_forget(g);
     recall(g, &saved);
     balloon_model_check(&g->m, &g->d);
+    balloon_guest_check_told(g);
 }

@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "virtio-balloon-info.h"
 #include "virtio-balloon-random.h"
 #include "standard-headers/linux/virtio_config.h"
 #include "standard-headers/linux/virtio_ring.h"
@@ -22,43 +23,19 @@
 /* A report may have so many segments */
 #define REPORT_MAX 32
 
-typedef struct Request {
-    uint32_t head;
-    /* guest memory for the list of pages, 0 if there is none */
-    uint64_t list;
-    /* the pages whose state the answer changes */
-    unsigned *pages;
-    unsigned n;
-    /* when it was left: @moves of the guest */
-    unsigned moves;
-} Request;
-
-static void request_free(BalloonGuest *g, Request *r)
-{
-    guest_free(g->d.alloc, r->list);
-    g_free(r->pages);
-    g_free(r);
-}
-
-/* True @percent times of 100 */
-static bool chance(int percent)
-{
-    return g_test_rand_int_range(0, 100) < percent;
-}
-
 void balloon_guest_start(BalloonGuest *g)
 {
     uint64_t tell_host = 1ull << VIRTIO_BALLOON_F_MUST_TELL_HOST;
     uint64_t poison = 1ull << VIRTIO_BALLOON_F_PAGE_POISON;
     uint64_t leave = 1ull << VIRTIO_RING_F_INDIRECT_DESC;
 
-    leave |= chance(12) ? tell_host : 0;
-    leave |= chance(70) ? poison : 0;
+    leave |= balloon_chance(12) ? tell_host : 0;
+    leave |= balloon_chance(70) ? poison : 0;
     balloon_negotiate(&g->d, ~leave);
     g->tell_host = g->d.vdev->features & tell_host;
     g->poison = g->d.vdev->features & poison;
     g->report = g->d.vdev->features & 1ull << VIRTIO_BALLOON_F_REPORTING;
-    g->poison_byte = chance(50) ? 0xaa : 0;
+    g->poison_byte = balloon_chance(50) ? 0xaa : 0;
     if (g->poison) {
         balloon_writel(&g->d, BALLOON_CFG_POISON,
                        0x01010101u * g->poison_byte);
@@ -67,97 +44,6 @@ void balloon_guest_start(BalloonGuest *g)
     qvirtio_set_driver_ok(g->d.vdev);
     balloon_model_note(&g->m, "start%s%s", g->tell_host ? "-tell" : "",
                        g->poison ? "-poison" : "");
-}
-
-static void kick(BalloonGuest *g, int queue)
-{
-    if (g->unkicked[queue]) {
-        g->unkicked[queue] = false;
-        balloon_kick(&g->d, queue);
-    }
-}
-
-static void remember(BalloonGuest *g, const Request *r)
-{
-    g_free(g->recent);
-    g->recent = g_memdup2(r->pages, r->n * sizeof(*r->pages));
-    g->n_recent = r->n;
-}
-
-/* The device has answered */
-static void answered(BalloonGuest *g, int queue, Request *r)
-{
-    if (queue == INFLATE) {
-        balloon_model_give(&g->m, r->pages, r->n,
-                           !g->huge && !g->tell_host && r->moves == g->moves);
-        remember(g, r);
-    } else if (queue == REPORT || g->tell_host) {
-        balloon_model_set(&g->m, r->pages, r->n, BALLOON_LOOSE);
-        if (chance(50)) {
-            balloon_model_write(&g->m, &g->d, r->pages, r->n);
-        }
-    }
-    if (chance(25)) {
-        balloon_writel(&g->d, BALLOON_CFG_ACTUAL,
-                       balloon_model_count(&g->m, BALLOON_IS(BALLOON_GIVEN)));
-    }
-}
-
-/* The oldest request is answered; answers come in order */
-static void wait_one(BalloonGuest *g, int queue)
-{
-    Request *r = g_queue_pop_head(&g->requests[queue]);
-
-    kick(g, queue);
-    balloon_wait_used(&g->d, queue, r->head);
-    answered(g, queue, r);
-    request_free(g, r);
-}
-
-static void drain(BalloonGuest *g, int queue)
-{
-    while (!g_queue_is_empty(&g->requests[queue])) {
-        wait_one(g, queue);
-    }
-}
-
-void balloon_guest_drain(BalloonGuest *g)
-{
-    for (int i = 0; i < BALLOON_VQ_MAX; i++) {
-        drain(g, i);
-    }
-}
-
-void balloon_guest_forget(BalloonGuest *g)
-{
-    for (int i = 0; i < BALLOON_VQ_MAX; i++) {
-        Request *r;
-
-        while ((r = g_queue_pop_head(&g->requests[i]))) {
-            request_free(g, r);
-        }
-        g->unkicked[i] = false;
-    }
-}
-
-/* Leave a request; the model has been told */
-static void post(BalloonGuest *g, int queue, const BalloonSeg *segs,
-                 unsigned n_segs, Request *r)
-{
-    QVirtQueue *vq = g->d.vq[queue];
-
-    if (vq->free_head + n_segs > vq->size) {
-        drain(g, queue);
-        balloon_free_descriptors(&g->d, queue);
-    }
-    r->moves = g->moves;
-    r->head = balloon_add(&g->d, queue, segs, n_segs);
-    balloon_publish(&g->d, queue, r->head);
-    g_queue_push_tail(&g->requests[queue], r);
-    g->unkicked[queue] = true;
-    if (chance(70)) {
-        kick(g, queue);
-    }
 }
 
 static uint32_t nonsense_pfn(void)
@@ -172,16 +58,16 @@ static uint32_t nonsense_pfn(void)
 static unsigned make_list(BalloonGuest *g, const unsigned *pages, unsigned n,
                           uint32_t *pfns)
 {
-    bool odd = chance(20);
+    bool odd = balloon_chance(20);
     unsigned length = 0;
 
     for (unsigned i = 0; i < n; i++) {
         uint32_t pfn = BALLOON_PFN(g->m.base) + pages[i];
 
-        if (odd && chance(10)) {
+        if (odd && balloon_chance(10)) {
             pfn = nonsense_pfn();
             i--;
-        } else if (odd && i && chance(10)) {
+        } else if (odd && i && balloon_chance(10)) {
             pfn = BALLOON_PFN(g->m.base) +
                   pages[g_test_rand_int_range(0, i--)];
         }
@@ -199,7 +85,7 @@ static unsigned cut_list(uint64_t list, uint32_t size, BalloonSeg *segs)
     while (done < size) {
         uint32_t len = size - done;
 
-        if (n + 1 < SEGS_MAX && chance(20)) {
+        if (n + 1 < SEGS_MAX && balloon_chance(20)) {
             len = g_test_rand_int_range(1, len + 1);
         }
         segs[n++] = (BalloonSeg) { list + done, len };
@@ -216,11 +102,12 @@ static void post_list(BalloonGuest *g, int queue, const unsigned *pages,
     unsigned size = make_list(g, pages, n, pfns) * sizeof(*pfns);
     BalloonSeg segs[REPEAT_MAX];
     unsigned n_segs;
-    Request *r = g_new0(Request, 1);
+    BalloonRequest *r = g_new0(BalloonRequest, 1);
 
     r->list = balloon_copy(&g->d, pfns, size);
     r->pages = g_memdup2(pages, n * sizeof(*pages));
     r->n = n;
+    r->taking = queue == DEFLATE && g->tell_host;
     if (repeat == 1) {
         n_segs = cut_list(r->list, size, segs);
     } else {
@@ -228,13 +115,13 @@ static void post_list(BalloonGuest *g, int queue, const unsigned *pages,
             segs[n_segs] = (BalloonSeg) { r->list, size };
         }
     }
-    post(g, queue, segs, n_segs, r);
+    balloon_guest_post(g, queue, segs, n_segs, r);
     g->m.operations += n;
 }
 
 static unsigned random_length(void)
 {
-    return chance(80) ? g_test_rand_int_range(1, LIST_LINUX + 1) :
+    return balloon_chance(80) ? g_test_rand_int_range(1, LIST_LINUX + 1) :
                         g_test_rand_int_range(1, LIST_MAX + 1);
 }
 
@@ -285,10 +172,15 @@ static void deflate_pages(BalloonGuest *g, const unsigned *pages, unsigned n)
     }
 }
 
+void balloon_guest_ask_back(BalloonGuest *g, const unsigned *pages, unsigned n)
+{
+    post_list(g, DEFLATE, pages, n, 1);
+}
+
 static void deflate(BalloonGuest *g)
 {
     unsigned pages[LIST_MAX];
-    unsigned n = chance(40) ? pick_recent(g, pages) :
+    unsigned n = balloon_chance(40) ? pick_recent(g, pages) :
                  balloon_model_pick(&g->m, BALLOON_IS(BALLOON_GIVEN), pages,
                                     random_length());
 
@@ -298,7 +190,7 @@ static void deflate(BalloonGuest *g)
 /* From some milliseconds of work to more than stopping the VM waits for */
 static unsigned many_times(void)
 {
-    return chance(75) ? g_test_rand_int_range(2, REPEAT_MAX / 4) :
+    return balloon_chance(75) ? g_test_rand_int_range(2, REPEAT_MAX / 4) :
                         g_test_rand_int_range(REPEAT_MAX / 2, REPEAT_MAX + 1);
 }
 
@@ -313,11 +205,35 @@ void balloon_guest_press(BalloonGuest *g)
         balloon_model_set(&g->m, pages, n, BALLOON_GIVING);
         post_list(g, INFLATE, pages, n, many_times());
     }
-    kick(g, INFLATE);
+    balloon_guest_kick(g, INFLATE);
     /* What comes late hits pages that are used as soon as may be */
-    if (chance(40)) {
-        drain(g, INFLATE);
+    if (balloon_chance(40)) {
+        balloon_guest_drain_queue(g, INFLATE);
         deflate_pages(g, pages, pick_recent(g, pages));
+    }
+}
+
+static void give(BalloonGuest *g)
+{
+    unsigned pages[LIST_LINUX];
+    unsigned n;
+
+    balloon_guest_drain_queue(g, INFLATE);
+    n = balloon_model_pick_apart(&g->m, BALLOON_USABLE, pages, LIST_LINUX);
+    balloon_model_note(&g->m, "give");
+    if (n) {
+        balloon_model_set(&g->m, pages, n, BALLOON_GIVING);
+        post_list(g, INFLATE, pages, n, 1);
+        balloon_guest_drain_queue(g, INFLATE);
+    }
+}
+
+void balloon_guest_prepare(BalloonGuest *g)
+{
+    if (g_test_rand_bit()) {
+        give(g);
+    } else {
+        balloon_guest_press(g);
     }
 }
 
@@ -327,17 +243,22 @@ void balloon_guest_settle(BalloonGuest *g)
     for (int i = 0; g->tell_host && i < 8; i++) {
         balloon_model_wait_gone(&g->m, &g->d, g->huge);
     }
+    /* Huge pages of which the guest uses a part are waited for */
+    if (g->tell_host && !g->huge) {
+        balloon_wait_discarded(g->d.qts);
+    }
+    balloon_guest_check_told(g);
 }
 
 /* Usable pages in a row, from anywhere or from the start of a huge page */
 static unsigned pick_segment(BalloonGuest *g, unsigned *first)
 {
-    unsigned max = chance(30) ? 3 * BALLOON_HUGE : 64;
+    unsigned max = balloon_chance(30) ? 3 * BALLOON_HUGE : 64;
     unsigned n = 0;
 
     max = g_test_rand_int_range(1, max + 1);
     *first = g_test_rand_int_range(0, g->m.pages);
-    if (chance(40)) {
+    if (balloon_chance(40)) {
         *first = ROUND_DOWN(*first, BALLOON_HUGE);
     }
     while (n < max && *first + n < g->m.pages &&
@@ -349,7 +270,7 @@ static unsigned pick_segment(BalloonGuest *g, unsigned *first)
 
 /* With PAGE_POISON the pages have that value before and after the report */
 static void add_segment(BalloonGuest *g, unsigned first, unsigned n,
-                        BalloonSeg *seg, Request *r)
+                        BalloonSeg *seg, BalloonRequest *r)
 {
     *seg = (BalloonSeg) {
         g->m.base + first * BALLOON_PAGE, n * BALLOON_PAGE, true
@@ -370,7 +291,7 @@ static void report(BalloonGuest *g)
     unsigned tries = g_test_rand_int_range(1, REPORT_MAX + 1);
     unsigned n_segs = 0;
     BalloonSeg segs[REPORT_MAX];
-    Request *r = g_new0(Request, 1);
+    BalloonRequest *r = g_new0(BalloonRequest, 1);
 
     for (unsigned i = 0; i < tries && r->n < LIST_MAX; i++) {
         unsigned first;
@@ -382,19 +303,20 @@ static void report(BalloonGuest *g)
         }
     }
     if (!n_segs) {
-        request_free(g, r);
+        balloon_request_free(g, r);
         return;
     }
-    post(g, REPORT, segs, n_segs, r);
+    balloon_guest_post(g, REPORT, segs, n_segs, r);
     if (g->poison) {
-        drain(g, REPORT);
+        balloon_guest_drain_queue(g, REPORT);
     }
 }
 
 void balloon_guest_use(BalloonGuest *g)
 {
     unsigned pages[LIST_MAX];
-    unsigned set = chance(80) ? BALLOON_IS(BALLOON_LOOSE) : BALLOON_USABLE;
+    unsigned set = balloon_chance(80) ? BALLOON_IS(BALLOON_LOOSE) :
+                                        BALLOON_USABLE;
     unsigned n = balloon_model_pick(&g->m, set, pages, random_length());
 
     balloon_model_write(&g->m, &g->d, pages, n);
@@ -406,7 +328,7 @@ static void wait_some(BalloonGuest *g)
     unsigned n = g_test_rand_int_range(1, 5);
 
     while (n-- && !g_queue_is_empty(&g->requests[queue])) {
-        wait_one(g, queue);
+        balloon_guest_wait_one(g, queue);
     }
 }
 
@@ -414,7 +336,7 @@ static void wait_some(BalloonGuest *g)
 static void kick_some(BalloonGuest *g)
 {
     for (int i = 0; i < BALLOON_VQ_MAX; i++) {
-        kick(g, i);
+        balloon_guest_kick(g, i);
     }
 }
 
@@ -434,7 +356,7 @@ void balloon_guest_step(BalloonGuest *g)
         wait_some(g);
     } else if (what < 46 && g->report) {
         report(g);
-    } else if (chance(g->inclination)) {
+    } else if (balloon_chance(g->inclination)) {
         inflate(g);
     } else {
         deflate(g);

@@ -21,6 +21,20 @@
 
 #define BALLOON_BALLAST (8 * MiB)
 
+typedef struct BalloonRequest {
+    uint32_t head;
+    /* guest memory for the list of pages, 0 if there is none */
+    uint64_t list;
+    /* the pages whose state the answer changes */
+    unsigned *pages;
+    unsigned n;
+    /* a driver that must tell takes them back */
+    bool taking;
+    /* when it was left: @moves and @endings of the guest */
+    unsigned moves;
+    unsigned endings;
+} BalloonRequest;
+
 typedef struct BalloonGuest {
     BalloonDriver d;
     BalloonModel m;
@@ -29,6 +43,14 @@ typedef struct BalloonGuest {
     const char *options;
     /* the host can take no less than a huge page back */
     bool huge;
+    /* what it is like is told by query-balloon, and checked */
+    bool told;
+    /* the memory that the balloon can take from, in bytes */
+    int64_t size;
+    /* the file behind the memory, shared with whoever opens it; or NULL */
+    const char *shared;
+    /* the model is of a DIMM */
+    bool dimm;
     /* what is not answered, by queue: the oldest first */
     GQueue requests[BALLOON_VQ_MAX];
     /* queues with requests of which the device was not told */
@@ -40,8 +62,16 @@ typedef struct BalloonGuest {
     uint8_t poison_byte;
     /* memory that must be sent again when it was written, after the model's */
     uint64_t ballast;
-    /* how often it went to another QEMU */
+    /* a device of the host needs all memory to stay */
+    bool inhibited;
+    /* what the driver, or the end of a balloon, made of it last, in pages */
+    uint32_t actual;
+    /* the next thing that only some machines can do */
+    unsigned turn;
+    /* how often it went to another QEMU, or to one that does otherwise */
     unsigned moves;
+    /* how often all in the balloon became the guest's */
+    unsigned endings;
     /* of 100 requests, how many inflate: changes now and then */
     int inclination;
     /* the pages of the last answer to an inflate request */
@@ -50,6 +80,9 @@ typedef struct BalloonGuest {
     /* this QEMU has a disk for snapshots, in this file */
     char *disk;
 } BalloonGuest;
+
+/* True @percent times of 100 */
+bool balloon_chance(int percent);
 
 /* Set up the device, which was reset, and start to drive it */
 void balloon_guest_start(BalloonGuest *g);
@@ -61,14 +94,40 @@ void balloon_guest_steps(BalloonGuest *g, unsigned n);
 /* Leave a request that keeps the device busy for a while */
 void balloon_guest_press(BalloonGuest *g);
 
+/*
+ * Have the device in the middle of something, most likely: a request, or pages
+ * that wait for their discard
+ */
+void balloon_guest_prepare(BalloonGuest *g);
+
 /* Wait until the host has got some of what is in the balloon */
 void balloon_guest_settle(BalloonGuest *g);
 
-/* Wait for all answers */
+/* Leave a request; the model has been told */
+void balloon_guest_post(BalloonGuest *g, int queue, const BalloonSeg *segs,
+                        unsigned n_segs, BalloonRequest *r);
+void balloon_request_free(BalloonGuest *g, BalloonRequest *r);
+
+/* Ask once more for pages that are to be taken back */
+void balloon_guest_ask_back(BalloonGuest *g, const unsigned *pages,
+                            unsigned n);
+
+/* Tell the device of requests, if there are some that it was not told of */
+void balloon_guest_kick(BalloonGuest *g, int queue);
+
+/* Wait for the oldest request, for all in a queue, for all */
+void balloon_guest_wait_one(BalloonGuest *g, int queue);
+void balloon_guest_drain_queue(BalloonGuest *g, int queue);
 void balloon_guest_drain(BalloonGuest *g);
 
 /* Forget what is not answered: the device has forgotten it */
 void balloon_guest_forget(BalloonGuest *g);
+
+/* What is in the balloon is the guest's; what is not answered may go on */
+void balloon_guest_ended(BalloonGuest *g);
+
+/* The size is what was written last, and all that was given is accounted for */
+void balloon_guest_check_told(BalloonGuest *g);
 
 /* Write some of the pages that came back from the balloon */
 void balloon_guest_use(BalloonGuest *g);
@@ -83,5 +142,25 @@ void balloon_guest_save(BalloonGuest *g);
 void balloon_guest_move(BalloonGuest *g);
 /* Go on for a while, and go back to where that began */
 void balloon_guest_snapshot(BalloonGuest *g);
+
+/* Steps, as many as chance will have it */
+void balloon_guest_some_steps(BalloonGuest *g);
+/* No request is left, and the memory is the guest's at once */
+void balloon_guest_take_all(BalloonGuest *g);
+
+/* What not every machine can do: each returns whether this one did */
+
+/* Reset one queue, which may have requests */
+bool balloon_guest_reset_queue(BalloonGuest *g);
+/* The driver loses the device, and has it again or begins anew */
+bool balloon_guest_pause(BalloonGuest *g);
+/* A legacy driver does not tell any more, for a while or for good */
+bool balloon_guest_drop_feature(BalloonGuest *g);
+/* The memory leaves the guest, and comes back */
+bool balloon_guest_replug(BalloonGuest *g);
+/* An assigned device comes and goes */
+bool balloon_guest_inhibit(BalloonGuest *g);
+/* Another QEMU gets the state and the memory, and this one goes on */
+bool balloon_guest_share(BalloonGuest *g);
 
 #endif
