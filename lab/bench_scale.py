@@ -183,6 +183,7 @@ def measure_map(side, layout):
     with giant(side, "memfd", MAP_SIZE) as tested, tested.running():
         fill(tested, 1 * GIB, 64 * MIB, layout)     # what requests need
         numbers = pages(top(MAP_SIZE) + GIB - MAP_RANGE, MAP_RANGE, layout)
+        tested.settle()         # what QEMU frees after its start is free
         before = tested.anonymous()
         for some in split(numbers, MANY):
             tested.request(INFLATE, some)
