@@ -205,6 +205,14 @@ static BalloonSkip region_skip_cause(MemoryRegion *mr)
         BALLOON_SKIP_UNSUPPORTED : BALLOON_SKIP_NOT_RAM;
 }
 
+static void for_each_skip(VirtIOBalloon *s, BalloonSkipFn *skip,
+                          BalloonSkip cause, uint64_t size)
+{
+    if (skip) {
+        skip(s, cause, size);
+    }
+}
+
 static void visit_section(VirtIOBalloon *s, MemoryRegionSection *section,
                           BalloonBlockFn *fn, BalloonSkipFn *skip)
 {
@@ -213,8 +221,8 @@ static void visit_section(VirtIOBalloon *s, MemoryRegionSection *section,
         .size = int128_get64(section->size),
     };
 
-    if (!region_is_guest_ram(s, section->mr) || section->readonly) {
-        skip(s, region_skip_cause(section->mr), range.size);
+    if (!region_is_guest_ram(s, section->mr) || (section->readonly && skip)) {
+        for_each_skip(s, skip, region_skip_cause(section->mr), range.size);
     } else {
         fn(s, section->mr->ram_block, &range);
     }
@@ -232,10 +240,10 @@ void virtio_balloon_for_each_block(VirtIOBalloon *s, const BalloonRange *range,
         uint64_t next = section.offset_within_address_space;
 
         if (!section.mr) {
-            skip(s, BALLOON_SKIP_NOT_RAM, end - start);
+            for_each_skip(s, skip, BALLOON_SKIP_NOT_RAM, end - start);
             return;
         }
-        skip(s, BALLOON_SKIP_NOT_RAM, next - start);
+        for_each_skip(s, skip, BALLOON_SKIP_NOT_RAM, next - start);
         visit_section(s, &section, fn, skip);
         start = next + int128_get64(section.size);
         memory_region_unref(section.mr);

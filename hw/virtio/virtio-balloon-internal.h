@@ -90,7 +90,8 @@ typedef void BalloonSkipFn(VirtIOBalloon *s, BalloonSkip cause, uint64_t size);
  * @s: the balloon
  * @range: guest-physical addresses
  * @fn: called for each part of @range that is the guest's RAM, in order
- * @skip: called for what is between them
+ * @skip: called for what is between them, and for RAM that is read-only just
+ *        now; NULL: such RAM is @fn's, too, and nobody is told of the rest
  *
  * virtio_balloon_discard_flush() must be called before the BQL is let go.
  */

@@ -80,7 +80,7 @@ uint64_t balloon_map_size(const BalloonMap *map);
 uint64_t balloon_map_held(const BalloonMap *map);
 uint64_t balloon_map_waiting(const BalloonMap *map);
 
-/* A bit for each balloon page, set if it is in the balloon; not to be changed */
+/* A bit for each balloon page, set if it is in the balloon; read-only */
 const unsigned long *balloon_map_bits(const BalloonMap *map);
 
 /**

@@ -173,10 +173,10 @@ static VirtQueueElement *queue_abandon(VirtIOBalloonQueue *q, bool final)
 
 void virtio_balloon_queue_put_back(VirtIOBalloonQueue *q)
 {
-    g_autofree VirtQueueElement *elem = NULL;
     size_t offset = q->offset;
+    g_autofree VirtQueueElement *elem = q->vq ? queue_abandon(q, false) : NULL;
 
-    if (q->vq && (elem = queue_abandon(q, false))) {
+    if (elem) {
         trace_virtio_balloon_put_back(virtio_get_queue_index(q->vq), offset);
         /* All its descriptors, where virtqueue_unpop() gives back just one */
         virtqueue_rewind(q->vq, elem->ndescs);
@@ -187,9 +187,9 @@ void virtio_balloon_queue_put_back(VirtIOBalloonQueue *q)
 
 void virtio_balloon_queue_reset(VirtIOBalloonQueue *q)
 {
-    g_autofree VirtQueueElement *elem = NULL;
+    g_autofree VirtQueueElement *elem = q->vq ? queue_abandon(q, true) : NULL;
 
-    if (q->vq && (elem = queue_abandon(q, true))) {
+    if (elem) {
         virtqueue_detach_element(q->vq, elem, 0);
     }
 }
@@ -346,15 +346,11 @@ static bool deflate_fill(VirtIOBalloonQueue *q)
     return n;
 }
 
-static void deflate_skip(VirtIOBalloon *s, BalloonSkip cause, uint64_t size)
-{
-    /* It was counted when it was given up */
-}
-
 static bool deflate_take(VirtIOBalloonQueue *q, BalloonRange *range)
 {
+    /* What is skipped was counted when it was given up */
     virtio_balloon_for_each_block(q->dev, range, virtio_balloon_pages_remove,
-                                  deflate_skip);
+                                  NULL);
     return true;
 }
 

@@ -134,7 +134,7 @@ bool virtio_balloon_may_serve(VirtIOBalloon *s)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
-    return vdev->vm_running && !vdev->broken &&
+    return vdev->vm_running && !vdev->broken && !vdev->disabled &&
            (balloon_is_legacy(s) || (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK));
 }
 
@@ -294,7 +294,8 @@ static void virtio_balloon_set_status(VirtIODevice *vdev, uint8_t status)
     VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
 
     /* The driver ends, or the core says so: bus mastering may be off */
-    if ((vdev->status & ~status) & VIRTIO_CONFIG_S_DRIVER_OK) {
+    if (vdev->disabled ||
+        ((vdev->status & ~status) & VIRTIO_CONFIG_S_DRIVER_OK)) {
         virtio_balloon_queue_put_back(&s->inflate);
         balloon_forget_pages(s);
     }

@@ -137,6 +137,43 @@ static void test_feature_later(void)
     balloon_quit(&d);
 }
 
+/* A legacy driver may give pages before it says that it is up */
+static void test_not_up(void)
+{
+    BalloonDriver d;
+
+    balloon_boot(&d, LEGACY, OPTIONS);
+    balloon_negotiate(&d, BALLOON_ALL_FEATURES);
+    balloon_setup_queues(&d);
+    balloon_inflate(&d, BALLOON_AREA, SIZE / 2);
+    balloon_set_bus_master(&d, false);
+    qtest_memset(d.qts, BALLOON_AREA, BALLOON_NEW, SIZE);
+    balloon_assert_stays(&d, BALLOON_AREA, SIZE, BALLOON_NEW);
+    balloon_quit(&d);
+}
+
+/* A page is taken back while the chipset has its memory read-only */
+static void test_read_only(void)
+{
+    const unsigned pam3 = 0x5c;
+    const uint64_t addr = 0xd0000;
+    g_autofree QPCIDevice *host = NULL;
+    BalloonDriver d;
+
+    balloon_boot(&d, BALLOON_TELL, "-machine pc " OPTIONS);
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    host = qpci_device_find(d.machine->pcibus, 0);
+    qpci_config_writeb(host, pam3, 0x33);
+    balloon_inflate(&d, addr, BALLOON_PAGE);
+    qpci_config_writeb(host, pam3, 0x11);
+    balloon_deflate(&d, addr, BALLOON_PAGE);
+    qpci_config_writeb(host, pam3, 0x33);
+    qtest_memset(d.qts, addr, BALLOON_NEW, BALLOON_PAGE);
+    balloon_assert_stays(&d, addr, BALLOON_PAGE, BALLOON_NEW);
+    balloon_assert_sum(d.qts);
+    balloon_quit(&d);
+}
+
 /* A device that waits for its reset does nothing any more; then it works */
 static void test_broken(void)
 {
@@ -225,5 +262,7 @@ void balloon_add_pages_life_tests(void)
     add_test("actual", &driver_ok, test_actual);
     qtest_add_func(BALLOON_PAGES_PATH "end/feature-later", test_feature_later);
     qtest_add_func(BALLOON_PAGES_PATH "end/dimm-gone", test_dimm_gone);
+    qtest_add_func(BALLOON_PAGES_PATH "end/not-up", test_not_up);
+    qtest_add_func(BALLOON_PAGES_PATH "read-only", test_read_only);
     qtest_add_func(BALLOON_PAGES_PATH "broken", test_broken);
 }

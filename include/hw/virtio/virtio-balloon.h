@@ -87,7 +87,7 @@ typedef struct VirtIOBalloonDiscard {
 typedef struct VirtIOBalloonPages {
     /* BalloonBlock: memory with pages in the balloon; NULL: no such property */
     GPtrArray *blocks;
-    /* BalloonStaged: pages of the inflate in progress, not in the balloon yet */
+    /* BalloonStaged: pages of the inflate in progress, the guest's still */
     GArray *staged;
     /* wakes the work that waits; that asks itself whether it may be done */
     QEMUTimer *timer;
