@@ -32,8 +32,6 @@
 #define UNIT_SIZE (2 * MiB)
 /* A request that comes to more ranges has the others discarded at once */
 #define STAGED_MAX 4096
-/* Memory is asked for what the host holds in steps of so much */
-#define LOOK_SIZE (16 * MiB)
 
 /* Enough for a few requests to arrive, which make larger pieces together */
 #define GATHER_NS (1 * SCALE_MS)
