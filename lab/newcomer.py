@@ -20,8 +20,8 @@ import time
 import guests
 
 # A line of the device that may be another one without harm
-FILE = "hw/virtio/virtio-balloon-queue.c"
-BEFORE, AFTER = "(10 * SCALE_MS)", "(9 * SCALE_MS)"
+FILE = "hw/virtio/virtio-balloon-pages.c"
+BEFORE, AFTER = "(100 * SCALE_MS)", "(99 * SCALE_MS)"
 
 
 def change_line(path):
