@@ -18,8 +18,8 @@
 #define RAM "-m 128 -machine pc,memory-backend=ram "
 #define GIVEN (32 * MiB)
 /*
- * What the requests themselves may take of memory that nobody had used, and what
- * a busy kernel keeps of a page cache that it cannot split just then
+ * What the requests themselves may take of memory that nobody had used, and
+ * what a busy kernel keeps of a page cache that it cannot split just then
  */
 #define LISTS (256 * BALLOON_PAGE)
 #define SHM "/dev/shm"

@@ -27,8 +27,8 @@ void balloon_plug_dimm(QTestState *qts);
 void balloon_unplug_dimm(QTestState *qts);
 
 /*
- * Assign the device that virtio-balloon-fake-vfio.so, preloaded, shows: it keeps
- * all memory from being discarded
+ * Assign the device that virtio-balloon-fake-vfio.so, preloaded, shows: it
+ * keeps all memory from being discarded
  */
 void balloon_plug_vfio(QTestState *qts);
 void balloon_unplug_vfio(QTestState *qts);
