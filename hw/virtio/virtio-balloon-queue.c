@@ -239,16 +239,15 @@ static size_t list_narrow(uint32_t *pfns, size_t n)
 }
 
 /*
- * Copy the next part of the list, once, and make ranges of it.  The driver may
- * change the list meanwhile: what was copied counts.  Returns: how many pages
- * were listed, 0 at the end.
+ * Copy the next part of the list to @pfns, with room for RANGES_MAX, once.  The
+ * driver may change the list meanwhile: what was copied counts.  Returns: how
+ * many pages were listed, 0 at the end.
  */
-static size_t list_fill(VirtIOBalloonQueue *q)
+static size_t list_copy(VirtIOBalloonQueue *q, uint32_t *pfns)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(q->dev);
-    uint32_t pfns[RANGES_MAX];
     size_t size = iov_to_buf(q->elem->out_sg, q->elem->out_num, q->offset,
-                             pfns, sizeof(pfns));
+                             pfns, RANGES_MAX * sizeof(pfns[0]));
     size_t n = size / sizeof(pfns[0]);
 
     if (size % sizeof(pfns[0])) {
@@ -259,8 +258,16 @@ static size_t list_fill(VirtIOBalloonQueue *q)
     for (size_t i = 0; i < n; i++) {
         pfns[i] = virtio_ldl_p(vdev, &pfns[i]);
     }
-    n = list_narrow(pfns, n);
     q->offset += size;
+    return list_narrow(pfns, n);
+}
+
+/* Make ranges of the next part of the list.  Returns: as list_copy() */
+static size_t list_fill(VirtIOBalloonQueue *q)
+{
+    uint32_t pfns[RANGES_MAX];
+    size_t n = list_copy(q, pfns);
+
     q->next_range = 0;
     q->n_ranges = balloon_ranges_from_pfns(q->ranges, pfns, n);
     return n;
@@ -336,13 +343,12 @@ const VirtIOBalloonQueueOps virtio_balloon_inflate_ops = {
  */
 static bool deflate_fill(VirtIOBalloonQueue *q)
 {
-    size_t n = list_fill(q);
+    uint32_t pfns[RANGES_MAX];
+    size_t n = virtio_balloon_pages_known(q->dev) ? list_fill(q) :
+                                                    list_copy(q, pfns);
 
     list_seen(q, n);
     q->counts.deflated_pages += n;
-    if (!virtio_balloon_pages_known(q->dev)) {
-        q->n_ranges = 0;
-    }
     return n;
 }
 
