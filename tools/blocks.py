@@ -69,6 +69,10 @@ parse_prototype = by_regex(
     "\n", re.M | re.S)
 
 
+# An element of an array that names its place
+parse_element = by_regex(r"^ {4}\[(\w+)\] += .*,\n", "")
+
+
 def with_functions(parse_others):
     """A parser for functions, and for what is outside of them."""
     def parse(text):
@@ -80,7 +84,8 @@ def with_functions(parse_others):
     return parse
 
 
-parse_c = with_functions(parse_include)
+parse_c = with_functions(
+    lambda text: parse_include(text) + parse_element(text))
 # In a source file, a prototype has the name of the function that follows
 parse_header = with_functions(
     lambda text: parse_include(text) + parse_prototype(text))

@@ -26,8 +26,8 @@ from typing import NamedTuple
 import ports
 from blocks import format_of
 
-IN_TREE = ("configs/", "hw/", "include/", "migration/", "system/", "qapi/",
-           "tests/", "util/", "docs/", "hmp-commands.hx",
+IN_TREE = ("configs/", "hw/", "include/", "migration/", "monitor/", "system/",
+           "qapi/", "tests/", "util/", "docs/", "hmp-commands.hx",
            "hmp-commands-info.hx", "MAINTAINERS")
 MANIFEST = ".overlay.json"
 DIRECTIVE = re.compile(r"^[ \t]*(?:#|//|/\*|\.\.|HXCOMM)[ \t]*overlay:[ \t]*"

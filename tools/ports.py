@@ -3,7 +3,8 @@
 
 Our files are written for QEMU 10.0.  QEMU's own code knows nothing of other
 releases, and neither do they: where an interface moved, a port says what to put
-for what.  It must match as often as it says, or an error names it.
+for what.  It must match as often as it says, or an error names it.  The release
+that QAPI's `Since` names is that which a tree leads to.
 """
 
 import fnmatch
@@ -81,13 +82,35 @@ PORTS = {
 }
 
 
+# The release in which our files say that their interfaces are new
+NEXT = "10.1"
+
+
 class PortError(Exception):
     """A port that does not match as it should."""
 
 
+def release_of(version):
+    """(major, minor) of QEMU @version, as 10.2.3."""
+    return tuple(map(int, re.findall(r"\d+", version)[:2]))
+
+
+def next_release(version):
+    """The release that a tree of @version, as 10.2.3 or 11.1.50, leads to."""
+    major, minor = release_of(version)
+    return f"{major}.{minor + 1}" if minor < 2 else f"{major + 1}.0"
+
+
+def date_interfaces(version, texts):
+    """Have QAPI's `Since` in @texts name the release after @version."""
+    for path in fnmatch.filter(texts, "qapi/*.json"):
+        texts[path] = re.sub(rf"(?i)(\bsince:? ){re.escape(NEXT)}\b",
+                             rf"\g<1>{next_release(version)}", texts[path])
+
+
 def ports_for(version):
     """The ports for QEMU @version, as 10.2.3, oldest first."""
-    release = tuple(map(int, re.findall(r"\d+", version)[:2]))
+    release = release_of(version)
     return [port for key in sorted(PORTS) if key <= release
             for port in PORTS[key]]
 
@@ -115,4 +138,6 @@ def apply(version, texts: Dict[str, str]) -> Dict[str, Tuple[str, str]]:
         for path in texts:
             if path.startswith(port.start):
                 place[path] = port.place + path[len(port.start):]
+    if version:
+        date_interfaces(version, texts)
     return {path: (place[path], text) for path, text in texts.items()}

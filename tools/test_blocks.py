@@ -107,6 +107,14 @@ class NameTest(unittest.TestCase):
         self.assertEqual([b.name for b in found], ["a/b.h", "f"])
         self.assertTrue(text[found[1].start:].startswith("/* Why */"))
 
+    def test_element(self):
+        text = ("static int a[] = {\n    /* Why */\n    [ONE]  = { 1 },\n"
+                "    [TWO] = { 2 },\n};\n")
+        found = blocks.format_of("a.c").parse(text)
+        self.assertEqual([b.name for b in found], ["ONE", "TWO"])
+        self.assertEqual(text[found[0].start:found[0].end],
+                         "    [ONE]  = { 1 },\n")
+
     def test_header(self):
         text = ("#include <a/b.h>\n\n/**\n * h: (why)\n */\nint h(void);\n\n"
                 "static inline int f(int a)\n{\n    return g(a);\n}\n"

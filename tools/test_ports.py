@@ -47,6 +47,15 @@ class PortsTest(unittest.TestCase):
         self.fails(Port("why", "*.c", "three", "", None), "matches 0 times")
         self.fails(Port("why", "*.h", "two", "", None), "matches 0 times")
 
+    def test_since(self):
+        text = "# @x: new (since 10.1)\n# Since: 10.1\n# Since: 0.14\n"
+        for version, since in (("10.0.13", "10.1"), ("10.2.2", "11.0"),
+                               ("11.1.50", "11.2")):
+            with mock.patch.dict(ports.PORTS, {}, clear=True):
+                found = ports.apply(version, {"qapi/machine.json": text})
+            self.assertEqual(found["qapi/machine.json"][1],
+                             text.replace("10.1", since))
+
 
 class RepositoryTest(unittest.TestCase):
     def test_ports_match(self):
