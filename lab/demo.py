@@ -45,7 +45,7 @@ def resize(recorder, amount, size):
     if refusal:
         raise GuestError(f"the monitor refused `balloon {amount}`: {refusal}")
     phase = recorder.resize(f"balloon {amount}", size)
-    monitor(guest, "info balloon")
+    monitor(guest, "info balloon -v")
     check(phase)
 
 
@@ -68,7 +68,7 @@ def play(recorder):
     say("\nThe guest dirties 800 MiB and frees them; the host cannot know"
         " that they are free:")
     recorder.work("guest works", DIRTY)
-    monitor(recorder.guest, "info balloon")
+    monitor(recorder.guest, "info balloon -v")
     say("\nShrink it, in two steps:")
     resize(recorder, "640", 640 * MIB)
     resize(recorder, "384", 384 * MIB)

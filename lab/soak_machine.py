@@ -12,7 +12,7 @@ from typing import NamedTuple
 import guests
 import soak_figures
 from migration import BALLOON
-from virtio_balloon_guest import BALLOON_PAGE, MIB
+from virtio_balloon_guest import MIB
 
 MEMORY = 320 * MIB
 SMALLEST = 176 * MIB            # leaves enough for the guest and its work
@@ -111,8 +111,8 @@ class Machine:
         if self.options.stock:
             return
         counters = self.guest.vm.cmd("query-balloon")["counters"]
-        given = (counters["inflated-pages"] * BALLOON_PAGE +
-                 counters["reported"] + counters["revived"])
+        given = sum(counters[name]
+                    for name in ("inflated", "reported", "revived"))
         known = (counters["discarded"] + counters["waiting"] +
                  sum(counters["skipped"].values()))
         if given != known:
@@ -149,7 +149,7 @@ class Machine:
             guest.target(size)
         self.info()
         if not self.options.stock:
-            refused = guest.vm.qmp("query-balloon-stats", timeout=1000)
+            refused = guest.vm.qmp("request-balloon-stats")
             if "stopped" not in refused.get("error", {}).get("desc", ""):
                 raise guest.error(f"statistics while stopped: {refused}")
         if guest.actual() != before:
@@ -196,7 +196,11 @@ class Machine:
         if self.options.stock:
             self.last_update()
             return
-        stats = self.guest.vm.cmd("query-balloon-stats", timeout=60000)
+        self.guest.vm.cmd("request-balloon-stats")
+        self.guest.until(
+            lambda: not self.guest.vm.cmd("query-balloon-stats")["pending"],
+            WAIT, lambda: "no statistics")
+        stats = self.guest.vm.cmd("query-balloon-stats")["stats"]
         if not 0 < stats["total-memory"] <= MEMORY:
             raise self.guest.error(f"statistics: {stats}")
 
@@ -205,8 +209,8 @@ class Machine:
                                  property="guest-stats")["last-update"]
 
     def info(self):
-        text = self.guest.hmp("info balloon")
-        if not re.match(r"balloon: actual=\d+$", text, re.M):
+        text = self.guest.hmp("info balloon").strip()
+        if not re.fullmatch(r"balloon: actual=\d+", text):
             raise self.guest.error(f"info balloon: {text}")
 
     # Other QEMUs
@@ -282,7 +286,7 @@ class Machine:
         guest.resize(SMALLEST, WAIT)
         guest.until(lambda: guest.resident() <= SMALLEST + SLACK, WAIT,
                     lambda: f"the host holds {guest.resident() // MIB} MiB\n"
-                    + guest.hmp("info balloon"))
+                    + guest.hmp("info balloon -v"))
         self.statistics()               # and none is asked for after that
         updated = self.last_update()
         guest.resize(MEMORY, WAIT)

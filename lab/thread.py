@@ -30,7 +30,7 @@ TESTS = {
         "manage/state/stop-cont", "manage/stats"),
 }
 # It pauses the VM by a device that this QEMU is built without
-LEFT_OUT = "/x86_64/virtio-balloon/manage/stats/stop-meanwhile"
+LEFT_OUT = "/x86_64/virtio-balloon/manage/stats/stopped"
 # The tests fork while they have threads.  Much is remembered, for both stacks
 # of a report to be known
 OPTIONS = "exitcode=0 die_after_fork=0 history_size=7 print_suppressions=1"

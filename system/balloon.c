@@ -6,20 +6,19 @@
 
 #include "qemu/osdep.h"
 #include "qemu/cutils.h"
-#include "qemu/units.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-machine.h"
-#include "qapi/qmp/qerror.h"
 #include "system/balloon.h"
 #include "system/kvm.h"
 #include "trace.h"
 
-/* A query for statistics keeps the monitor from other commands: milliseconds */
-#define QUERY_MAX_MS 60000
-
-/* The one balloon of this machine; @opaque is NULL while there is none.  BQL */
+/*
+ * The one balloon of this machine; @opaque is NULL while there is none.  A
+ * plain one has @event instead of an operation.  BQL
+ */
 static struct {
     QEMUBalloonOps ops;
+    QEMUBalloonEvent *event;
     void *opaque;
 } provider;
 
@@ -29,19 +28,29 @@ int qemu_add_balloon(const QEMUBalloonOps *ops, void *opaque)
         return -EBUSY;
     }
     provider.ops = *ops;
+    provider.event = NULL;
     provider.opaque = opaque;
     return 0;
+}
+
+static void plain_set_target(void *opaque, uint64_t target)
+{
+    provider.event(opaque, MIN(target, (ram_addr_t)-1));
 }
 
 int qemu_add_balloon_handler(QEMUBalloonEvent *event,
                              QEMUBalloonStatus *status, void *opaque)
 {
     QEMUBalloonOps ops = {
-        .set_target = event,
+        .set_target = plain_set_target,
         .get_info = status,
     };
+    int ret = qemu_add_balloon(&ops, opaque);
 
-    return qemu_add_balloon(&ops, opaque);
+    if (!ret) {
+        provider.event = event;
+    }
+    return ret;
 }
 
 void qemu_remove_balloon_handler(void *opaque)
@@ -80,22 +89,29 @@ BalloonInfo *qmp_query_balloon(Error **errp)
     return info;
 }
 
-BalloonStats *coroutine_fn qmp_query_balloon_stats(int64_t timeout,
-                                                   Error **errp)
+static bool balloon_has_stats(Error **errp)
 {
     if (!balloon_usable(errp)) {
-        return NULL;
+        return false;
     }
-    if (timeout < 1 || timeout > QUERY_MAX_MS) {
-        error_setg(errp, "Parameter 'timeout' expects milliseconds from 1 to"
-                   " %d", QUERY_MAX_MS);
-        return NULL;
-    }
-    if (!provider.ops.query_stats) {
+    if (!provider.ops.get_stats) {
         error_setg(errp, "This machine's balloon has no statistics");
-        return NULL;
+        return false;
     }
-    return provider.ops.query_stats(provider.opaque, timeout, errp);
+    return true;
+}
+
+BalloonStatsInfo *qmp_query_balloon_stats(Error **errp)
+{
+    return balloon_has_stats(errp) ? provider.ops.get_stats(provider.opaque) :
+                                     NULL;
+}
+
+void qmp_request_balloon_stats(Error **errp)
+{
+    if (balloon_has_stats(errp)) {
+        provider.ops.request_stats(provider.opaque, errp);
+    }
 }
 
 /* For people; programs can ask for the limits.  Without a range, @max is 0 */
@@ -124,7 +140,7 @@ void qmp_balloon(int64_t value, Error **errp)
         provider.ops.get_range(provider.opaque, &min, &max);
     }
     if (value <= 0) {
-        error_setg(errp, QERR_INVALID_PARAMETER_VALUE, "value", "a size");
+        error_setg(errp, "Parameter 'value' expects a size");
         append_range(errp, min, max);
     } else if (value < min) {
         trace_balloon_refused(provider.opaque, value, min);
@@ -171,16 +187,6 @@ static void append_counters(GString *text, const BalloonCounters *c)
     append_skipped(text, skipped->refused, "refused by the host");
 }
 
-static void append_state(GString *text, const BalloonInfo *info)
-{
-    g_string_append_printf(text, "state: %s", BalloonState_str(info->state));
-    if (info->has_inhibited_by) {
-        g_string_append_printf(text, " (%s)",
-                               BalloonInhibitor_str(info->inhibited_by));
-    }
-    g_string_append_c(text, '\n');
-}
-
 static void append_switch(GString *text, const char *name, bool on)
 {
     g_string_append_printf(text, "%s: %s\n", name, on ? "on" : "off");
@@ -190,15 +196,18 @@ GString *qemu_balloon_info_text(const BalloonInfo *info)
 {
     GString *text = g_string_new(NULL);
 
-    g_string_append_printf(text, "balloon: actual=%" PRId64 "\n",
-                           info->actual / MiB);
     if (info->has_target) {
         g_autofree char *target = size_to_str(info->target);
 
         g_string_append_printf(text, "target: %s\n", target);
     }
     if (info->has_state) {
-        append_state(text, info);
+        g_string_append_printf(text, "state: %s\n",
+                               BalloonState_str(info->state));
+    }
+    if (info->has_inhibited_by) {
+        g_string_append_printf(text, "inhibited by: %s\n",
+                               BalloonInhibitor_str(info->inhibited_by));
     }
     if (info->has_reporting) {
         append_switch(text, "free page reporting", info->reporting);
@@ -208,6 +217,57 @@ GString *qemu_balloon_info_text(const BalloonInfo *info)
     }
     if (info->counters) {
         append_counters(text, info->counters);
+    }
+    return text;
+}
+
+static void append_size(GString *text, const char *name, bool has,
+                        uint64_t size)
+{
+    g_autofree char *bytes = size_to_str(size);
+
+    if (has) {
+        g_string_append_printf(text, ", %s %s", name, bytes);
+    }
+}
+
+static void append_count(GString *text, const char *name, bool has, uint64_t n)
+{
+    if (has) {
+        g_string_append_printf(text, ", %s %" PRIu64, name, n);
+    }
+}
+
+GString *qemu_balloon_stats_text(const BalloonStatsInfo *info)
+{
+    const BalloonStats *stats = info->stats;
+    GString *text = g_string_new(NULL);
+
+    if (stats) {
+        g_string_append_printf(text, "guest statistics: %" PRIu64 " s old",
+                               info->answered_ago / 1000);
+        append_size(text, "free", stats->has_free_memory, stats->free_memory);
+        append_size(text, "available", stats->has_available_memory,
+                    stats->available_memory);
+        append_size(text, "caches", stats->has_disk_caches,
+                    stats->disk_caches);
+        append_size(text, "total", stats->has_total_memory,
+                    stats->total_memory);
+        append_size(text, "swapped in", stats->has_swap_in, stats->swap_in);
+        append_size(text, "swapped out", stats->has_swap_out,
+                    stats->swap_out);
+        append_count(text, "major faults", stats->has_major_faults,
+                     stats->major_faults);
+        append_count(text, "minor faults", stats->has_minor_faults,
+                     stats->minor_faults);
+        append_count(text, "killed for lack of memory", stats->has_oom_kills,
+                     stats->oom_kills);
+        g_string_append_c(text, '\n');
+    }
+    if (info->pending) {
+        g_string_append_printf(text, "guest statistics: asked for %" PRIu64
+                               " s ago, no answer yet\n",
+                               info->asked_ago / 1000);
     }
     return text;
 }

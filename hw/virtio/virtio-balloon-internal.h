@@ -25,9 +25,9 @@
 /*
  * May rings be looked at?  Not while the VM is stopped or bus mastering is off,
  * and not before DRIVER_OK (section 2.1.2); what is in them by then is served
- * when that is over.  Legacy drivers may count on an answer before (section 3.1.2).  A
- * device that found a fault in a ring waits for its reset: no timer may be
- * armed for a ring of it, which need not look empty.
+ * when that is over.  Legacy drivers may count on an answer before (section
+ * 3.1.2).  A device that found a fault in a ring waits for its reset: no timer
+ * may be armed for a ring of it, which need not look empty.
  */
 bool virtio_balloon_may_serve(VirtIOBalloon *s);
 
@@ -270,6 +270,9 @@ bool virtio_balloon_driver_runs(VirtIOBalloon *s);
 /* The guest did something with the balloon, or was asked to */
 void virtio_balloon_state_moved(VirtIOBalloon *s);
 
+/* A queue was served: the driver may have broken it */
+void virtio_balloon_state_served(VirtIOBalloon *s);
+
 /* As that, and the virtual clock is another one */
 void virtio_balloon_state_post_load(VirtIOBalloon *s);
 
@@ -278,26 +281,6 @@ void virtio_balloon_state_set_status(VirtIOBalloon *s, uint8_t status);
 
 /* Fill in all but the sizes */
 void virtio_balloon_state_get_info(VirtIOBalloon *s, BalloonInfo *info);
-
-/* --- virtio-balloon-query.c --------------------------------------------- */
-
-/**
- * virtio_balloon_query_stats: ask the guest for statistics
- * @opaque: the balloon, which may go away meanwhile
- * @timeout_ms: how long to wait for it, by the host's clock
- *
- * Runs in the main loop.  Returns: its answer, or NULL with @errp set.
- */
-BalloonStats *coroutine_fn virtio_balloon_query_stats(void *opaque,
-                                                      uint32_t timeout_ms,
-                                                      Error **errp);
-
-/* The guest gave statistics: that is what the queries wait for */
-void virtio_balloon_query_answer(VirtIOBalloon *s);
-
-/* There will be no answer to the queries, because of what @why begins with */
-void virtio_balloon_query_fail(VirtIOBalloon *s, ErrorClass class,
-                               const char *why);
 
 /* --- virtio-balloon-stats.c --------------------------------------------- */
 
@@ -324,8 +307,14 @@ void virtio_balloon_stats_post_load(VirtIOBalloon *s);
 /* Leave the ring alone: the VM stops */
 void virtio_balloon_stats_stop(VirtIOBalloon *s);
 
-/* Have the driver give news, if it is its turn */
-void virtio_balloon_stats_ask(VirtIOBalloon *s);
+/*
+ * Have the driver give news, and do not wait for them.  Returns: false, with
+ * @errp set, if there can be none.
+ */
+bool virtio_balloon_stats_request(void *opaque, Error **errp);
+
+/* The latest news; the caller frees them */
+BalloonStatsInfo *virtio_balloon_stats_get_info(void *opaque);
 
 /* Forget the driver's buffer, keep the values: the ring goes away */
 void virtio_balloon_stats_reset(VirtIOBalloon *s);

@@ -10,55 +10,58 @@
 #include "qemu/osdep.h"
 #include "qemu/timer.h"
 #include "qapi/qapi-events-machine.h"
-#include "system/qtest.h"
 #include "trace.h"
 #include "virtio-balloon-internal.h"
 
 /* A guest that has not moved for so long stalls; milliseconds */
 #define STALL_MS 5000
 
-/* How often to see whether what inhibits is over; milliseconds */
-#define INHIBITED_MS 10000
+/*
+ * The largest page of a guest, 64 KiB, in balloon pages.  A guest cannot come
+ * closer to a target than its pages are large, and has reached it when it has
+ * not moved for so many milliseconds.
+ */
+#define NEAR_PAGES 16
+#define NEAR_MS 1000
 
-/* Of the changes within so long, the first and the last are told */
-#define TELL_MS 1000
+/* How often to see what nobody tells: what inhibits, whether a ring broke */
+#define LOOK_MS 10000
 
-bool virtio_balloon_driver_runs(VirtIOBalloon *s)
+/* @status is the device's, or about to be */
+static bool state_driver_runs(VirtIOBalloon *s, uint8_t status)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
-    return virtio_device_started(vdev, vdev->status) && !vdev->broken;
+    return virtio_device_started(vdev, status) && !vdev->broken;
 }
 
-/* The clock of the core's limits on events */
-static QEMUClockType tell_clock(void)
+bool virtio_balloon_driver_runs(VirtIOBalloon *s)
 {
-    return qtest_enabled() ? QEMU_CLOCK_VIRTUAL : QEMU_CLOCK_REALTIME;
+    return state_driver_runs(s, VIRTIO_DEVICE(s)->status);
 }
 
-static void state_tell(void *opaque)
+static bool state_is_near(VirtIOBalloon *s)
 {
-    VirtIOBalloon *s = opaque;
-    VirtIOBalloonState *st = &s->state;
+    return s->actual < (uint64_t)s->num_pages + NEAR_PAGES &&
+           s->num_pages < (uint64_t)s->actual + NEAR_PAGES;
+}
 
-    if (!st->untold || timer_pending(st->tell)) {
-        return;
+/* How long the guest has to stand still for that to mean something */
+static int64_t state_still_ms(VirtIOBalloon *s)
+{
+    return state_is_near(s) ? NEAR_MS : STALL_MS;
+}
+
+static BalloonState state_find(VirtIOBalloon *s, uint8_t status)
+{
+    if (status && VIRTIO_DEVICE(s)->broken) {
+        return BALLOON_STATE_BROKEN;
     }
-    st->untold = false;
-    trace_virtio_balloon_state_told(BalloonState_str(st->now));
-    qapi_event_send_balloon_state_change(st->now,
-                                         st->now == BALLOON_STATE_INHIBITED,
-                                         st->inhibitor);
-    timer_mod(st->tell, qemu_clock_get_ms(tell_clock()) + TELL_MS);
-}
-
-static BalloonState state_with_driver(VirtIOBalloon *s)
-{
-    s->state.inhibitor = virtio_balloon_discard_inhibitor(s);
-    if (s->state.inhibitor != BALLOON_INHIBITOR__MAX) {
-        return BALLOON_STATE_INHIBITED;
+    if (!state_driver_runs(s, status)) {
+        return BALLOON_STATE_NO_DRIVER;
     }
-    if (s->actual == s->num_pages) {
+    if (s->actual == s->num_pages ||
+        (s->state.still && state_is_near(s))) {
         return BALLOON_STATE_REACHED;
     }
     if (s->state.still) {
@@ -68,23 +71,30 @@ static BalloonState state_with_driver(VirtIOBalloon *s)
                                       BALLOON_STATE_DEFLATING;
 }
 
-static void state_update(VirtIOBalloon *s, bool driver_runs)
+/* See what the state is, and tell if it is another one */
+static void state_update(VirtIOBalloon *s, uint8_t status)
 {
     VirtIOBalloonState *st = &s->state;
-    BalloonState now = driver_runs ? state_with_driver(s) :
-                                     BALLOON_STATE_NO_DRIVER;
+    BalloonState now = state_find(s, status);
+    BalloonInhibitor inhibitor;
 
-    if (now != st->now) {
+    if (s->discard.exiting) {
+        /* Migration cannot be asked any more, and nobody listens */
+        return;
+    }
+    inhibitor = virtio_balloon_discard_inhibitor(s);
+    if (now != st->now || inhibitor != st->inhibitor) {
         trace_virtio_balloon_state(BalloonState_str(st->now),
-                                   BalloonState_str(now), s->actual,
-                                   s->num_pages);
+                                   BalloonState_str(now), inhibitor,
+                                   s->actual, s->num_pages);
         st->now = now;
-        st->untold = true;
-        state_tell(s);
+        st->inhibitor = inhibitor;
+        qapi_event_send_balloon_state_change(
+            now, inhibitor != BALLOON_INHIBITOR__MAX, inhibitor);
     }
 }
 
-/* Watch for @ms from now; the clock stands while the VM does */
+/* Look again @ms from now; the clock stands while the VM does */
 static void state_watch(VirtIOBalloonState *st, int64_t ms)
 {
     timer_mod(st->watch, qemu_clock_get_ms(QEMU_CLOCK_VIRTUAL) + ms);
@@ -95,55 +105,49 @@ static void state_look(void *opaque)
     VirtIOBalloon *s = opaque;
     VirtIOBalloonState *st = &s->state;
     int64_t still_ms = qemu_clock_get_ms(QEMU_CLOCK_VIRTUAL) - st->moved_ms;
+    int64_t left_ms = state_still_ms(s) - still_ms;
 
-    st->still = still_ms >= STALL_MS;
-    state_update(s, virtio_balloon_driver_runs(s));
-    if (!st->still) {
-        state_watch(st, STALL_MS - still_ms);
-    } else if (st->now == BALLOON_STATE_INHIBITED) {
-        /* Nobody says when that ends */
-        state_watch(st, INHIBITED_MS);
-    }
+    st->still = left_ms <= 0;
+    state_update(s, VIRTIO_DEVICE(s)->status);
+    state_watch(st, st->still ? LOOK_MS : left_ms);
 }
 
-static void state_moved(VirtIOBalloon *s, bool driver_runs)
+static void state_moved(VirtIOBalloon *s, uint8_t status)
 {
     VirtIOBalloonState *st = &s->state;
 
     st->still = false;
     st->moved_ms = qemu_clock_get_ms(QEMU_CLOCK_VIRTUAL);
-    if (!timer_pending(st->watch)) {
-        state_watch(st, STALL_MS);
-    }
-    state_update(s, driver_runs);
+    timer_mod_anticipate(st->watch, st->moved_ms + state_still_ms(s));
+    state_update(s, status);
 }
 
 void virtio_balloon_state_moved(VirtIOBalloon *s)
 {
-    state_moved(s, virtio_balloon_driver_runs(s));
+    state_moved(s, VIRTIO_DEVICE(s)->status);
+}
+
+void virtio_balloon_state_served(VirtIOBalloon *s)
+{
+    if (VIRTIO_DEVICE(s)->broken) {
+        state_update(s, VIRTIO_DEVICE(s)->status);
+    }
 }
 
 void virtio_balloon_state_post_load(VirtIOBalloon *s)
 {
-    VirtIOBalloonState *st = &s->state;
-
-    timer_del(st->watch);
-    if (timer_pending(st->tell)) {
-        timer_mod(st->tell, qemu_clock_get_ms(tell_clock()) + TELL_MS);
-    }
+    timer_del(s->state.watch);
     virtio_balloon_state_moved(s);
 }
 
 void virtio_balloon_state_set_status(VirtIOBalloon *s, uint8_t status)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
-    bool driver_runs = virtio_device_started(vdev, status) && !vdev->broken;
 
     if (vdev->vm_running) {
-        state_moved(s, driver_runs);
+        state_moved(s, status);
     } else if (status != vdev->status) {
-        /* not when QEMU ends: migration cannot be asked any more then */
-        state_update(s, driver_runs);
+        state_update(s, status);
     }
 }
 
@@ -157,8 +161,8 @@ static BalloonCounters *counters_new(VirtIOBalloon *s)
     virtio_balloon_queue_add_counts(&s->deflate, &now);
     virtio_balloon_queue_add_counts(&s->report, &now);
     *counters = (BalloonCounters) {
-        .inflated_pages = now.inflated_pages,
-        .deflated_pages = now.deflated_pages,
+        .inflated = now.inflated_pages << VIRTIO_BALLOON_PFN_SHIFT,
+        .deflated = now.deflated_pages << VIRTIO_BALLOON_PFN_SHIFT,
         .reported = now.reported,
         .hinted = s->state.hinted,
         .discarded = now.discarded,
@@ -185,10 +189,10 @@ void virtio_balloon_state_get_info(VirtIOBalloon *s, BalloonInfo *info)
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
     bool runs = virtio_balloon_driver_runs(s);
 
-    state_update(s, runs);
+    state_update(s, vdev->status);
     info->has_state = true;
     info->state = s->state.now;
-    info->has_inhibited_by = info->state == BALLOON_STATE_INHIBITED;
+    info->has_inhibited_by = s->state.inhibitor != BALLOON_INHIBITOR__MAX;
     info->inhibited_by = s->state.inhibitor;
     info->has_reporting = true;
     info->reporting =
@@ -201,12 +205,12 @@ void virtio_balloon_state_get_info(VirtIOBalloon *s, BalloonInfo *info)
 
 void virtio_balloon_state_init(VirtIOBalloon *s)
 {
+    s->state.inhibitor = BALLOON_INHIBITOR__MAX;
     s->state.watch = timer_new_ms(QEMU_CLOCK_VIRTUAL, state_look, s);
-    s->state.tell = timer_new_ms(tell_clock(), state_tell, s);
+    state_watch(&s->state, LOOK_MS);
 }
 
 void virtio_balloon_state_cleanup(VirtIOBalloon *s)
 {
     g_clear_pointer(&s->state.watch, timer_free);
-    g_clear_pointer(&s->state.tell, timer_free);
 }

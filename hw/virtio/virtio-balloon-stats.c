@@ -11,30 +11,57 @@
 #include "qemu/iov.h"
 #include "qemu/timer.h"
 #include "qapi/error.h"
+#include "qapi/qapi-events-machine.h"
 #include "qapi/visitor.h"
 #include "hw/virtio/virtio-access.h"
 #include "trace.h"
 #include "virtio-balloon-internal.h"
 #include "virtio-balloon-slice.h"
 
-/* The names of the tags as management knows them */
-static const char *const stat_names[VIRTIO_BALLOON_S_NR] = {
-    [VIRTIO_BALLOON_S_SWAP_IN] = "stat-swap-in",
-    [VIRTIO_BALLOON_S_SWAP_OUT] = "stat-swap-out",
-    [VIRTIO_BALLOON_S_MAJFLT] = "stat-major-faults",
-    [VIRTIO_BALLOON_S_MINFLT] = "stat-minor-faults",
-    [VIRTIO_BALLOON_S_MEMFREE] = "stat-free-memory",
-    [VIRTIO_BALLOON_S_MEMTOT] = "stat-total-memory",
-    [VIRTIO_BALLOON_S_AVAIL] = "stat-available-memory",
-    [VIRTIO_BALLOON_S_CACHES] = "stat-disk-caches",
-    [VIRTIO_BALLOON_S_HTLB_PGALLOC] = "stat-htlb-pgalloc",
-    [VIRTIO_BALLOON_S_HTLB_PGFAIL] = "stat-htlb-pgfail",
-    [VIRTIO_BALLOON_S_OOM_KILL] = "stat-oom-kills",
-    [VIRTIO_BALLOON_S_ALLOC_STALL] = "stat-alloc-stalls",
-    [VIRTIO_BALLOON_S_ASYNC_SCAN] = "stat-async-scans",
-    [VIRTIO_BALLOON_S_DIRECT_SCAN] = "stat-direct-scans",
-    [VIRTIO_BALLOON_S_ASYNC_RECLAIM] = "stat-async-reclaims",
-    [VIRTIO_BALLOON_S_DIRECT_RECLAIM] = "stat-direct-reclaims",
+/* A statistic's name in guest-stats, and where it is in BalloonStats */
+typedef struct StatMember {
+    const char *name;
+    size_t has;
+    size_t value;
+} StatMember;
+
+#define STAT_MEMBER(name, member) \
+    { name, offsetof(BalloonStats, has_##member), \
+      offsetof(BalloonStats, member) }
+
+static const StatMember stat_members[VIRTIO_BALLOON_S_NR] = {
+    [VIRTIO_BALLOON_S_SWAP_IN] =
+        STAT_MEMBER("stat-swap-in", swap_in),
+    [VIRTIO_BALLOON_S_SWAP_OUT] =
+        STAT_MEMBER("stat-swap-out", swap_out),
+    [VIRTIO_BALLOON_S_MAJFLT] =
+        STAT_MEMBER("stat-major-faults", major_faults),
+    [VIRTIO_BALLOON_S_MINFLT] =
+        STAT_MEMBER("stat-minor-faults", minor_faults),
+    [VIRTIO_BALLOON_S_MEMFREE] =
+        STAT_MEMBER("stat-free-memory", free_memory),
+    [VIRTIO_BALLOON_S_MEMTOT] =
+        STAT_MEMBER("stat-total-memory", total_memory),
+    [VIRTIO_BALLOON_S_AVAIL] =
+        STAT_MEMBER("stat-available-memory", available_memory),
+    [VIRTIO_BALLOON_S_CACHES] =
+        STAT_MEMBER("stat-disk-caches", disk_caches),
+    [VIRTIO_BALLOON_S_HTLB_PGALLOC] =
+        STAT_MEMBER("stat-htlb-pgalloc", htlb_pgalloc),
+    [VIRTIO_BALLOON_S_HTLB_PGFAIL] =
+        STAT_MEMBER("stat-htlb-pgfail", htlb_pgfail),
+    [VIRTIO_BALLOON_S_OOM_KILL] =
+        STAT_MEMBER("stat-oom-kills", oom_kills),
+    [VIRTIO_BALLOON_S_ALLOC_STALL] =
+        STAT_MEMBER("stat-alloc-stalls", alloc_stalls),
+    [VIRTIO_BALLOON_S_ASYNC_SCAN] =
+        STAT_MEMBER("stat-async-scans", async_scans),
+    [VIRTIO_BALLOON_S_DIRECT_SCAN] =
+        STAT_MEMBER("stat-direct-scans", direct_scans),
+    [VIRTIO_BALLOON_S_ASYNC_RECLAIM] =
+        STAT_MEMBER("stat-async-reclaims", async_reclaims),
+    [VIRTIO_BALLOON_S_DIRECT_RECLAIM] =
+        STAT_MEMBER("stat-direct-reclaims", direct_reclaims),
 };
 
 /* More entries than any driver has tags; what comes after is ignored */
@@ -45,6 +72,21 @@ static void stats_forget_values(VirtIOBalloonStats *st)
     memset(st->values, 0xff, sizeof(st->values));
 }
 
+static BalloonStats *stats_new(const VirtIOBalloonStats *st)
+{
+    BalloonStats *stats = g_new0(BalloonStats, 1);
+
+    for (int i = 0; i < VIRTIO_BALLOON_S_NR; i++) {
+        /* All ones mean that the driver gave none */
+        if (st->values[i] != UINT64_MAX) {
+            *(bool *)((char *)stats + stat_members[i].has) = true;
+            *(uint64_t *)((char *)stats + stat_members[i].value) =
+                st->values[i];
+        }
+    }
+    return stats;
+}
+
 /* Unknown tags, and what is too short to be an entry, are ignored */
 static void stats_read(VirtIOBalloon *s)
 {
@@ -53,6 +95,7 @@ static void stats_read(VirtIOBalloon *s)
     struct virtio_balloon_stat entries[STATS_MAX];
     size_t n = iov_to_buf(st->elem->out_sg, st->elem->out_num, 0, entries,
                           sizeof(entries)) / sizeof(entries[0]);
+    g_autoptr(BalloonStats) stats = NULL;
 
     stats_forget_values(st);
     for (size_t i = 0; i < n; i++) {
@@ -63,8 +106,11 @@ static void stats_read(VirtIOBalloon *s)
         }
     }
     st->last_update = g_get_real_time() / G_USEC_PER_SEC;
+    st->answered_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+    st->pending = false;
     trace_virtio_balloon_stats(n);
-    virtio_balloon_query_answer(s);
+    stats = stats_new(st);
+    qapi_event_send_balloon_stats(stats);
 }
 
 /*
@@ -133,19 +179,68 @@ static void stats_arm(VirtIOBalloonStats *st, int64_t ms)
     timer_mod(st->timer, qemu_clock_get_ms(QEMU_CLOCK_VIRTUAL) + ms);
 }
 
-void virtio_balloon_stats_ask(VirtIOBalloon *s)
+/* A driver that has no buffer here has been asked already, or comes to it */
+static void stats_ask(VirtIOBalloon *s)
 {
-    if (virtio_balloon_may_serve(s) &&
-        stats_exchange_buffer(&s->stats, NULL)) {
-        virtio_notify(VIRTIO_DEVICE(s), s->stats.vq);
+    VirtIOBalloonStats *st = &s->stats;
+    bool held = st->elem;
+
+    if (!virtio_balloon_may_serve(s) || !st->vq) {
+        return;
     }
+    trace_virtio_balloon_stats_ask(held);
+    if (held || !st->pending) {
+        st->asked_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+        st->pending = true;
+    }
+    if (stats_exchange_buffer(st, NULL)) {
+        virtio_notify(VIRTIO_DEVICE(s), st->vq);
+    }
+}
+
+bool virtio_balloon_stats_request(void *opaque, Error **errp)
+{
+    VirtIOBalloon *s = opaque;
+    VirtIODevice *vdev = VIRTIO_DEVICE(s);
+
+    if (!vdev->vm_running) {
+        error_setg(errp, "The machine is stopped, so the guest cannot give"
+                   " statistics");
+        return false;
+    }
+    if (!virtio_balloon_driver_runs(s)) {
+        error_setg(errp, "The guest has no driver running for its balloon");
+        return false;
+    }
+    if (!virtio_vdev_has_feature(vdev, VIRTIO_BALLOON_F_STATS_VQ)) {
+        error_setg(errp, "The guest's balloon driver does not give"
+                   " statistics");
+        return false;
+    }
+    stats_ask(s);
+    return true;
+}
+
+BalloonStatsInfo *virtio_balloon_stats_get_info(void *opaque)
+{
+    VirtIOBalloonStats *st = &VIRTIO_BALLOON(opaque)->stats;
+    BalloonStatsInfo *info = g_new0(BalloonStatsInfo, 1);
+    int64_t now = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+
+    info->pending = st->pending;
+    info->has_asked_ago = st->asked_ms;
+    info->asked_ago = now - st->asked_ms;
+    info->has_answered_ago = st->answered_ms;
+    info->answered_ago = now - st->answered_ms;
+    info->stats = st->answered_ms ? stats_new(st) : NULL;
+    return info;
 }
 
 static void stats_poll(void *opaque)
 {
     VirtIOBalloon *s = opaque;
 
-    virtio_balloon_stats_ask(s);
+    stats_ask(s);
     stats_arm(&s->stats, s->stats.interval * 1000LL);
 }
 
@@ -199,7 +294,7 @@ static bool stats_visit_values(VirtIOBalloonStats *st, Visitor *v,
         return false;
     }
     for (int i = 0; ok && i < VIRTIO_BALLOON_S_NR; i++) {
-        ok = visit_type_uint64(v, stat_names[i], &st->values[i], errp);
+        ok = visit_type_uint64(v, stat_members[i].name, &st->values[i], errp);
     }
     ok = ok && visit_check_struct(v, errp);
     visit_end_struct(v, NULL);
@@ -245,8 +340,6 @@ void virtio_balloon_stats_cleanup(VirtIOBalloon *s)
 {
     VirtIOBalloonStats *st = &s->stats;
 
-    virtio_balloon_query_fail(s, ERROR_CLASS_DEVICE_NOT_ACTIVE,
-                              "The balloon was unplugged");
     virtio_balloon_stats_bind(s, NULL);
     g_clear_pointer(&st->timer, timer_free);
     g_clear_pointer(&st->resume, timer_free);
@@ -288,8 +381,8 @@ void virtio_balloon_stats_reset(VirtIOBalloon *s)
 {
     g_autofree VirtQueueElement *elem = g_steal_pointer(&s->stats.elem);
 
-    virtio_balloon_query_fail(s, ERROR_CLASS_GENERIC_ERROR,
-                              "The balloon was reset");
+    /* Who was asked will not answer */
+    s->stats.pending = false;
     timer_del(s->stats.resume);
     if (elem) {
         virtqueue_detach_element(s->stats.vq, elem, 0);
@@ -308,4 +401,6 @@ void virtio_balloon_stats_clear(VirtIOBalloon *s)
 {
     stats_forget_values(&s->stats);
     s->stats.last_update = 0;
+    s->stats.answered_ms = 0;
+    s->stats.asked_ms = 0;
 }

@@ -78,7 +78,7 @@ static void balloon_get_range(void *opaque, uint64_t *min, uint64_t *max)
     *max = balloon_ram_size();
 }
 
-static void balloon_set_target(void *opaque, ram_addr_t target)
+static void balloon_set_target(void *opaque, uint64_t target)
 {
     VirtIOBalloon *s = opaque;
     uint64_t ram = balloon_ram_size();
@@ -99,7 +99,8 @@ static const QEMUBalloonOps balloon_ops = {
     .set_target = balloon_set_target,
     .get_range = balloon_get_range,
     .get_info = balloon_get_info,
-    .query_stats = virtio_balloon_query_stats,
+    .get_stats = virtio_balloon_stats_get_info,
+    .request_stats = virtio_balloon_stats_request,
 };
 
 static void balloon_set_actual(VirtIOBalloon *s, uint32_t actual)
@@ -304,8 +305,6 @@ static void virtio_balloon_set_status(VirtIODevice *vdev, uint8_t status)
     virtio_balloon_state_set_status(s, status);
     if (!vdev->vm_running) {
         balloon_settle(s);
-        virtio_balloon_query_fail(s, ERROR_CLASS_GENERIC_ERROR,
-                                  "The machine was stopped");
     } else if (!virtio_device_started(vdev, status)) {
         virtio_balloon_queue_put_back(&s->inflate);
         virtio_balloon_queue_put_back(&s->deflate);

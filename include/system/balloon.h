@@ -8,12 +8,11 @@
 #define SYSTEM_BALLOON_H
 
 #include "exec/cpu-common.h"
-#include "qemu/coroutine.h"
 #include "qapi/qapi-types-machine.h"
 
 /*
  * Set a new target: the memory, in bytes, to leave to the guest, which is
- * greater than zero.
+ * greater than zero.  For plain balloons; a ram_addr_t may have 32 bits.
  */
 typedef void QEMUBalloonEvent(void *opaque, ram_addr_t target);
 
@@ -22,8 +21,11 @@ typedef void QEMUBalloonStatus(void *opaque, BalloonInfo *info);
 
 /* What a provider can do.  All are called with the BQL held */
 typedef struct QEMUBalloonOps {
-    /* Never less than the @min of get_range() */
-    QEMUBalloonEvent *set_target;
+    /*
+     * Set a new target, in bytes, which is greater than zero and not less than
+     * the @min of get_range()
+     */
+    void (*set_target)(void *opaque, uint64_t target);
 
     QEMUBalloonStatus *get_info;
 
@@ -34,13 +36,16 @@ typedef struct QEMUBalloonOps {
     void (*get_range)(void *opaque, uint64_t *min, uint64_t *max);
 
     /*
-     * Ask the guest for statistics and wait up to @timeout_ms for them.  The
-     * provider may be removed meanwhile.  NULL, with @errp set, on error.
-     * The operation is NULL for a provider that has no statistics.
+     * The latest statistics of the guest, the caller's to free.  NULL, like
+     * the next one, for a provider that has none.
      */
-    BalloonStats *coroutine_fn (*query_stats)(void *opaque,
-                                              uint32_t timeout_ms,
-                                              Error **errp);
+    BalloonStatsInfo *(*get_stats)(void *opaque);
+
+    /*
+     * Ask the guest for statistics, and do not wait.  Returns: false, with
+     * @errp set, when it cannot give any.
+     */
+    bool (*request_stats)(void *opaque, Error **errp);
 } QEMUBalloonOps;
 
 /**
@@ -76,11 +81,14 @@ int qemu_add_balloon_handler(QEMUBalloonEvent *event,
 void qemu_remove_balloon_handler(void *opaque);
 
 /**
- * qemu_balloon_info_text: what `info balloon` prints
+ * qemu_balloon_info_text: what `info balloon -v` adds to the size
  * @info: as query-balloon returns it; members that it lacks are left out
  *
  * Returns: lines of text; the caller frees it.
  */
 GString *qemu_balloon_info_text(const BalloonInfo *info);
+
+/* Likewise of statistics, as query-balloon-stats returns them */
+GString *qemu_balloon_stats_text(const BalloonStatsInfo *info);
 
 #endif /* SYSTEM_BALLOON_H */

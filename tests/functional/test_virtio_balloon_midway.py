@@ -48,7 +48,7 @@ class VirtioBalloonMidway(FullBalloonTest):
         """While it inflates."""
         def move(guest, live):
             guest.resize(MEMORY)
-            self.halfway(guest, "inflated-pages",
+            self.halfway(guest, "inflated",
                          lambda: guest.target(SMALL),
                          lambda: guest.resize(MEMORY))
             return self.moved(guest, live)

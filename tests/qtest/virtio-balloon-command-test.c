@@ -82,6 +82,26 @@ static void hmp(void)
     balloon_quit(&d);
 }
 
+/* Expressions count mebibytes, as they always have */
+static void hmp_expression(void)
+{
+    static const char *const commands[] = {
+        "balloon 32+32", "balloon 32 + 32", "balloon (16 + 16) * 2",
+        "balloon 0x40", "balloon 0100", "balloon 128/2", "balloon 96-32",
+    };
+    BalloonDriver d;
+
+    balloon_boot(&d, NULL, "-m 128");
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    for (int i = 0; i < ARRAY_SIZE(commands); i++) {
+        balloon_set_target(d.qts, RAM);
+        balloon_assert_hmp(d.qts, commands[i], "");
+        g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==, 0x4000);
+    }
+    balloon_assert_hmp(d.qts, "balloon 2-4", "enter a positive value");
+    balloon_quit(&d);
+}
+
 /* The HMP command takes a suffix */
 static void hmp_suffix(void)
 {
@@ -96,8 +116,8 @@ static void hmp_suffix(void)
         { "balloon 0.0625G", 0x4000 },
     };
     static const char *const refused[] = {
-        "balloon 64X", "balloon much", "balloon 64MM",
-        "balloon 99999999999999999999", "balloon 16E",
+        "balloon 64X", "balloon much", "balloon 64MM", "balloon 64 M",
+        "balloon 64+", "balloon 99999999999999999999", "balloon 16E",
     };
     BalloonDriver d;
 
@@ -267,6 +287,7 @@ void virtio_balloon_add_command_tests(void)
     qtest_add_func(BALLOON_TESTS "command/no-device", no_device);
     qtest_add_func(BALLOON_TESTS "command/refused-values", refused_values);
     qtest_add_func(BALLOON_TESTS "command/hmp", hmp);
+    qtest_add_func(BALLOON_TESTS "command/hmp-expression", hmp_expression);
     qtest_add_func(BALLOON_TESTS "command/target", target);
     qtest_add_func(BALLOON_TESTS "command/target-first", target_first);
     qtest_add_func(BALLOON_TESTS "command/actual", actual);

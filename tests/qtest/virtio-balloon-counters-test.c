@@ -38,7 +38,7 @@ static void exact(void)
     pfns[4] = 0xffffffff;
     pfns[5] = BALLOON_PFN(mem) + 5;
     balloon_send_pfns(&d, BALLOON_VQ_INFLATE, pfns, 6);
-    g_assert_cmpuint(balloon_counter(d.qts, "inflated-pages"), ==, 6);
+    g_assert_cmpuint(balloon_counter_pages(d.qts, "inflated"), ==, 6);
     g_assert_cmpuint(balloon_counter(d.qts, "discarded"), ==,
                      4 * BALLOON_PAGE);
     g_assert_cmpuint(balloon_skipped(d.qts, "repeated"), ==, BALLOON_PAGE);
@@ -47,7 +47,7 @@ static void exact(void)
     g_assert_cmpuint(balloon_counter(d.qts, "discard-calls"), <=, 2);
 
     balloon_send_pfns(&d, BALLOON_VQ_DEFLATE, pfns, 5);
-    g_assert_cmpuint(balloon_counter(d.qts, "deflated-pages"), ==, 5);
+    g_assert_cmpuint(balloon_counter_pages(d.qts, "deflated"), ==, 5);
 
     balloon_send_one(&d, REPORT, mem + 100, 2 * BALLOON_PAGE, true);
     g_assert_cmpuint(balloon_counter(d.qts, "reported"), ==, 2 * BALLOON_PAGE);
@@ -78,7 +78,7 @@ static void cut_off(void)
     g_assert_cmpuint(balloon_assert_sum(d.qts), ==, 0);
     balloon_send_one(&d, BALLOON_VQ_INFLATE, list, 11, false);
     g_assert_cmpuint(balloon_assert_sum(d.qts), ==, 2 * BALLOON_PAGE);
-    g_assert_cmpuint(balloon_counter(d.qts, "inflated-pages"), ==, 2);
+    g_assert_cmpuint(balloon_counter_pages(d.qts, "inflated"), ==, 2);
     balloon_quit(&d);
 }
 

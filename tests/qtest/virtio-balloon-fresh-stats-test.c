@@ -1,5 +1,5 @@
 /*
- * query-balloon-stats: a guest that answers, sooner or later
+ * Statistics that are asked for: a guest that answers, sooner or later
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -12,6 +12,7 @@
 #include "virtio-balloon-monitor.h"
 
 #define STATS BALLOON_VQ_STATS
+#define SECOND NANOSECONDS_PER_SECOND
 
 /* The members of the answer, by tag */
 static const char *const names[VIRTIO_BALLOON_S_NR] = {
@@ -21,7 +22,16 @@ static const char *const names[VIRTIO_BALLOON_S_NR] = {
     "async-reclaims", "direct-reclaims",
 };
 
-/* All tags, and what guest-stats says afterwards */
+static void assert_all(QDict *said)
+{
+    g_assert_cmpuint(qdict_size(said), ==, VIRTIO_BALLOON_S_NR);
+    for (int i = 0; i < VIRTIO_BALLOON_S_NR; i++) {
+        g_assert_cmphex(qdict_get_int(said, names[i]), ==,
+                        0x1122334455660000 + i);
+    }
+}
+
+/* All tags: in the event, in the query, and in guest-stats */
 static void all_tags(void)
 {
     BalloonStat stats[VIRTIO_BALLOON_S_NR];
@@ -29,20 +39,22 @@ static void all_tags(void)
     QDict *said;
 
     fresh_start(&d);
-    fresh_ask_and_wait(&d, fresh_leave_free(&d, 1));
+    fresh_request_served(&d, fresh_leave_free(&d, 1));
+    fresh_assert_event(&d, 1);
     for (int i = 0; i < VIRTIO_BALLOON_S_NR; i++) {
         stats[i] = (BalloonStat) { i, 0x1122334455660000 + i };
     }
     fresh_leave(&d, stats, ARRAY_SIZE(stats));
-    said = fresh_answer(&d);
-    g_assert_cmpuint(qdict_size(said), ==, VIRTIO_BALLOON_S_NR + 1);
+    said = fresh_event(&d);
+    assert_all(said);
+    qobject_unref(said);
+    said = fresh_info(&d);
+    assert_all(qdict_get_qdict(said, "stats"));
+    qobject_unref(said);
     for (int i = 0; i < VIRTIO_BALLOON_S_NR; i++) {
-        g_assert_cmphex(qdict_get_int(said, names[i]), ==,
-                        0x1122334455660000 + i);
         g_assert_cmphex(balloon_stat(d.qts, names[i]), ==,
                         0x1122334455660000 + i);
     }
-    qobject_unref(said);
     g_assert_cmpint(balloon_last_update(d.qts), >, 0);
     balloon_quit(&d);
 }
@@ -50,69 +62,87 @@ static void all_tags(void)
 /* A driver that has not left a buffer yet, and then one at each question */
 static void first_buffer(void)
 {
-    g_autofree char *log = NULL;
     BalloonDriver d;
     uint32_t held;
 
-    fresh_start_tracing(&d, &log);
-    fresh_ask_traced(&d, log);
+    fresh_start(&d);
+    fresh_assert_unknown(&d, false);
+    fresh_request(&d);
+    fresh_assert_unknown(&d, true);
     held = fresh_leave_free(&d, 7);
-    fresh_assert_answer(&d, 7);
+    fresh_assert_event(&d, 7);
+    fresh_assert_known(&d, 7);
     for (int i = 1; i < 20; i++) {
-        fresh_ask_and_wait(&d, held);
+        fresh_request_served(&d, held);
+        g_assert_true(fresh_is_pending(&d));
         held = fresh_leave_free(&d, i);
-        fresh_assert_answer(&d, i);
+        fresh_assert_event(&d, i);
+        fresh_assert_known(&d, i);
         g_assert_false(balloon_has_used(&d, STATS));
     }
     balloon_quit(&d);
-    unlink(log);
 }
 
-/* It is news that is wanted: what is known already is none */
-static void not_old_news(void)
+/* What the driver says when it starts is told, though nobody asked */
+static void unasked(void)
 {
     BalloonDriver d;
+    QDict *info;
 
     fresh_start(&d);
     fresh_leave_free(&d, 7);
-    balloon_wait_for(balloon_stat(d.qts, "free-memory") == 7);
-    fresh_assert_fails(&d, 1, "GenericError", "The guest's balloon driver"
-                       " did not give statistics within 1 ms");
-    g_assert_cmpuint(balloon_stat(d.qts, "free-memory"), ==, 7);
+    fresh_assert_event(&d, 7);
+    info = fresh_info(&d);
+    g_assert_false(qdict_haskey(info, "asked-ago"));
+    g_assert_cmpint(qdict_get_int(qdict_get_qdict(info, "stats"),
+                                  "free-memory"), ==, 7);
+    qobject_unref(info);
     balloon_quit(&d);
 }
 
-/* Silent, then late: that answers nobody, and the next question works */
+static int64_t asked_ago(BalloonDriver *d)
+{
+    QDict *info = fresh_info(d);
+    int64_t ms = qdict_get_int(info, "asked-ago");
+
+    qobject_unref(info);
+    return ms;
+}
+
+/* Silent for long: visible, and asking again changes nothing; then late */
 static void late(void)
 {
     BalloonDriver d;
-    uint32_t head;
+    uint32_t held;
 
     fresh_start(&d);
-    head = fresh_leave_free(&d, 7);
-    fresh_assert_fails(&d, 10, "GenericError", "The guest's balloon driver"
-                       " did not give statistics within 10 ms");
-    balloon_wait_served(&d, STATS, head);
-    fresh_assert_fails(&d, 10, "GenericError", "The guest's balloon driver"
-                       " did not give statistics within 10 ms");
-    head = fresh_leave_free(&d, 8);
-    balloon_wait_for(balloon_stat(d.qts, "free-memory") == 8);
-    fresh_ask_and_wait(&d, head);
-    fresh_leave_free(&d, 9);
-    fresh_assert_answer(&d, 9);
+    held = fresh_leave_free(&d, 7);
+    fresh_assert_event(&d, 7);
+    fresh_request_served(&d, held);
+    balloon_wait_for(asked_ago(&d) >= 50);
+    fresh_request(&d);
+    g_assert_cmpint(asked_ago(&d), >=, 50);
+    g_assert_true(fresh_is_pending(&d));
+    fresh_assert_no_event(&d);
+    g_assert_cmpuint(balloon_stat(d.qts, "free-memory"), ==, 7);
+
+    held = fresh_leave_free(&d, 8);
+    fresh_assert_event(&d, 8);
+    fresh_assert_known(&d, 8);
+    fresh_request_served(&d, held);
     balloon_quit(&d);
 }
 
-/* Two answers at once: one of them counts, and one buffer is held */
+/* Two answers at once: the last one counts, and one buffer is held */
 static void twice(void)
 {
     BalloonDriver d;
     BalloonSeg seg;
     uint32_t heads[2];
-    QDict *stats;
 
     fresh_start(&d);
-    fresh_ask_and_wait(&d, fresh_leave_free(&d, 7));
+    fresh_request_served(&d, fresh_leave_free(&d, 7));
+    fresh_assert_event(&d, 7);
     balloon_free_descriptors(&d, STATS);
     for (int i = 0; i < 2; i++) {
         seg = fresh_seg(&d, &(BalloonStat) { VIRTIO_BALLOON_S_MEMFREE,
@@ -121,15 +151,23 @@ static void twice(void)
         balloon_publish(&d, STATS, heads[i]);
     }
     balloon_kick(&d, STATS);
-    stats = fresh_answer(&d);
-    g_assert_cmpint(qdict_get_int(stats, "free-memory"), >=, 8);
-    qobject_unref(stats);
     balloon_wait_served(&d, STATS, heads[0]);
     g_assert_false(balloon_has_used(&d, STATS));
-    fresh_ask_and_wait(&d, heads[1]);
+    fresh_assert_event(&d, 9);
+    fresh_assert_known(&d, 9);
+    fresh_request_served(&d, heads[1]);
     fresh_leave_free(&d, 10);
-    fresh_assert_answer(&d, 10);
+    fresh_assert_event(&d, 10);
     balloon_quit(&d);
+}
+
+static void assert_no_values(BalloonDriver *d)
+{
+    QDict *stats = fresh_event(d);
+
+    g_assert_cmpuint(qdict_size(stats), ==, 0);
+    qobject_unref(stats);
+    g_assert_false(fresh_is_pending(d));
 }
 
 /* Whatever a buffer holds, it is an answer */
@@ -145,73 +183,76 @@ static void nonsense(void)
 
     fresh_start(&d);
     held = fresh_leave_free(&d, 7);
-    fresh_ask_and_wait(&d, held);
+    fresh_assert_event(&d, 7);
+    fresh_request_served(&d, held);
     held = fresh_leave(&d, unknown, ARRAY_SIZE(unknown));
-    fresh_assert_no_values(&d);
+    assert_no_values(&d);
 
     /* less than an entry */
-    fresh_ask_and_wait(&d, held);
+    fresh_request_served(&d, held);
     seg = fresh_seg(&d, &(BalloonStat) { VIRTIO_BALLOON_S_MEMFREE, 1 }, 1);
     seg.len--;
     held = balloon_post(&d, STATS, &seg, 1);
-    fresh_assert_no_values(&d);
+    assert_no_values(&d);
 
     /* nothing to read */
-    fresh_ask_and_wait(&d, held);
+    fresh_request_served(&d, held);
     seg.write = true;
     held = balloon_post(&d, STATS, &seg, 1);
-    fresh_assert_no_values(&d);
+    assert_no_values(&d);
 
-    fresh_ask_and_wait(&d, held);
+    fresh_request_served(&d, held);
     for (int i = 0; i < MANY; i++) {
         many[i] = (BalloonStat) { VIRTIO_BALLOON_S_MEMFREE, 42 };
     }
     fresh_leave(&d, many, MANY);
-    fresh_assert_answer(&d, 42);
+    fresh_assert_event(&d, 42);
     balloon_quit(&d);
 }
 
-/* A reader who asks three times before it listens gets three answers */
-static void several(void)
+/* A guest that answers very often is told once a second, and the last counts */
+static void rate(void)
+{
+    BalloonDriver d;
+    uint32_t held;
+
+    fresh_start(&d);
+    held = fresh_leave_free(&d, 100);
+    fresh_assert_event(&d, 100);
+    qtest_clock_step(d.qts, SECOND);
+    for (int i = 0; i < 50; i++) {
+        fresh_request_served(&d, held);
+        held = fresh_leave_free(&d, i);
+        balloon_wait_for(balloon_stat(d.qts, "free-memory") == i);
+    }
+    fresh_assert_event(&d, 0);
+    fresh_assert_event(&d, 49);
+    fresh_assert_no_event(&d);
+    balloon_quit(&d);
+}
+
+/* What polling brings is told, too, and asking does not change when it asks */
+static void polling(void)
 {
     BalloonDriver d;
     uint32_t held;
 
     fresh_start(&d);
     held = fresh_leave_free(&d, 7);
-    for (int i = 0; i < 3; i++) {
-        fresh_ask(&d, FRESH_LONG_MS);
-    }
-    for (int i = 0; i < 3; i++) {
-        balloon_wait_served(&d, STATS, held);
-        held = fresh_leave_free(&d, i);
-        fresh_assert_answer(&d, i);
-    }
-    balloon_quit(&d);
-}
-
-/* The guest and the clock go on while a query waits, and so does polling */
-static void polling(void)
-{
-    g_autofree char *log = NULL;
-    BalloonDriver d;
-    uint32_t held;
-
-    fresh_start_tracing(&d, &log);
-    held = fresh_leave_free(&d, 7);
+    fresh_assert_event(&d, 7);
     balloon_set_interval(d.qts, 5);
     balloon_wait_served(&d, STATS, held);
-    fresh_ask_traced(&d, log);
-    qtest_clock_step(d.qts, 10 * NANOSECONDS_PER_SECOND);
-    balloon_send_range(&d, BALLOON_VQ_INFLATE, balloon_dirty_pages(&d, 1), 1);
+    g_assert_true(fresh_is_pending(&d));
+    fresh_request(&d);
     held = fresh_leave_free(&d, 8);
-    fresh_assert_answer(&d, 8);
+    fresh_assert_event(&d, 8);
     g_assert_false(balloon_has_used(&d, STATS));
-    qtest_clock_step(d.qts, 5 * NANOSECONDS_PER_SECOND);
+    qtest_clock_step(d.qts, 4 * SECOND);
     balloon_wait_served(&d, STATS, held);
+    fresh_leave_free(&d, 9);
+    fresh_assert_event(&d, 9);
     g_assert_cmpint(balloon_get_interval(d.qts), ==, 5);
     balloon_quit(&d);
-    unlink(log);
 }
 
 /* After a migration the buffer that the source held is the one to return */
@@ -223,13 +264,15 @@ static void migrated(void)
 
     fresh_start(&source);
     held = fresh_leave_free(&source, 7);
-    balloon_wait_for(balloon_stat(source.qts, "free-memory") == 7);
+    fresh_assert_event(&source, 7);
     balloon_migrate(source.qts, file);
     balloon_load(&d, &source, "virtio-balloon-pci", "-m 128", file);
     balloon_wait_for(balloon_vm_is_running(d.qts));
-    fresh_ask_and_wait(&d, held);
+    fresh_assert_unknown(&d, false);
+    fresh_request_served(&d, held);
     fresh_leave_free(&d, 8);
-    fresh_assert_answer(&d, 8);
+    fresh_assert_event(&d, 8);
+    fresh_assert_known(&d, 8);
     balloon_quit(&d);
     balloon_quit(&source);
     unlink(file);
@@ -243,11 +286,11 @@ void balloon_add_fresh_stats_tests(void)
     } tests[] = {
         { BALLOON_MANAGE "stats/all-tags", all_tags },
         { BALLOON_MANAGE "stats/first-buffer", first_buffer },
-        { BALLOON_MANAGE "stats/not-old-news", not_old_news },
+        { BALLOON_MANAGE "stats/unasked", unasked },
         { BALLOON_MANAGE "stats/late", late },
         { BALLOON_MANAGE "stats/twice", twice },
         { BALLOON_MANAGE "stats/nonsense", nonsense },
-        { BALLOON_MANAGE "stats/several", several },
+        { BALLOON_MANAGE "stats/rate", rate },
         { BALLOON_MANAGE "stats/polling", polling },
         { BALLOON_MANAGE "stats/migrated", migrated },
     };

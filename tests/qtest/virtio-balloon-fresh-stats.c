@@ -1,23 +1,21 @@
 /*
- * query-balloon-stats: steps that several tests take
+ * request-balloon-stats and query-balloon-stats: steps that several tests take
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
+#include "qemu/timer.h"
 #include "virtio-balloon-fresh-stats.h"
+#include "virtio-balloon-monitor.h"
 
 #define STATS BALLOON_VQ_STATS
-
-void fresh_start_with(BalloonDriver *d, const char *options)
-{
-    balloon_boot(d, NULL, options);
-    balloon_start(d, BALLOON_ALL_FEATURES);
-}
+#define REQUEST "{'execute': 'request-balloon-stats'}"
 
 void fresh_start(BalloonDriver *d)
 {
-    fresh_start_with(d, "-m 128");
+    balloon_boot(d, NULL, "-m 128");
+    balloon_start(d, BALLOON_ALL_FEATURES);
 }
 
 BalloonSeg fresh_seg(BalloonDriver *d, const BalloonStat *stats, unsigned n)
@@ -46,89 +44,89 @@ uint32_t fresh_leave_free(BalloonDriver *d, uint64_t value)
                        1);
 }
 
-void fresh_ask(BalloonDriver *d, int timeout_ms)
+void fresh_request(BalloonDriver *d)
 {
-    qtest_qmp_send(d->qts, "{'execute': 'query-balloon-stats',"
-                   " 'arguments': {'timeout': %d}}", timeout_ms);
+    qtest_qmp_assert_success(d->qts, REQUEST);
 }
 
-void fresh_ask_and_wait(BalloonDriver *d, uint32_t held)
+void fresh_request_served(BalloonDriver *d, uint32_t held)
 {
-    fresh_ask(d, FRESH_LONG_MS);
+    fresh_request(d);
     balloon_wait_served(d, STATS, held);
 }
 
-void fresh_start_tracing(BalloonDriver *d, char **log)
+void fresh_assert_refused(BalloonDriver *d, const char *desc)
 {
-    g_autofree char *options = NULL;
-    int fd = g_file_open_tmp("virtio-balloon-XXXXXX", log, NULL);
-
-    g_assert_cmpint(fd, >=, 0);
-    close(fd);
-    options = g_strdup_printf("-m 128 -trace virtio_balloon_query -D %s",
-                              *log);
-    fresh_start_with(d, options);
+    balloon_assert_error(d->qts, "GenericError", desc, REQUEST);
 }
 
-static bool log_says(const char *log, const char *what)
+static QDict *event_data(QDict *event)
 {
-    g_autofree char *text = NULL;
+    QDict *data = qdict_get_qdict(event, "data");
 
-    g_assert_true(g_file_get_contents(log, &text, NULL, NULL));
-    return strstr(text, what);
+    /* QMP leaves empty data out */
+    data = data ? qobject_ref(data) : qdict_new();
+    qobject_unref(event);
+    return data;
 }
 
-void fresh_ask_traced(BalloonDriver *d, const char *log)
+QDict *fresh_event(BalloonDriver *d)
 {
-    fresh_ask(d, FRESH_LONG_MS);
-    balloon_wait_for(log_says(log, "virtio_balloon_query "));
+    qtest_clock_step(d->qts, NANOSECONDS_PER_SECOND);
+    return event_data(qtest_qmp_eventwait_ref(d->qts, "BALLOON_STATS"));
 }
 
-QDict *fresh_answer(BalloonDriver *d)
+void fresh_assert_event(BalloonDriver *d, uint64_t value)
 {
-    QDict *response = qtest_qmp_receive(d->qts);
-    QDict *stats = qdict_get_qdict(response, "return");
+    QDict *stats = fresh_event(d);
 
-    g_assert_nonnull(stats);
-    qobject_ref(stats);
-    qobject_unref(response);
-    g_assert_cmpint(qdict_get_int(stats, "age"), >=, 0);
-    g_assert_cmpint(qdict_get_int(stats, "age"), <, FRESH_LONG_MS);
-    return stats;
-}
-
-void fresh_assert_answer(BalloonDriver *d, uint64_t value)
-{
-    QDict *stats = fresh_answer(d);
-
-    g_assert_cmpuint(qdict_size(stats), ==, 2);
+    g_assert_cmpuint(qdict_size(stats), ==, 1);
     g_assert_cmpuint(qdict_get_int(stats, "free-memory"), ==, value);
     qobject_unref(stats);
 }
 
-void fresh_assert_no_values(BalloonDriver *d)
+void fresh_assert_no_event(BalloonDriver *d)
 {
-    QDict *stats = fresh_answer(d);
+    qtest_clock_step(d->qts, NANOSECONDS_PER_SECOND);
+    /* The answer to a command comes after all events before it */
+    qtest_qmp_assert_success(d->qts, "{'execute': 'query-status'}");
+    g_assert_null(qtest_qmp_event_ref(d->qts, "BALLOON_STATS"));
+}
 
+QDict *fresh_info(BalloonDriver *d)
+{
+    return qtest_qmp_assert_success_ref(d->qts,
+                                        "{'execute': 'query-balloon-stats'}");
+}
+
+bool fresh_is_pending(BalloonDriver *d)
+{
+    QDict *info = fresh_info(d);
+    bool pending = qdict_get_bool(info, "pending");
+
+    qobject_unref(info);
+    return pending;
+}
+
+void fresh_assert_known(BalloonDriver *d, uint64_t value)
+{
+    QDict *info = fresh_info(d);
+    QDict *stats = qdict_get_qdict(info, "stats");
+
+    g_assert_false(qdict_get_bool(info, "pending"));
+    g_assert_true(qdict_haskey(info, "answered-ago"));
     g_assert_cmpuint(qdict_size(stats), ==, 1);
-    qobject_unref(stats);
+    g_assert_cmpuint(qdict_get_int(stats, "free-memory"), ==, value);
+    qobject_unref(info);
 }
 
-void fresh_assert_error(BalloonDriver *d, const char *class,
-                        const char *desc)
+void fresh_assert_unknown(BalloonDriver *d, bool pending)
 {
-    QDict *response = qtest_qmp_receive(d->qts);
-    QDict *error = qdict_get_qdict(response, "error");
+    QDict *info = fresh_info(d);
 
-    g_assert_nonnull(error);
-    g_assert_cmpstr(qdict_get_str(error, "class"), ==, class);
-    g_assert_cmpstr(qdict_get_str(error, "desc"), ==, desc);
-    qobject_unref(response);
-}
-
-void fresh_assert_fails(BalloonDriver *d, int timeout_ms, const char *class,
-                        const char *desc)
-{
-    fresh_ask(d, timeout_ms);
-    fresh_assert_error(d, class, desc);
+    g_assert_cmpint(qdict_get_bool(info, "pending"), ==, pending);
+    g_assert_cmpint(qdict_haskey(info, "asked-ago"), ==, pending);
+    g_assert_false(qdict_haskey(info, "answered-ago"));
+    g_assert_false(qdict_haskey(info, "stats"));
+    qobject_unref(info);
 }

@@ -1,5 +1,5 @@
 /*
- * query-balloon-stats: steps that several tests take
+ * request-balloon-stats and query-balloon-stats: steps that several tests take
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -10,19 +10,13 @@
 #include "qobject/qdict.h"
 #include "virtio-balloon-driver.h"
 
-/* What a test waits for comes long before; it fails otherwise */
-#define FRESH_LONG_MS 60000
-
 typedef struct BalloonStat {
     uint16_t tag;
     uint64_t value;
 } BalloonStat;
 
 /* A machine whose balloon has a driver */
-void fresh_start_with(BalloonDriver *d, const char *options);
 void fresh_start(BalloonDriver *d);
-/* One that writes into the new file @log what queries there are */
-void fresh_start_tracing(BalloonDriver *d, char **log);
 
 /* Statistics in guest memory */
 BalloonSeg fresh_seg(BalloonDriver *d, const BalloonStat *stats, unsigned n);
@@ -31,24 +25,29 @@ BalloonSeg fresh_seg(BalloonDriver *d, const BalloonStat *stats, unsigned n);
 uint32_t fresh_leave(BalloonDriver *d, const BalloonStat *stats, unsigned n);
 uint32_t fresh_leave_free(BalloonDriver *d, uint64_t value);
 
-/* Send a query */
-void fresh_ask(BalloonDriver *d, int timeout_ms);
-/* ... and wait until it waits: the driver has its buffer back */
-void fresh_ask_and_wait(BalloonDriver *d, uint32_t held);
-/* The driver has its buffer already: only the log tells that a query waits */
-void fresh_ask_traced(BalloonDriver *d, const char *log);
+/* Ask the guest, which must be possible */
+void fresh_request(BalloonDriver *d);
+/* ... and wait until the driver has its buffer @held back */
+void fresh_request_served(BalloonDriver *d, uint32_t held);
+/* Ask, and be told at once why there is no answer */
+void fresh_assert_refused(BalloonDriver *d, const char *desc);
 
-/* The guest's answer; the caller unrefs it */
-QDict *fresh_answer(BalloonDriver *d);
+/*
+ * The data of the next BALLOON_STATS, which is waited for; the caller unrefs
+ * it.  The clock is stepped first, so that no event is held back any more.
+ */
+QDict *fresh_event(BalloonDriver *d);
 /* It has @value for the free memory, and nothing else */
-void fresh_assert_answer(BalloonDriver *d, uint64_t value);
-void fresh_assert_no_values(BalloonDriver *d);
+void fresh_assert_event(BalloonDriver *d, uint64_t value);
+/* Nothing is waited for: so far there is none */
+void fresh_assert_no_event(BalloonDriver *d);
 
-/* The query failed */
-void fresh_assert_error(BalloonDriver *d, const char *class,
-                        const char *desc);
-/* Ask, and be told at once or after @timeout_ms why there is no answer */
-void fresh_assert_fails(BalloonDriver *d, int timeout_ms, const char *class,
-                        const char *desc);
+/* The answer to query-balloon-stats; the caller unrefs it */
+QDict *fresh_info(BalloonDriver *d);
+bool fresh_is_pending(BalloonDriver *d);
+/* The guest said this of its free memory and nothing else, and owes nothing */
+void fresh_assert_known(BalloonDriver *d, uint64_t value);
+/* The guest said nothing yet; it was asked or not */
+void fresh_assert_unknown(BalloonDriver *d, bool pending);
 
 #endif

@@ -186,7 +186,7 @@ static void test_largest_report(void)
 
 static uint64_t inflated(BalloonDriver *d)
 {
-    return balloon_counter(d->qts, "inflated-pages");
+    return balloon_counter_pages(d->qts, "inflated");
 }
 
 /*

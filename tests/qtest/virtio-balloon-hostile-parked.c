@@ -115,7 +115,7 @@ static void test_kicks(void)
         balloon_kick(&d, BALLOON_VQ_INFLATE);
     }
     balloon_wait_served(&d, BALLOON_VQ_INFLATE, head);
-    g_assert_cmpuint(balloon_counter(d.qts, "inflated-pages"), ==,
+    g_assert_cmpuint(balloon_counter_pages(d.qts, "inflated"), ==,
                      PFNS * LISTS);
     use_area(&d, area);
     assert_area_kept(&d, area);

@@ -44,6 +44,11 @@ uint64_t balloon_counter(QTestState *qts, const char *name)
     return counter_of(qts, NULL, name);
 }
 
+uint64_t balloon_counter_pages(QTestState *qts, const char *name)
+{
+    return balloon_counter(qts, name) / BALLOON_PAGE;
+}
+
 uint64_t balloon_skipped(QTestState *qts, const char *cause)
 {
     return counter_of(qts, "skipped", cause);
@@ -69,7 +74,7 @@ uint64_t balloon_assert_sum(QTestState *qts)
     QDict *info = balloon_info(qts);
     QDict *counters = qdict_get_qdict(info, "counters");
     QDict *skipped = qdict_get_qdict(counters, "skipped");
-    uint64_t given = qdict_get_int(counters, "inflated-pages") * BALLOON_PAGE +
+    uint64_t given = qdict_get_int(counters, "inflated") +
                      qdict_get_int(counters, "reported") +
                      qdict_get_int(counters, "revived");
     uint64_t explained = qdict_get_int(counters, "discarded") +
@@ -98,17 +103,30 @@ static QDict *next_event(QTestState *qts)
     return qtest_qmp_event_ref(qts, "BALLOON_STATE_CHANGE");
 }
 
-void balloon_assert_event(QTestState *qts, const char *state)
+static void assert_event_is(QDict *event, const char *state,
+                            const char *inhibitor)
+{
+    QDict *data = qdict_get_qdict(event, "data");
+
+    g_assert_cmpstr(qdict_get_str(data, "state"), ==, state);
+    g_assert_cmpstr(qdict_get_try_str(data, "inhibited-by"), ==, inhibitor);
+    qobject_unref(event);
+}
+
+void balloon_assert_event(QTestState *qts, const char *state,
+                          const char *inhibitor)
 {
     QDict *event = next_event(qts);
-    QDict *data;
 
     g_assert_nonnull(event);
-    data = qdict_get_qdict(event, "data");
-    g_assert_cmpstr(qdict_get_str(data, "state"), ==, state);
-    g_assert_cmpint(qdict_haskey(data, "inhibited-by"), ==,
-                    !strcmp(state, "inhibited"));
-    qobject_unref(event);
+    assert_event_is(event, state, inhibitor);
+}
+
+void balloon_wait_event(QTestState *qts, const char *state,
+                        const char *inhibitor)
+{
+    assert_event_is(qtest_qmp_eventwait_ref(qts, "BALLOON_STATE_CHANGE"),
+                    state, inhibitor);
 }
 
 void balloon_assert_no_event(QTestState *qts)

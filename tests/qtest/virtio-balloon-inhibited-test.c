@@ -33,13 +33,13 @@ static void assert_inhibited(BalloonDriver *d, const char *inhibitor)
 {
     uint64_t before = balloon_skipped(d->qts, "inhibited");
 
-    balloon_assert_state(d->qts, "inhibited", inhibitor);
+    balloon_assert_state(d->qts, "reached", inhibitor);
     balloon_send_range(d, BALLOON_VQ_INFLATE, AREA, PAGES);
     balloon_send_one(d, REPORT, AREA, SIZE, true);
     g_assert_cmpuint(balloon_skipped(d->qts, "inhibited") - before, ==,
                      2 * SIZE);
     balloon_assert_sum(d->qts);
-    balloon_assert_state(d->qts, "inhibited", inhibitor);
+    balloon_assert_state(d->qts, "reached", inhibitor);
 }
 
 /* An assigned device may use any memory at any time, until it is unplugged */
@@ -51,23 +51,26 @@ static void vfio(void)
     balloon_preload("virtio-balloon-fake-vfio.so");
     start(&d, REPORTING, "-m 128");
     balloon_preload(NULL);
-    balloon_assert_event(d.qts, "reached");
+    balloon_assert_event(d.qts, "reached", NULL);
     qtest_clock_step(d.qts, SECOND);
     qtest_memset(d.qts, AREA, 0xa5, SIZE);
     balloon_assert_state(d.qts, "reached", NULL);
 
+    /* At rest, and nobody asks: its begin is told all the same ... */
+    qtest_clock_step(d.qts, 60 * SECOND);
     balloon_plug_vfio(d.qts);
+    qtest_clock_step(d.qts, 10 * SECOND);
+    balloon_assert_event(d.qts, "reached", "pinned-memory");
     assert_inhibited(&d, "pinned-memory");
-    balloon_assert_event(d.qts, "inhibited");
     balloon_assert_bytes(&d, AREA, SIZE, 0xa5);
     balloon_assert_hmp(d.qts, "info balloon", "balloon: actual=128");
 
-    /* However long nothing moves, its end will be noticed */
-    qtest_clock_step(d.qts, 11 * SECOND);
-    balloon_assert_state(d.qts, "inhibited", "pinned-memory");
+    /* ... and its end, however long that takes */
+    qtest_clock_step(d.qts, 60 * SECOND);
+    balloon_assert_no_event(d.qts);
     balloon_unplug_vfio(d.qts);
     qtest_clock_step(d.qts, 10 * SECOND);
-    balloon_assert_event(d.qts, "reached");
+    balloon_assert_event(d.qts, "reached", NULL);
     balloon_send_one(&d, REPORT, AREA, SIZE, true);
     balloon_assert_bytes(&d, AREA, SIZE, 0);
     balloon_assert_sum(d.qts);
@@ -95,28 +98,55 @@ static void background_snapshot(void)
     BalloonDriver d;
 
     start(&d, REPORTING, "-m 128");
-    balloon_assert_event(d.qts, "reached");
+    balloon_assert_event(d.qts, "reached", NULL);
     qtest_clock_step(d.qts, SECOND);
     qtest_memset(d.qts, AREA, 0xa5, 4 * MiB);
     if (set_capability(d.qts, "background-snapshot")) {
         balloon_migrate_slowly(d.qts, file);
+        /* its thread stops the machine for a moment, and starts it again */
+        balloon_wait_event(d.qts, "reached", "background-snapshot");
         assert_inhibited(&d, "background-snapshot");
-        balloon_assert_event(d.qts, "inhibited");
         balloon_assert_bytes(&d, AREA, SIZE, 0xa5);
         balloon_migrate_cancel(d.qts);
         /* nobody asks, and it is noticed all the same */
         qtest_clock_step(d.qts, 10 * SECOND);
-        balloon_assert_event(d.qts, "reached");
+        balloon_assert_event(d.qts, "reached", NULL);
         balloon_assert_state(d.qts, "reached", NULL);
     }
     balloon_quit(&d);
     unlink(file);
 }
 
-static bool is_reached(QTestState *qts)
+/*
+ * A target can be waited for while a device is assigned, and without any driver
+ * it is told that memory will not come
+ */
+static void events(void)
+{
+    BalloonDriver d;
+
+    balloon_preload("virtio-balloon-fake-vfio.so");
+    balloon_boot(&d, REPORTING, "-m 128");
+    balloon_preload(NULL);
+    balloon_plug_vfio(d.qts);
+    qtest_clock_step(d.qts, 10 * SECOND);
+    balloon_assert_event(d.qts, "no-driver", "pinned-memory");
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    qtest_clock_step(d.qts, SECOND);
+    balloon_assert_event(d.qts, "reached", "pinned-memory");
+    balloon_set_target(d.qts, 128 * MiB - SIZE);
+    qtest_clock_step(d.qts, SECOND);
+    balloon_assert_event(d.qts, "inflating", "pinned-memory");
+    balloon_writel(&d, BALLOON_CFG_ACTUAL, PAGES);
+    qtest_clock_step(d.qts, SECOND);
+    balloon_assert_event(d.qts, "reached", "pinned-memory");
+    balloon_quit(&d);
+}
+
+static bool is_inhibited(QTestState *qts)
 {
     QDict *info = balloon_info(qts);
-    bool is = !strcmp(qdict_get_str(info, "state"), "reached");
+    bool is = qdict_haskey(info, "inhibited-by");
 
     qobject_unref(info);
     return is;
@@ -155,7 +185,7 @@ static void incoming_postcopy(void)
                              " {'max-postcopy-bandwidth': 0}}");
     balloon_wait_for(balloon_migration_is(d.qts, "completed"));
     /* QEMU says so a moment before postcopy has come to its end */
-    balloon_wait_for(is_reached(d.qts));
+    balloon_wait_for(!is_inhibited(d.qts));
     balloon_assert_bytes(&d, AREA, 16 * MiB, 0xa5);
 out:
     balloon_quit(&d);
@@ -166,6 +196,7 @@ out:
 void balloon_add_inhibited_tests(void)
 {
     qtest_add_func(BALLOON_MANAGE "inhibited/vfio", vfio);
+    qtest_add_func(BALLOON_MANAGE "inhibited/events", events);
     qtest_add_func(BALLOON_MANAGE "inhibited/background-snapshot",
                    background_snapshot);
     qtest_add_func(BALLOON_MANAGE "inhibited/incoming-postcopy",

@@ -146,7 +146,7 @@ static char *make_group(const char *root, const char *limit, int64_t bytes)
 static void test_pressure(void)
 {
     /* QEMU needs some itself, AddressSanitizer 256 MiB for what was freed */
-    const uint64_t part = 128 * MiB, limit = 4 * part;
+    const uint64_t part = 256 * MiB, limit = 4 * part;
     char *folder = make_group("/sys/fs/cgroup/memory", "memory.limit_in_bytes",
                               limit) ?:
                    make_group("/sys/fs/cgroup", "memory.max", limit);
@@ -156,7 +156,7 @@ static void test_pressure(void)
         g_test_skip("no control group may be made");
         return;
     }
-    balloon_boot(&d, DEVICE, "-m 1G");
+    balloon_boot(&d, DEVICE, "-m 2G");
     balloon_start(&d, BALLOON_ALL_FEATURES);
     g_assert_true(write_number(folder, "cgroup.procs", qtest_pid(d.qts)));
     for (uint64_t at = 2 * part; at < 8 * part; at += part) {

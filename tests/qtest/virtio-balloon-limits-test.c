@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "qemu/units.h"
+#include "qobject/qjson.h"
 #include "virtio-balloon-info.h"
 #include "virtio-balloon-manage.h"
 #include "virtio-balloon-monitor.h"
@@ -134,26 +135,60 @@ static void hmp_info(void)
     uint64_t mem;
 
     balloon_boot(&d, "virtio-balloon-pci,free-page-reporting=on", "-m 128");
-    balloon_assert_hmp(d.qts, "info balloon", "balloon: actual=128");
-    assert_says(&d, "info balloon", "state: no-driver");
+    assert_says(&d, "info balloon -v", "state: no-driver");
     balloon_start(&d, BALLOON_ALL_FEATURES);
-    assert_never_says(&d, "info balloon", "not given back");
-    assert_never_says(&d, "info balloon", "waiting");
+    assert_never_says(&d, "info balloon -v", "not given back");
+    assert_never_says(&d, "info balloon -v", "waiting");
     balloon_set_target(d.qts, 96 * MiB);
     mem = balloon_dirty_pages(&d, 256);
     balloon_send_range(&d, BALLOON_VQ_INFLATE, mem, 256);
     balloon_send_pfns(&d, BALLOON_VQ_INFLATE, (uint32_t[]) { 0xffffffff }, 1);
     balloon_writel(&d, BALLOON_CFG_ACTUAL, 257);
     balloon_assert_hmp(d.qts, "info balloon", "balloon: actual=126");
-    assert_says(&d, "info balloon", "target: 96 MiB");
-    assert_says(&d, "info balloon", "state: inflating");
-    assert_says(&d, "info balloon", "free page reporting: on");
-    assert_says(&d, "info balloon", "free page hinting: off");
-    assert_says(&d, "info balloon", "given back to the host: 1 MiB (system"
+    assert_says(&d, "info balloon -v", "target: 96 MiB");
+    assert_says(&d, "info balloon -v", "state: inflating");
+    assert_says(&d, "info balloon -v", "free page reporting: on");
+    assert_says(&d, "info balloon -v", "free page hinting: off");
+    assert_says(&d, "info balloon -v", "given back to the host: 1 MiB (system"
                 " calls: 1)");
-    assert_says(&d, "info balloon", "not given back: 4 KiB, not the"
+    assert_says(&d, "info balloon -v", "not given back: 4 KiB, not the"
                 " machine's memory");
-    assert_never_says(&d, "info balloon", "refused");
+    assert_never_says(&d, "info balloon -v", "refused");
+    balloon_quit(&d);
+}
+
+/* Scripts take the one line apart that there always was */
+static void hmp_info_as_ever(void)
+{
+    g_autofree char *said = NULL;
+    BalloonDriver d;
+
+    balloon_boot(&d, LIMITED, "-m 128");
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    balloon_set_target(d.qts, 96 * MiB);
+    said = qtest_hmp(d.qts, "info balloon");
+    g_assert_cmpstr(said, ==, "balloon: actual=128\r\n");
+    balloon_quit(&d);
+}
+
+/* Tools take the first number of the answer for the size */
+static void first_number(void)
+{
+    BalloonDriver d;
+    QDict *info;
+    g_autoptr(GString) text = NULL;
+    size_t at;
+
+    balloon_boot(&d, LIMITED, "-m 128");
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    balloon_set_target(d.qts, 96 * MiB);
+    balloon_writel(&d, BALLOON_CFG_ACTUAL, 257);
+    info = balloon_info(d.qts);
+    text = qobject_to_json(QOBJECT(info));
+    at = strcspn(text->str, "0123456789");
+    g_assert_cmpuint(g_ascii_strtoull(text->str + at, NULL, 10), ==,
+                     RAM - 257 * BALLOON_PAGE);
+    qobject_unref(info);
     balloon_quit(&d);
 }
 
@@ -164,4 +199,6 @@ void balloon_add_limit_tests(void)
     qtest_add_func(BALLOON_MANAGE "limits/large-min-size", large_min_size);
     qtest_add_func(BALLOON_MANAGE "limits/hmp-range", hmp_range);
     qtest_add_func(BALLOON_MANAGE "limits/hmp-info", hmp_info);
+    qtest_add_func(BALLOON_MANAGE "limits/hmp-info-as-ever", hmp_info_as_ever);
+    qtest_add_func(BALLOON_MANAGE "limits/first-number", first_number);
 }

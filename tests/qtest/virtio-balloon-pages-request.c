@@ -125,7 +125,7 @@ static void test_counted_once(const void *device)
             set_running(d.qts, true);
         }
         balloon_wait_used(&d, BALLOON_VQ_INFLATE, head);
-        g_assert_cmpuint(balloon_counter(d.qts, "inflated-pages"), ==,
+        g_assert_cmpuint(balloon_counter_pages(d.qts, "inflated"), ==,
                          i * BALLOON_HUGE_MAX * BALLOON_HUGE_PFNS);
         balloon_assert_sum(d.qts);
     }
@@ -137,7 +137,7 @@ static void test_counted_once(const void *device)
 static void assert_given(QTestState *qts, unsigned pages)
 {
     balloon_wait_discarded(qts);
-    g_assert_cmpuint(balloon_counter(qts, "inflated-pages"), ==, pages);
+    g_assert_cmpuint(balloon_counter_pages(qts, "inflated"), ==, pages);
     g_assert_cmpuint(balloon_counter(qts, "discarded"), ==,
                      pages * BALLOON_PAGE);
     balloon_assert_sum(qts);
@@ -168,7 +168,7 @@ static void test_wide(const void *device)
         balloon_assert_bytes(&d, addr + n * BALLOON_PAGE, BALLOON_PAGE,
                              BALLOON_OLD);
         balloon_send_one(&d, BALLOON_VQ_DEFLATE, list, n * 8, false);
-        g_assert_cmpuint(balloon_counter(d.qts, "deflated-pages"), ==, given);
+        g_assert_cmpuint(balloon_counter_pages(d.qts, "deflated"), ==, given);
         addr += n * BALLOON_PAGE;
     }
     balloon_quit(&d);
@@ -193,7 +193,7 @@ static void test_mixed(const void *device)
     }
     balloon_wait_discarded(d.qts);
     balloon_assert_bytes(&d, BALLOON_AREA, 8 * BALLOON_PAGE, 0);
-    g_assert_cmpuint(balloon_counter(d.qts, "inflated-pages"), ==, 12);
+    g_assert_cmpuint(balloon_counter_pages(d.qts, "inflated"), ==, 12);
     g_assert_cmpuint(balloon_counter(d.qts, "discarded"), ==,
                      8 * BALLOON_PAGE);
     balloon_assert_sum(d.qts);

@@ -17,6 +17,10 @@
 #define TARGET (64 * MiB)
 #define TARGET_PAGES ((RAM - TARGET) / BALLOON_PAGE)
 
+/* Where balloon_boot() puts it, and where a PC lets a slot go */
+#define SLOT 4
+#define ACPI_EJECT 0xae08
+
 static void boot(BalloonDriver *d)
 {
     balloon_boot(d, NULL, "-m 128");
@@ -36,6 +40,12 @@ static void set_actual(BalloonDriver *d, uint32_t pages)
 static void assert_state(BalloonDriver *d, const char *state)
 {
     balloon_assert_state(d->qts, state, NULL);
+}
+
+static void stall(BalloonDriver *d)
+{
+    qtest_clock_step(d->qts, 5 * SECOND);
+    assert_state(d, "stalled");
 }
 
 /* Before a driver and after it; a target waits for the next one */
@@ -58,19 +68,98 @@ static void no_driver(void)
     balloon_quit(&d);
 }
 
-/* A device that its driver broke is driven by nobody until it is reset */
-static void broken(void)
+/* A driver breaks one of its queues, and is told of without being asked */
+static void broken(const void *opaque)
+{
+    int queue = GPOINTER_TO_INT(opaque);
+    BalloonDriver d;
+
+    balloon_boot(&d, "virtio-balloon-pci,free-page-reporting=on", "-m 128");
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    balloon_assert_event(d.qts, "reached", NULL);
+    qtest_clock_step(d.qts, SECOND);
+    balloon_post(&d, queue, &(BalloonSeg) { 0x100000, 0 }, 1);
+    balloon_wait_for(balloon_status(&d) == BALLOON_STATUS_BROKEN);
+    balloon_assert_event(d.qts, "broken", NULL);
+    /* until it resets the device */
+    balloon_set_target(d.qts, TARGET);
+    qtest_clock_step(d.qts, 60 * SECOND);
+    assert_state(&d, "broken");
+    balloon_assert_no_event(d.qts);
+    balloon_reset(&d);
+    balloon_assert_event(d.qts, "no-driver", NULL);
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    assert_state(&d, "inflating");
+    balloon_quit(&d);
+}
+
+/*
+ * A guest whose pages have 64 KiB cannot come closer to a target, and has
+ * reached it when it moves no more
+ */
+static void near(void)
+{
+    static const int away[] = { 15, 1, -1, -15 };
+    BalloonDriver d;
+
+    start(&d);
+    balloon_assert_event(d.qts, "reached", NULL);
+    qtest_clock_step(d.qts, SECOND);
+    for (int i = 0; i < ARRAY_SIZE(away); i++) {
+        balloon_set_target(d.qts, TARGET);
+        set_actual(&d, TARGET_PAGES + away[i]);
+        qtest_clock_step(d.qts, SECOND - 2 * SCALE_MS);
+        assert_state(&d, away[i] > 0 ? "deflating" : "inflating");
+        qtest_clock_step(d.qts, 2 * SCALE_MS);
+        assert_state(&d, "reached");
+        qtest_clock_step(d.qts, 60 * SECOND);
+        assert_state(&d, "reached");
+    }
+    /* a page more is not that */
+    set_actual(&d, TARGET_PAGES + 16);
+    stall(&d);
+    set_actual(&d, TARGET_PAGES - 16);
+    stall(&d);
+    balloon_quit(&d);
+}
+
+/* Nobody asks, and a guest of 64 KiB pages is told to be there */
+static void near_event(void)
 {
     BalloonDriver d;
 
     start(&d);
-    assert_state(&d, "reached");
-    balloon_post(&d, BALLOON_VQ_INFLATE, &(BalloonSeg) { 0x100000, 0 }, 1);
-    balloon_wait_for(balloon_status(&d) == BALLOON_STATUS_BROKEN);
-    assert_state(&d, "no-driver");
+    balloon_assert_event(d.qts, "reached", NULL);
+    qtest_clock_step(d.qts, SECOND);
+    balloon_set_target(d.qts, TARGET);
+    balloon_assert_event(d.qts, "inflating", NULL);
+    set_actual(&d, TARGET_PAGES + 15);
+    qtest_clock_step(d.qts, SECOND - SCALE_MS);
+    qtest_clock_step(d.qts, 2 * SCALE_MS);
+    /* it went beyond the target, by less than its page */
+    balloon_assert_event(d.qts, "deflating", NULL);
+    qtest_clock_step(d.qts, SECOND);
+    balloon_assert_event(d.qts, "reached", NULL);
+    qtest_clock_step(d.qts, 60 * SECOND);
+    balloon_assert_no_event(d.qts);
+    balloon_quit(&d);
+}
+
+/* The last that happened before a balloon goes is told, also afterwards */
+static void unplug(void)
+{
+    BalloonDriver d;
+
+    start(&d);
+    balloon_assert_event(d.qts, "reached", NULL);
+    qtest_qmp_device_del_send(d.qts, "balloon0");
     balloon_reset(&d);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    assert_state(&d, "reached");
+    qtest_outl(d.qts, ACPI_EJECT, 1 << SLOT);
+    qtest_qmp_eventwait(d.qts, "DEVICE_DELETED");
+    balloon_lose(&d);
+    balloon_assert_no_event(d.qts);
+    qtest_clock_step(d.qts, SECOND);
+    balloon_assert_event(d.qts, "no-driver", NULL);
     balloon_quit(&d);
 }
 
@@ -132,12 +221,6 @@ static void target(void)
                          "{'execute': 'query-balloon',"
                          " 'arguments': {'x': 1}}");
     balloon_quit(&d);
-}
-
-static void stall(BalloonDriver *d)
-{
-    qtest_clock_step(d->qts, 5 * SECOND);
-    assert_state(d, "stalled");
 }
 
 /* Five seconds without progress, and any progress ends it */
@@ -285,18 +368,18 @@ static void events(void)
     BalloonDriver d;
 
     start(&d);
-    balloon_assert_event(d.qts, "reached");
+    balloon_assert_event(d.qts, "reached", NULL);
     balloon_set_target(d.qts, TARGET);
     set_actual(&d, 1);
     balloon_assert_no_event(d.qts);
     qtest_clock_step(d.qts, SECOND - 2 * SCALE_MS);
     balloon_assert_no_event(d.qts);
     qtest_clock_step(d.qts, 2 * SCALE_MS);
-    balloon_assert_event(d.qts, "inflating");
+    balloon_assert_event(d.qts, "inflating", NULL);
 
     qtest_clock_step(d.qts, SECOND);
     set_actual(&d, TARGET_PAGES);
-    balloon_assert_event(d.qts, "reached");
+    balloon_assert_event(d.qts, "reached", NULL);
     for (int i = 0; i < 100; i++) {
         set_actual(&d, TARGET_PAGES + 1);
         set_actual(&d, TARGET_PAGES - 1);
@@ -305,18 +388,18 @@ static void events(void)
     balloon_assert_no_event(d.qts);
     qtest_clock_step(d.qts, SECOND);
     /* a quick guest is at its target again: whoever waits for that hears it */
-    balloon_assert_event(d.qts, "reached");
+    balloon_assert_event(d.qts, "reached", NULL);
     qtest_clock_step(d.qts, 60 * SECOND);
     balloon_assert_no_event(d.qts);
 
     balloon_set_target(d.qts, RAM);
-    balloon_assert_event(d.qts, "deflating");
+    balloon_assert_event(d.qts, "deflating", NULL);
     qtest_clock_step(d.qts, 5 * SECOND);
-    balloon_assert_event(d.qts, "stalled");
+    balloon_assert_event(d.qts, "stalled", NULL);
     qtest_clock_step(d.qts, 60 * SECOND);
     balloon_assert_no_event(d.qts);
     balloon_reset(&d);
-    balloon_assert_event(d.qts, "no-driver");
+    balloon_assert_event(d.qts, "no-driver", NULL);
     balloon_quit(&d);
 }
 
@@ -339,7 +422,17 @@ static void actual_as_ever(void)
 void balloon_add_state_tests(void)
 {
     qtest_add_func(BALLOON_MANAGE "state/no-driver", no_driver);
-    qtest_add_func(BALLOON_MANAGE "state/broken", broken);
+    qtest_add_data_func(BALLOON_MANAGE "state/broken/inflate",
+                        GINT_TO_POINTER(BALLOON_VQ_INFLATE), broken);
+    qtest_add_data_func(BALLOON_MANAGE "state/broken/deflate",
+                        GINT_TO_POINTER(BALLOON_VQ_DEFLATE), broken);
+    qtest_add_data_func(BALLOON_MANAGE "state/broken/stats",
+                        GINT_TO_POINTER(BALLOON_VQ_STATS), broken);
+    qtest_add_data_func(BALLOON_MANAGE "state/broken/report",
+                        GINT_TO_POINTER(BALLOON_VQ_FIRST_OPTIONAL), broken);
+    qtest_add_func(BALLOON_MANAGE "state/near", near);
+    qtest_add_func(BALLOON_MANAGE "state/near-event", near_event);
+    qtest_add_func(BALLOON_MANAGE "state/unplug", unplug);
     qtest_add_func(BALLOON_MANAGE "state/directions", directions);
     qtest_add_func(BALLOON_MANAGE "state/target", target);
     qtest_add_func(BALLOON_MANAGE "state/stalled", stalled);

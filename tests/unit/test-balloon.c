@@ -22,11 +22,18 @@ bool kvm_has_sync_mmu(void)
 }
 
 typedef struct Provider {
-    ram_addr_t target;
-    uint32_t timeout_ms;
+    uint64_t target;
+    bool refuses;
+    unsigned requests;
 } Provider;
 
-static void set_target(void *opaque, ram_addr_t target)
+static void set_target(void *opaque, uint64_t target)
+{
+    ((Provider *)opaque)->target = target;
+}
+
+/* As a balloon has it that calls qemu_add_balloon_handler() */
+static void plain_set_target(void *opaque, ram_addr_t target)
 {
     ((Provider *)opaque)->target = target;
 }
@@ -42,19 +49,31 @@ static void get_range(void *opaque, uint64_t *min, uint64_t *max)
     *max = 1 * GiB;
 }
 
-static BalloonStats *coroutine_fn query_stats(void *opaque,
-                                              uint32_t timeout_ms,
-                                              Error **errp)
+static BalloonStatsInfo *get_stats(void *opaque)
 {
-    ((Provider *)opaque)->timeout_ms = timeout_ms;
-    return g_new0(BalloonStats, 1);
+    BalloonStatsInfo *info = g_new0(BalloonStatsInfo, 1);
+
+    info->pending = ((Provider *)opaque)->requests;
+    return info;
+}
+
+static bool request_stats(void *opaque, Error **errp)
+{
+    Provider *provider = opaque;
+
+    provider->requests++;
+    if (provider->refuses) {
+        error_setg(errp, "no");
+    }
+    return !provider->refuses;
 }
 
 static const QEMUBalloonOps all_ops = {
     .set_target = set_target,
     .get_info = get_info,
     .get_range = get_range,
-    .query_stats = query_stats,
+    .get_stats = get_stats,
+    .request_stats = request_stats,
 };
 
 /* Assert that @err is set, with @class and @message, and free it */
@@ -93,7 +112,8 @@ static void test_none(void)
 static void test_all_operations(void)
 {
     Provider provider = { };
-    g_autoptr(BalloonStats) stats = NULL;
+    g_autoptr(BalloonStatsInfo) stats = NULL;
+    Error *err = NULL;
 
     g_assert_cmpint(qemu_add_balloon(&all_ops, &provider), ==, 0);
     qmp_balloon(128 * MiB, &error_abort);
@@ -102,8 +122,13 @@ static void test_all_operations(void)
                    " 67108864 bytes, give at least that");
     g_assert_cmpuint(provider.target, ==, 128 * MiB);
     assert_actual(512 * MiB);
-    stats = qmp_query_balloon_stats(1234, &error_abort);
-    g_assert_cmpuint(provider.timeout_ms, ==, 1234);
+    qmp_request_balloon_stats(&error_abort);
+    g_assert_cmpuint(provider.requests, ==, 1);
+    stats = qmp_query_balloon_stats(&error_abort);
+    g_assert_true(stats->pending);
+    provider.refuses = true;
+    qmp_request_balloon_stats(&err);
+    assert_error(err, ERROR_CLASS_GENERIC_ERROR, "no");
     qemu_remove_balloon_handler(&provider);
 }
 
@@ -113,14 +138,18 @@ static void test_plain(void)
     Provider provider = { };
     Error *err = NULL;
 
-    g_assert_cmpint(qemu_add_balloon_handler(set_target, get_info, &provider),
-                    ==, 0);
+    g_assert_cmpint(qemu_add_balloon_handler(plain_set_target, get_info,
+                                             &provider), ==, 0);
     qmp_balloon(1, &error_abort);
     g_assert_cmpuint(provider.target, ==, 1);
     assert_refused(0, "Parameter 'value' expects a size");
     g_assert_cmpuint(provider.target, ==, 1);
     assert_actual(512 * MiB);
-    g_assert_null(qmp_query_balloon_stats(1000, &err));
+    g_assert_null(qmp_query_balloon_stats(&err));
+    assert_error(err, ERROR_CLASS_GENERIC_ERROR,
+                 "This machine's balloon has no statistics");
+    err = NULL;
+    qmp_request_balloon_stats(&err);
     assert_error(err, ERROR_CLASS_GENERIC_ERROR,
                  "This machine's balloon has no statistics");
     qemu_remove_balloon_handler(&provider);
@@ -155,7 +184,7 @@ static void test_hint_plain(void)
     Provider provider = { };
 
     if (g_test_subprocess()) {
-        g_assert_cmpint(qemu_add_balloon_handler(set_target, get_info,
+        g_assert_cmpint(qemu_add_balloon_handler(plain_set_target, get_info,
                                                  &provider), ==, 0);
         report_refusal();
         return;
@@ -171,8 +200,8 @@ static void test_one_only(void)
     Provider first = { }, second = { };
 
     g_assert_cmpint(qemu_add_balloon(&all_ops, &first), ==, 0);
-    g_assert_cmpint(qemu_add_balloon_handler(set_target, get_info, &second),
-                    ==, -EBUSY);
+    g_assert_cmpint(qemu_add_balloon_handler(plain_set_target, get_info,
+                                             &second), ==, -EBUSY);
     qemu_remove_balloon_handler(&second);
     qmp_balloon(128 * MiB, &error_abort);
     g_assert_cmpuint(first.target, ==, 128 * MiB);
@@ -215,21 +244,54 @@ static void test_text(void)
     };
     BalloonInfo info = { .actual = 512 * MiB };
 
-    assert_text(&info, "balloon: actual=512\n");
+    assert_text(&info, "");
     info.has_target = info.has_state = info.has_inhibited_by = true;
     info.target = 256 * MiB;
-    info.state = BALLOON_STATE_INHIBITED;
+    info.state = BALLOON_STATE_STALLED;
     info.has_reporting = info.has_hinting = info.hinting = true;
     info.counters = &counters;
     assert_text(&info,
-                "balloon: actual=512\n"
                 "target: 256 MiB\n"
-                "state: inhibited (pinned-memory)\n"
+                "state: stalled\n"
+                "inhibited by: pinned-memory\n"
                 "free page reporting: off\n"
                 "free page hinting: on\n"
                 "given back to the host: 256 MiB (system calls: 256)\n"
                 "waiting to be given back: 2 MiB\n"
                 "not given back: 4 KiB, refused by the host\n");
+}
+
+static void assert_stats_text(const BalloonStatsInfo *info,
+                              const char *expected)
+{
+    g_autoptr(GString) text = qemu_balloon_stats_text(info);
+
+    g_assert_cmpstr(text->str, ==, expected);
+}
+
+static void test_stats_text(void)
+{
+    BalloonStats stats = {
+        .has_free_memory = true,
+        .free_memory = 300 * MiB,
+        .has_swap_out = true,
+        .swap_out = 8 * KiB,
+        .has_oom_kills = true,
+        .oom_kills = 1,
+    };
+    BalloonStatsInfo info = { .pending = false };
+
+    assert_stats_text(&info, "");
+    info.stats = &stats;
+    info.has_answered_ago = true;
+    info.answered_ago = 12999;
+    assert_stats_text(&info, "guest statistics: 12 s old, free 300 MiB,"
+                      " swapped out 8 KiB, killed for lack of memory 1\n");
+    info.stats = NULL;
+    info.pending = info.has_asked_ago = true;
+    info.asked_ago = 3000;
+    assert_stats_text(&info, "guest statistics: asked for 3 s ago, no answer"
+                      " yet\n");
 }
 
 int main(int argc, char **argv)
@@ -243,5 +305,6 @@ int main(int argc, char **argv)
     g_test_add_func("/balloon/one-only", test_one_only);
     g_test_add_func("/balloon/kvm", test_kvm);
     g_test_add_func("/balloon/text", test_text);
+    g_test_add_func("/balloon/stats-text", test_stats_text);
     return g_test_run();
 }

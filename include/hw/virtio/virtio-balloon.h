@@ -27,7 +27,6 @@ OBJECT_DECLARE_SIMPLE_TYPE(VirtIOBalloon, VIRTIO_BALLOON)
 
 typedef struct BalloonRange BalloonRange;
 typedef struct BalloonHints BalloonHints;
-typedef struct BalloonStatsQuery BalloonStatsQuery;
 
 /* Why bytes that the guest gave up were not discarded */
 typedef enum BalloonSkip {
@@ -136,10 +135,15 @@ typedef struct VirtIOBalloonStats {
     VirtQueueElement *elem;
     /* latest values by tag; all ones where the driver gave none */
     uint64_t values[VIRTIO_BALLOON_S_NR];
-    /* those who wait for the driver's next buffer: virtio-balloon-query.c */
-    QLIST_HEAD(, BalloonStatsQuery) queries;
     /* when they came: seconds of the host's clock since 1970, 0 for never */
     int64_t last_update;
+    /*
+     * when they came, and when the driver was asked last, in milliseconds of
+     * QEMU_CLOCK_REALTIME, 0 for never; and whether its answer is to come
+     */
+    int64_t answered_ms;
+    int64_t asked_ms;
+    bool pending;
     /* seconds between two requests for news, 0 for never */
     uint32_t interval;
     /* armed while the device is realized and @interval is not 0 */
@@ -152,17 +156,13 @@ typedef struct VirtIOBalloonStats {
 typedef struct VirtIOBalloonState {
     /* as of the last time that anything happened */
     BalloonState now;
-    /* why it is "inhibited" if it is */
+    /* what keeps the host from taking memory; BALLOON_INHIBITOR__MAX: none */
     BalloonInhibitor inhibitor;
-    /* it has changed since the last event, be it back and forth */
-    bool untold;
-    /* armed while an event would be too early; tells then */
-    QEMUTimer *tell;
     /* when the guest moved or was asked to: milliseconds of virtual time */
     int64_t moved_ms;
     /* that is long ago */
     bool still;
-    /* armed until that is long ago */
+    /* looks at all this again, sooner or later */
     QEMUTimer *watch;
     /* bytes hinted at */
     uint64_t hinted;
