@@ -171,6 +171,22 @@ static void hmp_info_as_ever(void)
     balloon_quit(&d);
 }
 
+/* Who wants stable interfaces only has all but the counters */
+static void stable(void)
+{
+    BalloonDriver d;
+    QDict *info;
+
+    balloon_boot(&d, LIMITED, "-m 128 -compat unstable-output=hide");
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    info = balloon_info(d.qts);
+    g_assert_cmpstr(qdict_get_str(info, "state"), ==, "reached");
+    g_assert_cmpint(qdict_get_int(info, "target"), ==, RAM);
+    g_assert_false(qdict_haskey(info, "counters"));
+    qobject_unref(info);
+    balloon_quit(&d);
+}
+
 /* Tools take the first number of the answer for the size */
 static void first_number(void)
 {
@@ -200,5 +216,6 @@ void balloon_add_limit_tests(void)
     qtest_add_func(BALLOON_MANAGE "limits/hmp-range", hmp_range);
     qtest_add_func(BALLOON_MANAGE "limits/hmp-info", hmp_info);
     qtest_add_func(BALLOON_MANAGE "limits/hmp-info-as-ever", hmp_info_as_ever);
+    qtest_add_func(BALLOON_MANAGE "limits/stable", stable);
     qtest_add_func(BALLOON_MANAGE "limits/first-number", first_number);
 }
