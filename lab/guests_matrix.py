@@ -478,6 +478,7 @@ class Runner:
         except Exception as error:  # pylint: disable=broad-except
             self.cells[current.name] = "FAIL"
             self.complaints.append(f"{self.name}, {current.name}: {error}")
+            self.say(f"{current.name} FAILS: {error}")
             return checks[1:] if self.page else []
 
     def say(self, what):
