@@ -301,9 +301,11 @@ def check_statistics(trial):
     for size in (MEMORY, SMALL, MEMORY):
         trial.resize(size)
         before = look()
-        stats = trial.guest.vm.cmd("query-balloon-stats",
-                                   timeout=60 * 1000)
-        wrong = differing(stats, before, look())
+        trial.guest.vm.get_qmp_events()
+        trial.guest.vm.cmd("request-balloon-stats")
+        event = trial.guest.vm.event_wait("BALLOON_STATS", TIMEOUT)
+        expect(event, "there are no statistics")
+        wrong = differing(event["data"], before, look())
         expect(not wrong, "; ".join(wrong))
 
 
