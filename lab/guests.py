@@ -60,12 +60,13 @@ def guest(options, arguments=(), **settings):
     """A BalloonGuest, not started; its QEMU is killed at the end.
 
     @options: what add_options() parsed.  @arguments: more for QEMU.
-    @settings: passed to BalloonGuest.
+    @settings: passed to BalloonGuest; image: what to boot instead of image().
     """
+    booted = settings.pop("image", None) or image.image()
     with tempfile.TemporaryDirectory(prefix="balloon-") as folder:
         vm = machine_class(options)(options.qemu, args=arguments,
                                     base_temp_dir=folder, log_dir=folder)
-        with BalloonGuest(vm, folder, image.image(), **settings) as made:
+        with BalloonGuest(vm, folder, booted, **settings) as made:
             yield made
 
 

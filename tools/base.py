@@ -108,13 +108,16 @@ def mirror():
                     " Debian 12 or 13, or set QEMU_SRC=<a QEMU 10.0 tree>")
 
 
-def write_apt_configuration(folder, suite):
-    """Configuration with which apt knows only @suite; returns its path."""
+def write_apt_configuration(folder, suite, architecture=None):
+    """Configuration with which apt knows only @suite; returns its path.
+
+    @architecture: of packages; None is the guest's, with QEMU's source.
+    """
     for name in ("lists/partial", "cache/archives/partial"):
         os.makedirs(os.path.join(folder, name), exist_ok=True)
     uri = mirror()
     with open(f"{folder}/sources.list", "w", encoding="utf-8") as file:
-        for kind in ("deb", "deb-src") if suite == SUITE else ("deb-src",):
+        for kind in kinds(suite, architecture):
             file.write(f"{kind} [signed-by={KEYRING}] {uri} {suite} main\n")
     path = os.path.join(folder, "apt.conf")
     with open(path, "w", encoding="utf-8") as file:
@@ -123,19 +126,30 @@ def write_apt_configuration(folder, suite):
                    f'Dir::State::Lists "{folder}/lists";\n'
                    f'Dir::Cache "{folder}/cache";\n'
                    # of the guest, whatever this machine is
-                   'APT::Architecture "amd64";\n'
+                   f'APT::Architecture "{architecture or "amd64"}";\n'
                    'APT::Sandbox::User "";\n')
     return path
 
 
-def apt_environment(refresh=False, suite=SUITE):
+def kinds(suite, architecture):
+    """Which lists are fetched: of packages, of sources."""
+    if architecture:
+        return ("deb",)
+    return ("deb", "deb-src") if suite == SUITE else ("deb-src",)
+
+
+def apt_environment(refresh=False, suite=SUITE, architecture=None):
     """Environment in which apt knows only @suite; its lists are fetched."""
-    folder = os.path.dirname(
-        cache("apt" if suite == SUITE else f"apt-{suite}", ""))
-    path = write_apt_configuration(folder, suite)
+    name = "apt" if suite == SUITE else f"apt-{suite}"
+    if architecture:
+        name = f"apt-{suite}-{architecture}"
+    folder = os.path.dirname(cache(name, ""))
+    path = write_apt_configuration(folder, suite, architecture)
     environment = dict(os.environ, APT_CONFIG=path, LC_ALL="C.UTF-8")
-    if refresh or not glob.glob(f"{folder}/lists/*{suite}*Sources*"):
-        say(f"fetching the package lists of Debian's suite {suite}")
+    lists = "Packages" if architecture else "Sources"
+    if refresh or not glob.glob(f"{folder}/lists/*{suite}*{lists}*"):
+        say("fetching the package lists of Debian's suite"
+            f" {' '.join(filter(None, (suite, architecture)))}")
         run(["apt-get", "update", "-q"], environment)
     return environment
 

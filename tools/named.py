@@ -95,7 +95,7 @@ class Build:
 
     def is_suite(self, name):
         words = name.removeprefix("./balloon ").split()
-        return words in (["migration"], ["fuzz"], ["soak"]) or \
+        return words in (["migration"], ["fuzz"], ["soak"], ["guests"]) or \
             words[0] == "check" and f"suite: '{words[1]}'" in self.meson
 
     def has(self, name):

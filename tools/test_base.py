@@ -88,6 +88,19 @@ class SourceTest(unittest.TestCase):
                 with self.assertRaisesRegex(base.BaseError, f"{release}.x"):
                     base.newest_source({}, release)
 
+    def test_architecture(self):
+        with tempfile.TemporaryDirectory() as folder, \
+                mock.patch("base.mirror", return_value="mirror"):
+            path = base.write_apt_configuration(folder, "sid", "s390x")
+            self.assertIn('Architecture "s390x"', base.read(path))
+            self.assertEqual(
+                base.read(f"{folder}/sources.list"),
+                f"deb [signed-by={base.KEYRING}] mirror sid main\n")
+            path = base.write_apt_configuration(folder, "sid")
+            self.assertIn('Architecture "amd64"', base.read(path))
+            self.assertTrue(base.read(f"{folder}/sources.list")
+                            .startswith("deb-src "))
+
     def test_unknown_base(self):
         with mock.patch.dict(os.environ, QEMU_BASE="7.2"):
             with self.assertRaisesRegex(base.BaseError, "7.2: known are 10.0"):

@@ -99,20 +99,20 @@ def compiled(source):
         return read(program)
 
 
-def initrd_bytes(busybox, kernel):
-    """The initramfs, from the paths of busybox and the kernel's folder."""
-    applets = subprocess.run([busybox, "--list"], check=True, text=True,
-                             stdout=subprocess.PIPE).stdout.split()
+def initrd_bytes(busybox, kernel, programs=()):
+    """The initramfs, from the paths of busybox and the kernel's folder.
+
+    @programs: which of PROGRAMS it gets.
+    """
     drivers = modules(kernel)
     files = {"init": (read(f"{HERE}/init"), 0o755),
              "bin/busybox": (read(busybox), 0o755),
              "modules/order": ("\n".join(drivers).encode() + b"\n", 0o644)}
-    for name in PROGRAMS:
+    for name in programs:
         files[f"bin/{name}"] = compiled(f"{HERE}/{name}.c"), 0o755
     for name, data in drivers.items():
         files[f"modules/{name}"] = data, 0o644
-    links = {f"bin/{name}": "busybox" for name in applets if name != "busybox"}
-    return newc.archive(FOLDERS, files, links)
+    return newc.archive(FOLDERS, files, {"bin/sh": "busybox"})
 
 
 def content_key(*paths):
@@ -144,7 +144,7 @@ def image():
         if not os.path.exists(initrd):
             base.say("making the guest's initramfs")
             with open(initrd + ".new", "wb") as file:
-                file.write(initrd_bytes(busybox, kernel))
+                file.write(initrd_bytes(busybox, kernel, PROGRAMS))
             os.rename(initrd + ".new", initrd)
     return Image(vmlinuz, initrd)
 

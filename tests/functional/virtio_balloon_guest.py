@@ -54,10 +54,10 @@ class BalloonGuest:
 
     def __init__(self, vm, folder, image, memory=GIB,
                  balloon="virtio-balloon-pci", accelerator="tcg",
-                 parameters=""):
+                 parameters="", serial="virtio-serial-pci"):
         """@image: (kernel, initrd).  @balloon: what -device is given, without
         an id; it becomes balloon0 (None: no balloon).  @parameters: more for
-        the kernel."""
+        the kernel.  @serial: the device that has the port for commands."""
         self.vm = vm
         self.memory = memory
         self.channel = None
@@ -72,7 +72,7 @@ class BalloonGuest:
                     "-serial", f"file:{self.console}",
                     "-chardev",
                     f"socket,id=lab,path={self.port},server=on,wait=off",
-                    "-device", "virtio-serial-pci",
+                    "-device", serial,
                     "-device", "virtserialport,chardev=lab,name=lab")
         if balloon:
             vm.add_args("-device", f"{balloon},id=balloon0")
