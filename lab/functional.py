@@ -19,11 +19,17 @@ import unittest
 import guests
 from guests import image
 
+# From where the QEMU to run is
+FAKE_VFIO = "qemu-build/tests/qtest/virtio-balloon-fake-vfio.so"
+
 
 def environment(options):
     """What QEMU's test framework and our tests read from the environment."""
     return {**image.variables(),
             "QEMU_TEST_QEMU_BINARY": os.path.abspath(options.qemu),
+            "PYTHONPATH": f"{os.path.abspath(options.tree)}/python",
+            "BALLOON_FAKE_VFIO": os.path.join(
+                os.path.dirname(os.path.abspath(options.qemu)), FAKE_VFIO),
             "BALLOON_GUEST_ACCEL": guests.accelerator(options),
             "BALLOON_STOCK": "1" if options.stock else ""}
 

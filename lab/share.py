@@ -22,8 +22,6 @@ from guests import GuestError
 from virtio_balloon_guest import MIB
 
 FOLDER = os.path.join(guests.BUILD, "share")
-SCRIPT = os.path.join(guests.REPO, "docs", "system", "devices",
-                      "virtio-balloon-share.py")
 WHOLE = 384 * MIB
 WORK, STEP = 192 * MIB, 16 * MIB
 NAMES = ("first", "second")
@@ -31,9 +29,12 @@ PSI = "some avg10={0:.2f} avg60=0.00 avg300=0.00 total=0\n"
 
 
 class Sharing:
-    """The example at work on @pair, two guests; what it prints is kept."""
+    """The example, of QEMU's @tree, at work on @pair, two guests.
 
-    def __init__(self, pair, folder):
+    What it prints is kept.
+    """
+
+    def __init__(self, tree, pair, folder):
         self.pair = pair
         self.pressure = os.path.join(folder, "pressure")
         self.rows = []                  # seconds, pressure, actual, actual
@@ -41,7 +42,8 @@ class Sharing:
         self.origin = time.monotonic()
         self.press(0)
         self.process = subprocess.Popen(
-            [sys.executable, SCRIPT, "--pressure", self.pressure,
+            [sys.executable, f"{tree}/scripts/virtio-balloon-share.py",
+             "--pressure", self.pressure,
              "--interval", "0.2", *(socket_of(folder, n) for n in NAMES)],
             stdout=subprocess.PIPE, text=True)
         self.reader = threading.Thread(target=self.read, daemon=True)
@@ -147,7 +149,7 @@ def run(options):
             guest.start()
         for guest in pair:
             guest.run("true", timeout=240)
-        sharing = Sharing(pair, folder)
+        sharing = Sharing(options.tree, pair, folder)
         try:
             play(sharing)
         finally:

@@ -4,7 +4,6 @@
 import collections
 import os
 import random
-import runpy
 import shutil
 import socket
 import struct
@@ -28,7 +27,6 @@ import newc
 import newcomer
 import plot
 import record
-import share
 import soak
 import thread
 from guests import GuestError
@@ -248,59 +246,6 @@ class ChannelTest(unittest.TestCase):
     def test_closed(self):
         with self.assertRaises(OSError):
             self.talk()
-
-
-class ShareTest(unittest.TestCase):
-    """The example in the manual that shares memory among guests."""
-
-    @classmethod
-    def setUpClass(cls):
-        cls.example = runpy.run_path(share.SCRIPT)
-
-    def guest(self, whole=512, stats=None, **attributes):
-        """A Guest as the example has it; sizes in MiB."""
-        made = object.__new__(self.example["Guest"])
-        made.whole = whole * MIB
-        made.qmp = unittest.mock.Mock()
-        made.qmp.execute.return_value = stats
-        for name, value in attributes.items():
-            number = isinstance(value, int)
-            setattr(made, name, value * MIB if number else value)
-        return made
-
-    def divided(self, budget, *guests):
-        made = [self.guest(whole, need=need) for whole, need in guests]
-        targets = self.example["shares"](budget * MIB, made)
-        return [targets[guest] / MIB for guest in made]
-
-    def test_shares(self):
-        self.assertEqual(self.divided(700, (512, 100), (512, 200)), [300, 400])
-        self.assertEqual(self.divided(900, (512, 100), (256, 200)), [512, 256])
-        self.assertEqual(self.divided(600, (512, 100), (256, 200)), [344, 256])
-
-    def test_shares_of_too_little(self):
-        """Nobody has less than it needs."""
-        self.assertEqual(self.divided(100, (512, 100), (512, 200)), [100, 200])
-        self.assertEqual(self.divided(100), [])
-
-    def needed(self, state, available, actual=512, target=512):
-        """What a guest of 512 MiB should keep."""
-        return self.guest(state=state, actual=actual, target=target, stats={
-            "available-memory": available * MIB}).needed()
-
-    def test_needed(self):
-        self.assertEqual(self.needed("reached", 412), 132 * MIB)
-        self.assertEqual(self.needed("reached", 112), 500 * MIB)
-        self.assertEqual(self.needed("reached", 12), 512 * MIB)
-        for state in ("no-driver", "inflating", "deflating"):
-            self.assertIsNone(self.needed(state, 412))
-        self.assertEqual(self.needed("inhibited", 412), 512 * MIB)
-        self.assertEqual(self.needed("stalled", 400, 450, 300), 450 * MIB)
-
-    def test_needed_by_a_liar(self):
-        self.assertEqual(self.needed("reached", 2 ** 40), 32 * MIB)
-        guest = self.guest(state="reached", actual=512, target=512, stats={})
-        self.assertIsNone(guest.needed())
 
 
 class DemoTest(unittest.TestCase):

@@ -27,7 +27,7 @@ import ports
 from blocks import format_of
 
 IN_TREE = ("configs/", "hw/", "include/", "migration/", "monitor/", "system/",
-           "qapi/", "tests/", "util/", "docs/", "hmp-commands.hx",
+           "qapi/", "tests/", "util/", "docs/", "scripts/", "hmp-commands.hx",
            "hmp-commands-info.hx", "MAINTAINERS")
 MANIFEST = ".overlay.json"
 DIRECTIVE = re.compile(r"^[ \t]*(?:#|//|/\*|\.\.|HXCOMM)[ \t]*overlay:[ \t]*"

@@ -165,6 +165,17 @@ class Session:
             env=self.environment, text=True, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
+    def shell(self, script):
+        """Output of a shell script that calls virsh, and must succeed."""
+        process = subprocess.run(
+            [*self.user, "sh", "-e", "-c", script], text=True, check=False,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=300,
+            env={**self.environment, "LIBVIRT_DEFAULT_URI":
+                 f"qemu+unix:///session?socket={self.socket}"})
+        if process.returncode:
+            raise LibvirtError(f"the script ended with {process.returncode}")
+        return process.stdout
+
     def attempt(self, *arguments):
         """Exit code, output and errors of virsh."""
         with self.popen(*arguments) as process:

@@ -2,12 +2,15 @@
 """libvirt sizes a Linux guest, reads its statistics, saves and restores it."""
 
 import os
+import textwrap
 import time
 
 from domain import LinuxGuest
 from libvirt_testcase import LibvirtTest
 from session import until
+from test_memballoon import DOCUMENT, code_blocks, read
 from virtio_balloon_guest import KIB, MIB
+from virtio_balloon_testcase import improved
 
 WHOLE, SMALL = 512 * MIB, 256 * MIB
 IMAGE = ("BALLOON_GUEST_KERNEL", "BALLOON_GUEST_INITRD")
@@ -52,6 +55,16 @@ class Memory(LibvirtTest):
         self.settle(SMALL)
         self.assertEqual(whole - self.guest.total(), WHOLE - SMALL)
         self.assertLess(self.guest.resident(), before - 128 * MIB)
+
+    @improved
+    def test_wait(self):
+        """The manual's script that waits for a target, as it is printed."""
+        script, = code_blocks(read(DOCUMENT), "sh")
+        script = textwrap.dedent(script).replace("domain=guest",
+                                                 "domain=linux")
+        output = self.session.shell(script.replace("2G", f"{SMALL // MIB}M"))
+        self.assertEqual(output.splitlines()[-1], "reached")
+        self.assertEqual(self.guest.actual(), SMALL)
 
     def test_setmem_config(self):
         """--config leaves a guest that runs alone; the next start follows."""
