@@ -59,7 +59,7 @@ PORTS = {
         Port("class data is constant",
              "hw/virtio/virtio-balloon*",
              r"(_class_init\(ObjectClass \*klass, )(void \*data)",
-             r"\1const \2", 2),
+             r"\1const \2", 3),
         Port("setting the status may fail",
              "hw/virtio/virtio-balloon.c",
              r"^static void( virtio_balloon_set_status\(.*?\n)\}\n",

@@ -20,6 +20,7 @@
 #include "system/runstate-action.h"
 #include "system/runstate.h"
 #include "trace.h"
+#include "virtio-balloon-coordinator.h"
 #include "virtio-balloon-internal.h"
 
 /* As many as the kernel takes at a time */
@@ -27,7 +28,18 @@
 /* Shared pages go one by one within a call: a millisecond's work */
 #define VEC_SHARED_MAX 256
 
-BalloonInhibitor virtio_balloon_discard_inhibitor(VirtIOBalloon *s)
+/*
+ * Something needs the memory to stay where it is; or lets go of it where it is
+ * told, but nobody is
+ */
+static bool discard_is_pinned(VirtIOBalloon *s, bool told)
+{
+    return ram_block_discard_is_disabled() &&
+           !(told && s->pages.coordinator &&
+             balloon_coordinator_reaches_all(s->pages.coordinator));
+}
+
+static BalloonInhibitor discard_inhibitor(VirtIOBalloon *s, bool told)
 {
     BalloonInhibitor inhibitor = BALLOON_INHIBITOR__MAX;
 
@@ -38,17 +50,24 @@ BalloonInhibitor virtio_balloon_discard_inhibitor(VirtIOBalloon *s)
      */
     if (s->discard.exiting) {
         return BALLOON_INHIBITOR__MAX;
-    } else if (ram_block_discard_is_disabled()) {
+    } else if (discard_is_pinned(s, told)) {
         inhibitor = BALLOON_INHIBITOR_PINNED_MEMORY;
     } else if (migration_in_incoming_postcopy()) {
         inhibitor = BALLOON_INHIBITOR_INCOMING_POSTCOPY;
     } else if (migration_in_bg_snapshot()) {
         inhibitor = BALLOON_INHIBITOR_BACKGROUND_SNAPSHOT;
     }
-    if (inhibitor != BALLOON_INHIBITOR__MAX) {
+    /* It brings back what is in the balloon, unless that is told */
+    if (inhibitor != BALLOON_INHIBITOR__MAX &&
+        (told || !s->pages.coordinator)) {
         qatomic_set(&s->discard.was_inhibited, true);
     }
     return inhibitor;
+}
+
+BalloonInhibitor virtio_balloon_discard_inhibitor(VirtIOBalloon *s)
+{
+    return discard_inhibitor(s, virtio_balloon_pages_known(s));
 }
 
 bool virtio_balloon_discard_inhibited(VirtIOBalloon *s)
@@ -56,10 +75,20 @@ bool virtio_balloon_discard_inhibited(VirtIOBalloon *s)
     return virtio_balloon_discard_inhibitor(s) != BALLOON_INHIBITOR__MAX;
 }
 
-bool virtio_balloon_may_discard(VirtIOBalloon *s)
+static bool may_discard(VirtIOBalloon *s, bool told)
 {
     return virtio_balloon_may_serve(s) && !s->discard.exiting &&
-           !virtio_balloon_discard_inhibited(s);
+           discard_inhibitor(s, told) == BALLOON_INHIBITOR__MAX;
+}
+
+bool virtio_balloon_may_discard(VirtIOBalloon *s)
+{
+    return may_discard(s, false);
+}
+
+bool virtio_balloon_may_discard_pages(VirtIOBalloon *s)
+{
+    return may_discard(s, true);
 }
 
 void virtio_balloon_discard_skip(VirtIOBalloon *s, BalloonSkip cause,

@@ -64,9 +64,11 @@ bool virtio_balloon_discard_inhibited(VirtIOBalloon *s);
 /*
  * May guest memory be discarded now?  The machine runs, a driver runs the
  * device, nothing inhibits, and QEMU does not end.  Whoever discards asks this
- * in each slice.
+ * in each slice.  What is discarded need not be told to anybody; or it may be,
+ * of the pages in the balloon.
  */
 bool virtio_balloon_may_discard(VirtIOBalloon *s);
+bool virtio_balloon_may_discard_pages(VirtIOBalloon *s);
 
 /* Count @size bytes that were left alone because of @cause */
 void virtio_balloon_discard_skip(VirtIOBalloon *s, BalloonSkip cause,
@@ -143,10 +145,12 @@ void virtio_balloon_discard_flush(VirtIOBalloon *s);
 typedef struct BalloonBlock {
     RAMBlock *rb;
     BalloonMap *map;
+    /* the least that is discarded at a time, in bytes, where that is told */
+    uint64_t granule;
 } BalloonBlock;
 
 /* With nothing in the balloon yet */
-BalloonBlock *balloon_block_new(RAMBlock *rb);
+BalloonBlock *balloon_block_new(VirtIOBalloon *s, RAMBlock *rb);
 void balloon_block_free(gpointer block);
 
 static inline BalloonBlock *balloon_block(VirtIOBalloon *s, unsigned i)
@@ -154,6 +158,8 @@ static inline BalloonBlock *balloon_block(VirtIOBalloon *s, unsigned i)
     return g_ptr_array_index(s->pages.blocks, i);
 }
 
+/* Returns false, with @errp set, when the properties ask for what cannot be */
+bool virtio_balloon_pages_check(VirtIOBalloon *s, Error **errp);
 void virtio_balloon_pages_init(VirtIOBalloon *s);
 void virtio_balloon_pages_cleanup(VirtIOBalloon *s);
 
@@ -174,8 +180,15 @@ void virtio_balloon_pages_commit(VirtIOBalloon *s);
 void virtio_balloon_pages_unstage(VirtIOBalloon *s);
 
 /*
+ * How many bytes a deflate may take back at a time: they may have to be
+ * populated
+ */
+uint64_t virtio_balloon_pages_step(VirtIOBalloon *s);
+
+/*
  * A BalloonBlockFn: the driver takes pages back.  They are not discarded any
- * more, and migrated again, when this returns.
+ * more, and migrated again, when this returns; unless their memory cannot be
+ * had: then the deflate is held, and nothing has changed.
  */
 void virtio_balloon_pages_remove(VirtIOBalloon *s, RAMBlock *rb,
                                  BalloonRange *range);
@@ -191,6 +204,12 @@ void virtio_balloon_pages_stop(VirtIOBalloon *s);
 
 /* Give back once more what the host has in memory again, whatever read it */
 void virtio_balloon_pages_look_again(VirtIOBalloon *s);
+
+/*
+ * What the guest wants back, and cannot have yet; NULL: there is no such thing.
+ * The caller frees it.
+ */
+BalloonHeld *virtio_balloon_pages_held(VirtIOBalloon *s);
 
 /* Bytes given up that the host has not got back yet */
 uint64_t virtio_balloon_pages_waiting(VirtIOBalloon *s);
@@ -219,7 +238,10 @@ struct VirtIOBalloonQueueOps {
      * VIRTQUEUE_MAX_SIZE of them; false when nothing is left.
      */
     bool (*fill)(VirtIOBalloonQueue *q);
-    /* Deal with (the start of) @range; true when nothing is left of it */
+    /*
+     * Deal with (the start of) @range; true when nothing is left of it.  With
+     * @q->held set and false, it is tried again later.
+     */
     bool (*take)(VirtIOBalloonQueue *q, BalloonRange *range);
 };
 

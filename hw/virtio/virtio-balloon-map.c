@@ -124,6 +124,18 @@ static void map_look_at(BalloonMap *map, unsigned long u)
                                    map->unit > map->page);
 }
 
+/* Where the host pages of all before page @end end; the last may be small */
+static unsigned long page_end(const BalloonMap *map, unsigned long end)
+{
+    return MIN(ROUND_UP(end, map->page), map->size);
+}
+
+/* Where the last of the host pages ends that end before page @end */
+static unsigned long whole_end(const BalloonMap *map, unsigned long end)
+{
+    return end == map->size ? end : ROUND_DOWN(end, map->page);
+}
+
 /* What is in the balloon of pages @first to before @end waits */
 static unsigned long map_wait(BalloonMap *map, unsigned long first,
                               unsigned long end)
@@ -163,7 +175,7 @@ uint64_t balloon_map_insert(BalloonMap *map, const BalloonRange *range)
                                            MIN(end, unit_end(map, u)), first);
 
         map_hold(map, u, first, stop);
-        map_wait(map, ROUND_DOWN(first, map->page), ROUND_UP(stop, map->page));
+        map_wait(map, ROUND_DOWN(first, map->page), page_end(map, stop));
         map_look_at(map, u);
         first = stop;
     }
@@ -188,7 +200,7 @@ static unsigned long map_release(BalloonMap *map, unsigned long u,
         bitmap_clear(map->held, first, n);
         bitmap_clear(map->waiting, first, n);
         again = map_wait(map, ROUND_DOWN(first, map->page), first) +
-                map_wait(map, end, ROUND_UP(end, map->page));
+                map_wait(map, end, page_end(map, end));
         map_look_at(map, u);
     }
     return again;
@@ -271,8 +283,7 @@ static bool map_take_partial(BalloonMap *map, unsigned long *first,
 
         while ((at = find_next_bit(map->waiting, stop, at)) < stop) {
             *first = ROUND_DOWN(at, map->page);
-            *end = ROUND_DOWN(find_next_zero_bit(map->held, stop, *first),
-                              map->page);
+            *end = whole_end(map, find_next_zero_bit(map->held, stop, *first));
             /* Whole host pages are in the balloon, and those up to here wait */
             *end = find_next_zero_bit(map->waiting, *end, at);
             if (*first < *end) {

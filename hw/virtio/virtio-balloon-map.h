@@ -22,11 +22,12 @@ typedef struct BalloonMap BalloonMap;
 /**
  * balloon_map_new: a map with no page in the balloon
  * @size: of the block, in bytes
- * @page_size: the least that the host can take back, in bytes
- * @unit_size: what it had better take back at a time, in bytes
+ * @page_size: the least that can be discarded at a time, in bytes
+ * @unit_size: what had better be discarded at a time, in bytes
  *
  * @page_size and @unit_size are powers of two and no less than a balloon page;
- * @unit_size is no less than @page_size, which divides @size.
+ * @unit_size is no less than @page_size.  Where that does not divide @size, the
+ * last host page is a smaller one.
  */
 BalloonMap *balloon_map_new(uint64_t size, uint64_t page_size,
                             uint64_t unit_size);

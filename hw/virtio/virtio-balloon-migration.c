@@ -148,7 +148,7 @@ static bool migration_get_block(VirtIOBalloon *s, QEMUFile *f,
                      " was saved", name);
         return false;
     }
-    block = balloon_block_new(rb);
+    block = balloon_block_new(s, rb);
     g_ptr_array_add(loaded, block);
     fault = migration_get_map(f, block->map);
     if (fault) {

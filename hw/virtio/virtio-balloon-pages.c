@@ -18,11 +18,16 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/bitmap.h"
 #include "qemu/cutils.h"
+#include "qemu/madvise.h"
 #include "qemu/units.h"
 #include "exec/address-spaces.h"
 #include "exec/ramblock.h"
+#include "exec/target_page.h"
+#include "hw/qdev-core.h"
 #include "trace.h"
+#include "virtio-balloon-coordinator.h"
 #include "virtio-balloon-internal.h"
 #include "virtio-balloon-slice.h"
 
@@ -43,6 +48,8 @@
 #define LOOK_DONE UINT_MAX
 /* How often to see what inhibits: nobody tells */
 #define INHIBITED_NS (10 * NANOSECONDS_PER_SECOND)
+/* The most that a deflate populates at a time, where granules are smaller */
+#define POPULATE_STEP (64 * KiB)
 /* Nobody waits for this work: it takes a fifth of the main loop's time */
 #define IDLE_SHARE 4
 
@@ -67,13 +74,16 @@ static uint64_t pages_thp_size(void)
     return size;
 }
 
-BalloonBlock *balloon_block_new(RAMBlock *rb)
+BalloonBlock *balloon_block_new(VirtIOBalloon *s, RAMBlock *rb)
 {
     BalloonBlock *block = g_new(BalloonBlock, 1);
     uint64_t page = qemu_ram_pagesize(rb);
+    uint64_t size = ROUND_UP(rb->used_length, page);
 
     block->rb = rb;
-    block->map = balloon_map_new(ROUND_UP(rb->used_length, page), page,
+    block->granule = balloon_coordinator_granule(s->pages.coordinator, rb);
+    page = MAX(page, block->granule);
+    block->map = balloon_map_new(size, page,
                                  MAX(MAX(page, UNIT_SIZE), pages_thp_size()));
     return block;
 }
@@ -127,10 +137,20 @@ void virtio_balloon_pages_stage(VirtIOBalloon *s, RAMBlock *rb,
     }
 }
 
+/* Has something pinned what is not coordinated? */
+static bool pages_are_pinned(VirtIOBalloon *s)
+{
+    return s->pages.coordinator && ram_block_discard_is_disabled();
+}
+
 static bool pages_is_pending(VirtIOBalloon *s)
 {
+    bool pinned = pages_are_pinned(s);
+
     for (unsigned i = 0; i < s->pages.blocks->len; i++) {
-        if (balloon_map_is_pending(balloon_block(s, i)->map)) {
+        BalloonBlock *block = balloon_block(s, i);
+
+        if ((block->granule || !pinned) && balloon_map_is_pending(block->map)) {
             return true;
         }
     }
@@ -143,7 +163,7 @@ static void pages_insert(VirtIOBalloon *s, const BalloonStaged *staged)
     uint64_t waiting, fresh;
 
     if (!block) {
-        block = balloon_block_new(staged->rb);
+        block = balloon_block_new(s, staged->rb);
         g_ptr_array_add(s->pages.blocks, block);
     }
     waiting = balloon_map_waiting(block->map);
@@ -192,13 +212,66 @@ void virtio_balloon_pages_unstage(VirtIOBalloon *s)
     }
 }
 
+uint64_t virtio_balloon_pages_step(VirtIOBalloon *s)
+{
+    if (s->pages.coordinator) {
+        return MAX(s->discard_granule, POPULATE_STEP);
+    }
+    return s->populate_on_deflate ? UNIT_SIZE : UINT64_MAX;
+}
+
+/* Have the host provide what is in the balloon of @range: 0, or an errno */
+static int pages_populate_host(BalloonBlock *block, const BalloonRange *range)
+{
+    const unsigned long *held = balloon_map_bits(block->map);
+    uint64_t page = qemu_ram_pagesize(block->rb);
+    unsigned long end = (range->start + range->size) / BALLOON_PAGE_SIZE;
+    unsigned long first = range->start / BALLOON_PAGE_SIZE;
+
+    while ((first = find_next_bit(held, end, first)) < end) {
+        unsigned long stop = find_next_zero_bit(held, end, first);
+        uint64_t from = ROUND_DOWN(first * BALLOON_PAGE_SIZE, page);
+        uint64_t to = ROUND_UP(stop * BALLOON_PAGE_SIZE, page);
+
+        if (qemu_madvise(block->rb->host + from, to - from,
+                         QEMU_MADV_POPULATE_WRITE)) {
+            return -errno;
+        }
+        first = stop;
+    }
+    return 0;
+}
+
+/* The guest may use @range, whoever else has to have it; false: not now */
+static bool pages_populate(VirtIOBalloon *s, BalloonBlock *block,
+                           const BalloonRange *range)
+{
+    int ret = 0;
+
+    if (s->populate_on_deflate) {
+        ret = pages_populate_host(block, range);
+    }
+    if (!ret && block->granule) {
+        ret = balloon_coordinator_populate(s->pages.coordinator, block->rb,
+                                           range);
+    }
+    if (ret) {
+        trace_virtio_balloon_pages_held(block->rb->idstr, range->start,
+                                        range->size, ret);
+        s->deflate.held = true;
+        s->pages.held_error = ret;
+    }
+    return !ret;
+}
+
 void virtio_balloon_pages_remove(VirtIOBalloon *s, RAMBlock *rb,
                                  BalloonRange *range)
 {
     BalloonBlock *block = pages_find(s, rb);
     uint64_t waited, again;
 
-    if (block && balloon_range_trim(range, BALLOON_PAGE_SIZE)) {
+    if (block && balloon_range_trim(range, BALLOON_PAGE_SIZE) &&
+        pages_populate(s, block, range)) {
         waited = balloon_map_remove(block->map, range, &again);
         trace_virtio_balloon_pages_remove(rb->idstr, range->start,
                                           range->size, waited, again);
@@ -211,6 +284,36 @@ void virtio_balloon_pages_remove(VirtIOBalloon *s, RAMBlock *rb,
 /* --- discards ------------------------------------------------------------ */
 
 /*
+ * A host page or granule is in memory, if only in part, or not.  A granule that
+ * is not, because it never came, goes without a discard; that is to be told.
+ */
+static void pages_look_at(VirtIOBalloon *s, BalloonBlock *block,
+                          const BalloonRange *range, bool resident)
+{
+    unsigned long end = (range->start + range->size) / BALLOON_PAGE_SIZE;
+
+    if (resident) {
+        s->counts.revived += balloon_map_wait_again(block->map, range);
+    } else if (block->granule &&
+               find_next_zero_bit(balloon_map_bits(block->map), end,
+                                  range->start / BALLOON_PAGE_SIZE) >= end) {
+        balloon_coordinator_discard(s->pages.coordinator, block->rb, range);
+    }
+}
+
+/* Is any of the host pages, each @step pages of the host long, in memory? */
+static bool pages_are_resident(const uint8_t *resident, size_t first,
+                               size_t end, size_t step)
+{
+    for (size_t i = first; i < end; i += step) {
+        if (resident[i] & 1) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
  * Have some pages that were given back wait again, where the host has them in
  * memory once more.  False when all that is in the balloon was looked at.
  */
@@ -221,7 +324,7 @@ static bool pages_look(VirtIOBalloon *s)
     uint8_t resident[BALLOON_DISCARD_STEP / BALLOON_PAGE_SIZE];
     BalloonBlock *block;
     BalloonRange row;
-    uint64_t page;
+    uint64_t page, piece, seen;
 
     if (p->look_block >= p->blocks->len) {
         p->look_block = LOOK_DONE;
@@ -234,16 +337,20 @@ static bool pages_look(VirtIOBalloon *s)
         p->look_offset = 0;
         return true;
     }
-    row.size = MIN(row.size, MAX(BALLOON_DISCARD_STEP, page));
+    piece = MAX(page, block->granule);
+    row.size = MIN(row.size, MAX(BALLOON_DISCARD_STEP, piece));
     p->look_offset = row.start + row.size;
     /* A huge page is in memory as a whole: its first part tells */
-    ram_block_resident(block->rb, row.start,
-                       page < row.size ? row.size : host_page, resident);
-    for (uint64_t at = 0; at < row.size; at += page) {
-        if (resident[at / host_page] & 1) {
-            s->counts.revived += balloon_map_wait_again(block->map,
-                &(BalloonRange) { row.start + at, page });
-        }
+    seen = page < row.size ? MIN(row.size, BALLOON_DISCARD_STEP) : host_page;
+    ram_block_resident(block->rb, row.start, seen, resident);
+    for (uint64_t at = 0; at < row.size; at += piece) {
+        BalloonRange range = { row.start + at, MIN(piece, row.size - at) };
+        /* Of a granule that large, nothing is known */
+        bool unseen = page < row.size && at + range.size > seen;
+
+        pages_look_at(s, block, &range, unseen || pages_are_resident(
+            resident, at / host_page, MIN(at + range.size, seen) / host_page,
+            page / host_page));
     }
     return true;
 }
@@ -262,20 +369,48 @@ void virtio_balloon_pages_look_again(VirtIOBalloon *s)
     }
 }
 
+/* First the memory goes, then everybody lets go of it */
+static void pages_discard_piece(VirtIOBalloon *s, BalloonBlock *block,
+                                BalloonRange range)
+{
+    BalloonRange told = range;
+
+    virtio_balloon_discard_block(s, block->rb, &range);
+    if (block->granule) {
+        virtio_balloon_discard_flush(s);
+        balloon_coordinator_discard(s->pages.coordinator, block->rb, &told);
+    }
+}
+
 /* Discard one piece; false when there is none */
 static bool pages_discard(VirtIOBalloon *s, bool partial)
 {
+    bool pinned = pages_are_pinned(s);
+
     for (unsigned i = 0; i < s->pages.blocks->len; i++) {
         BalloonBlock *block = balloon_block(s, i);
         BalloonRange range;
 
-        if (balloon_map_take(block->map, partial, BALLOON_DISCARD_STEP,
-                             &range)) {
-            virtio_balloon_discard_block(s, block->rb, &range);
+        if (!block->granule && pinned) {
+            continue;
+        }
+        if (balloon_map_take(block->map, partial, block->granule ? UNIT_SIZE :
+                             BALLOON_DISCARD_STEP, &range)) {
+            pages_discard_piece(s, block, range);
             return true;
         }
     }
     return false;
+}
+
+/* Did something bring back what is in the balloon, and is that over? */
+static bool pages_came_back(VirtIOBalloon *s)
+{
+    bool pinned = pages_are_pinned(s);
+    bool over = s->pages.was_pinned && !pinned;
+
+    s->pages.was_pinned = pinned;
+    return qatomic_xchg(&s->discard.was_inhibited, false) || over;
 }
 
 static void pages_wake_later(VirtIOBalloon *s, const BalloonSlice *slice,
@@ -306,13 +441,13 @@ static void pages_work(void *opaque)
                    now >= p->first_insert + SETTLE_MAX_NS;
     bool more = true;
 
-    if (!virtio_balloon_may_discard(s)) {
+    if (!virtio_balloon_may_discard_pages(s)) {
         if (virtio_balloon_discard_inhibited(s)) {
             balloon_slice_go_on(p->timer, INHIBITED_NS);
         }
         return;
     }
-    if (qatomic_xchg(&s->discard.was_inhibited, false)) {
+    if (pages_came_back(s)) {
         pages_look_from_start(p);
     }
     while (more && !balloon_slice_is_over(&slice)) {
@@ -333,6 +468,31 @@ void virtio_balloon_pages_replace(VirtIOBalloon *s, GPtrArray *loaded)
     s->pages.first_insert = 0;
 }
 
+BalloonHeld *virtio_balloon_pages_held(VirtIOBalloon *s)
+{
+    VirtIOBalloonQueue *q = &s->deflate;
+    uint64_t size = 0;
+    int error = 0;
+    BalloonHeld *held;
+
+    if (s->pages.coordinator) {
+        size = balloon_coordinator_wanted(s->pages.coordinator, &error);
+    }
+    if (q->held) {
+        error = s->pages.held_error;
+        for (unsigned i = q->next_range; i < q->n_ranges; i++) {
+            size += q->ranges[i].size;
+        }
+    }
+    if (!size) {
+        return NULL;
+    }
+    held = g_new0(BalloonHeld, 1);
+    held->size = size;
+    held->error = error ? g_strdup(strerror(-error)) : NULL;
+    return held;
+}
+
 uint64_t virtio_balloon_pages_waiting(VirtIOBalloon *s)
 {
     uint64_t size = 0;
@@ -350,6 +510,10 @@ uint64_t virtio_balloon_pages_waiting(VirtIOBalloon *s)
 
 static void pages_forget(VirtIOBalloon *s, unsigned i)
 {
+    if (s->pages.coordinator) {
+        balloon_coordinator_release(s->pages.coordinator,
+                                    balloon_block(s, i)->rb);
+    }
     s->counts.skipped[BALLOON_SKIP_TAKEN_BACK] +=
         balloon_map_waiting(balloon_block(s, i)->map);
     g_ptr_array_remove_index_fast(s->pages.blocks, i);
@@ -405,6 +569,46 @@ static void pages_memory_commit(MemoryListener *listener)
     }
 }
 
+static bool pages_check_coordination(VirtIOBalloon *s, Error **errp)
+{
+    uint64_t granule = s->discard_granule;
+
+    if (!is_power_of_2(granule) || granule < BALLOON_PAGE_SIZE) {
+        error_setg(errp, "discard-granule must be a power of two and no less"
+                   " than %llu", BALLOON_PAGE_SIZE);
+        return false;
+    }
+    granule = MAX(granule, MAX(qemu_real_host_page_size(),
+                               qemu_target_page_size()));
+    s->discard_granule = granule;
+    s->pages.coordinator = balloon_coordinator_get(
+        granule, !phase_check(PHASE_MACHINE_READY), errp);
+    return s->pages.coordinator;
+}
+
+bool virtio_balloon_pages_check(VirtIOBalloon *s, Error **errp)
+{
+    if (!s->coordinated_discards && !s->populate_on_deflate) {
+        return true;
+    }
+    if (!virtio_has_feature(s->host_features,
+                            VIRTIO_BALLOON_F_MUST_TELL_HOST)) {
+        error_setg(errp, "%s needs must-tell-host=on",
+                   s->coordinated_discards ? "coordinated-discards" :
+                                             "populate-on-deflate");
+        error_append_hint(errp, "A driver that does not tell uses pages of the"
+                          " balloon before anybody can prepare them.\n");
+        return false;
+    }
+    if (s->populate_on_deflate &&
+        qemu_madvise(NULL, 0, QEMU_MADV_POPULATE_WRITE)) {
+        error_setg(errp, "populate-on-deflate needs a host that knows"
+                   " MADV_POPULATE_WRITE, such as Linux 5.14");
+        return false;
+    }
+    return !s->coordinated_discards || pages_check_coordination(s, errp);
+}
+
 void virtio_balloon_pages_init(VirtIOBalloon *s)
 {
     VirtIOBalloonPages *p = &s->pages;
@@ -430,6 +634,7 @@ void virtio_balloon_pages_cleanup(VirtIOBalloon *s)
     VirtIOBalloonPages *p = &s->pages;
 
     if (p->blocks) {
+        virtio_balloon_pages_reset(s);
         virtio_balloon_migration_cleanup(s);
         memory_listener_unregister(&p->memory);
         g_clear_pointer(&p->timer, timer_free);

@@ -26,6 +26,9 @@
 QEMU_BUILD_BUG_ON(RANGES_MAX << VIRTIO_BALLOON_PFN_SHIFT >
                   BALLOON_DISCARD_STEP);
 
+/* When to try again what cannot be done at the moment */
+#define HELD_NS (100 * SCALE_MS)
+
 static void counts_add(BalloonCounts *to, const BalloonCounts *counts)
 {
     to->inflated_pages += counts->inflated_pages;
@@ -51,6 +54,7 @@ static VirtQueueElement *queue_steal_request(VirtIOBalloonQueue *q)
     q->offset = 0;
     q->next_range = 0;
     q->n_ranges = 0;
+    q->held = false;
     q->counts = (BalloonCounts) {};
     return g_steal_pointer(&q->elem);
 }
@@ -68,7 +72,10 @@ static void queue_answer(VirtIOBalloonQueue *q)
     virtqueue_push(q->vq, elem, 0);
 }
 
-/* Take memory until the request is done (true) or time is up (false) */
+/*
+ * Take memory until the request is done (true), or time is up or it is held
+ * (false)
+ */
 static bool queue_take(VirtIOBalloonQueue *q, const BalloonSlice *slice)
 {
     do {
@@ -76,7 +83,7 @@ static bool queue_take(VirtIOBalloonQueue *q, const BalloonSlice *slice)
             if (q->ops->take(q, &q->ranges[q->next_range])) {
                 q->next_range++;
             }
-            if (balloon_slice_is_over(slice)) {
+            if (q->held || balloon_slice_is_over(slice)) {
                 return false;
             }
         }
@@ -88,13 +95,14 @@ static bool queue_take(VirtIOBalloonQueue *q, const BalloonSlice *slice)
     return true;
 }
 
-/* Returns true when the request is answered, false when time is up */
+/* Returns true when the request is answered, as queue_take() */
 static bool queue_serve_request(VirtIOBalloonQueue *q,
                                 const BalloonSlice *slice)
 {
     VirtIOBalloon *s = q->dev;
     bool done;
 
+    q->held = false;
     s->counting = &q->counts;
     done = queue_take(q, slice);
     virtio_balloon_discard_flush(s);
@@ -121,13 +129,16 @@ static void queue_serve(VirtIOBalloonQueue *q)
             break;
         }
         answered |= queue_serve_request(q, &slice);
+        if (q->held) {
+            break;
+        }
     }
     if (answered) {
         virtio_notify(VIRTIO_DEVICE(q->dev), q->vq);
     }
     if (virtio_balloon_may_serve(q->dev) &&
         (q->elem || !virtio_queue_empty(q->vq))) {
-        balloon_slice_go_on(q->resume, BALLOON_GAP_NS);
+        balloon_slice_go_on(q->resume, q->held ? HELD_NS : BALLOON_GAP_NS);
     }
 }
 
@@ -354,10 +365,20 @@ static bool deflate_fill(VirtIOBalloonQueue *q)
 
 static bool deflate_take(VirtIOBalloonQueue *q, BalloonRange *range)
 {
+    BalloonRange now = {
+        .start = range->start,
+        .size = MIN(range->size, virtio_balloon_pages_step(q->dev)),
+    };
+    uint64_t size = now.size;
+
     /* What is skipped was counted when it was given up */
-    virtio_balloon_for_each_block(q->dev, range, virtio_balloon_pages_remove,
+    virtio_balloon_for_each_block(q->dev, &now, virtio_balloon_pages_remove,
                                   NULL);
-    return true;
+    if (!q->held) {
+        range->start += size;
+        range->size -= size;
+    }
+    return range->size == 0;
 }
 
 const VirtIOBalloonQueueOps virtio_balloon_deflate_ops = {

@@ -200,6 +200,7 @@ void virtio_balloon_state_get_info(VirtIOBalloon *s, BalloonInfo *info)
     info->has_hinting = true;
     info->hinting =
         runs && virtio_vdev_has_feature(vdev, VIRTIO_BALLOON_F_FREE_PAGE_HINT);
+    info->held = virtio_balloon_pages_held(s);
     info->counters = counters_new(s);
 }
 

@@ -11,6 +11,7 @@
 #include "qemu/osdep.h"
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
+#include "qemu/units.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-machine.h"
 #include "qapi/qapi-events-machine.h"
@@ -378,6 +379,9 @@ static void virtio_balloon_device_realize(DeviceState *dev, Error **errp)
                    balloon_ram_size());
         return;
     }
+    if (!virtio_balloon_pages_check(s, errp)) {
+        return;
+    }
     if (qemu_add_balloon(&balloon_ops, s) < 0) {
         error_setg(errp, "Only one balloon device is supported");
         return;
@@ -533,6 +537,12 @@ static const Property virtio_balloon_properties[] = {
     DEFINE_PROP_BOOL("qemu-4-0-config-size", VirtIOBalloon,
                      qemu_4_0_config_size, false),
     DEFINE_PROP_SIZE("min-size", VirtIOBalloon, min_size, 0),
+    DEFINE_PROP_BOOL("coordinated-discards", VirtIOBalloon,
+                     coordinated_discards, false),
+    DEFINE_PROP_SIZE("discard-granule", VirtIOBalloon, discard_granule,
+                     2 * MiB),
+    DEFINE_PROP_BOOL("populate-on-deflate", VirtIOBalloon, populate_on_deflate,
+                     false),
     DEFINE_PROP_LINK("iothread", VirtIOBalloon, hinting.iothread,
                      TYPE_IOTHREAD, IOThread *),
 };

@@ -5,13 +5,19 @@
  * The device has a config space, which is memory, and nothing else.  All that
  * QEMU wants to be pinned is pinned, as far as it can tell.
  *
+ * What is mapped is kept in a table.  QEMU ends when it maps what is mapped,
+ * unmaps a part of what was mapped at once, which the kernel would both refuse,
+ * unmaps what is not mapped, or leaves something.
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
+#include "virtio-balloon-fake-vfio.h"
 #include <dlfcn.h>
 #include <linux/vfio.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 
 #define CONFIG_SIZE 256
 #define VENDOR_ID 0x1234
@@ -81,6 +87,121 @@ static int device_ioctl(unsigned long request, void *arg)
     }
 }
 
+/* The table, which a test may look at; one thread of QEMU uses it at a time */
+static FakeVfio *vfio(void)
+{
+    static FakeVfio *shared;
+    const char *path = getenv(FAKE_VFIO_ENVIRONMENT);
+    int fd = -1;
+
+    if (!shared) {
+        if (path) {
+            fd = open(path, O_RDWR, 0);
+        }
+        shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE,
+                      fd >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS,
+                      fd, 0);
+        if (fd >= 0) {
+            close(fd);
+        }
+    }
+    return shared;
+}
+
+static void check(bool fine, const char *fault, uint64_t iova, uint64_t size)
+{
+    if (!fine) {
+        fprintf(stderr, "fake VFIO: %s: 0x%" PRIx64 ", 0x%" PRIx64 " bytes\n",
+                fault, iova, size);
+        abort();
+    }
+}
+
+/* The first mapping that ends after @iova */
+static uint32_t find(const FakeVfio *v, uint64_t iova)
+{
+    uint32_t low = 0, high = v->n;
+
+    while (low < high) {
+        uint32_t middle = (low + high) / 2;
+        const FakeVfioMapping *m = &v->table[middle];
+
+        if (m->iova + m->size > iova) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    return low;
+}
+
+static int refuse(FakeVfio *v, int error)
+{
+    v->refused++;
+    errno = error;
+    return -1;
+}
+
+/* Something was refused, and is undone now, though it was not done */
+static bool undo;
+
+static int map_dma(const struct vfio_iommu_type1_dma_map *map)
+{
+    FakeVfio *v = vfio();
+    uint32_t i = find(v, map->iova);
+
+    check(map->size && (i == v->n ||
+                        map->iova + map->size <= v->table[i].iova),
+          "mapped twice", map->iova, map->size);
+    undo = true;
+    if (v->n == (v->max_mappings ? v->max_mappings : FAKE_VFIO_MAX)) {
+        return refuse(v, ENOSPC);
+    }
+    if (v->max_bytes && v->bytes + map->size > v->max_bytes) {
+        return refuse(v, ENOMEM);
+    }
+    undo = false;
+    memmove(&v->table[i + 1], &v->table[i],
+            (v->n - i) * sizeof(v->table[0]));
+    v->table[i] = (FakeVfioMapping) { map->iova, map->size };
+    v->n++;
+    v->bytes += map->size;
+    return 0;
+}
+
+static int unmap_dma(struct vfio_iommu_type1_dma_unmap *unmap)
+{
+    FakeVfio *v = vfio();
+    uint64_t end = unmap->iova + unmap->size;
+    uint32_t first = find(v, unmap->iova);
+    uint32_t i = first;
+    uint64_t size = 0;
+
+    for (; i < v->n && v->table[i].iova < end; i++) {
+        const FakeVfioMapping *m = &v->table[i];
+
+        check(m->iova >= unmap->iova && m->iova + m->size <= end,
+              "a part unmapped", m->iova, m->size);
+        size += m->size;
+    }
+    check(undo || size == unmap->size, "unmapped what is not mapped",
+          unmap->iova, unmap->size);
+    memmove(&v->table[first], &v->table[i],
+            (v->n - i) * sizeof(v->table[0]));
+    v->n -= i - first;
+    v->bytes -= size;
+    unmap->size = size;
+    return 0;
+}
+
+static int unset_container(void)
+{
+    FakeVfio *v = vfio();
+
+    check(!v->n, "left", v->table[0].iova, v->bytes);
+    return 0;
+}
+
 static int container_ioctl(unsigned long request, void *arg)
 {
     struct vfio_group_status *status = arg;
@@ -101,11 +222,14 @@ static int container_ioctl(unsigned long request, void *arg)
         info->iova_pgsizes = 4096;
         return 0;
     case VFIO_GROUP_SET_CONTAINER:
-    case VFIO_GROUP_UNSET_CONTAINER:
     case VFIO_SET_IOMMU:
-    case VFIO_IOMMU_MAP_DMA:
-    case VFIO_IOMMU_UNMAP_DMA:
         return 0;
+    case VFIO_GROUP_UNSET_CONTAINER:
+        return unset_container();
+    case VFIO_IOMMU_MAP_DMA:
+        return map_dma(arg);
+    case VFIO_IOMMU_UNMAP_DMA:
+        return unmap_dma(arg);
     default:
         errno = ENOTTY;
         return -1;

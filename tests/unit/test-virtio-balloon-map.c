@@ -248,6 +248,30 @@ static void test_wait_again(void)
     balloon_map_free(map);
 }
 
+/* The last host page has no more pages than there are */
+static void test_tail(void)
+{
+    BalloonMap *map = new_map(U + 5, 8, U);
+    uint64_t again;
+
+    insert(map, U, 4);
+    assert_takes_nothing(map, true);
+    insert(map, U + 4, 1);
+    assert_takes(map, false, U, 5);
+    take_back(map, U + 2, 1, &again);
+    g_assert_cmpuint(again, ==, 4);
+    insert(map, U + 2, 1);
+    assert_takes(map, true, U, 5);
+    balloon_map_free(map);
+
+    map = new_map(U + 21, 8, 2 * U);
+    insert(map, U + 8, 13);
+    assert_takes_nothing(map, false);
+    assert_takes(map, true, U + 8, 13);
+    assert_has(map, 13, 0);
+    balloon_map_free(map);
+}
+
 static void assert_next(BalloonMap *map, uint64_t start, uint64_t first,
                         uint64_t n)
 {
@@ -291,8 +315,10 @@ static Model *model_new(void)
 
     m->page = page[g_test_rand_int_range(0, ARRAY_SIZE(page))];
     m->unit = MAX(m->page, U) << g_test_rand_int_range(0, 4);
-    /* the last unit need not be there as a whole */
-    m->size = N - m->page * g_test_rand_int_range(0, 12);
+    /* the last unit and the last host page need not be there as a whole */
+    m->size = N - (g_test_rand_bit() ?
+                   m->page * g_test_rand_int_range(0, 12) :
+                   g_test_rand_int_range(0, 12 * m->page));
     m->map = new_map(m->size, m->page, m->unit);
     return m;
 }
@@ -400,7 +426,8 @@ static bool model_take(Model *m, bool partial)
     end = first + range.size / PAGE;
     complete = model_is_whole(m, first, m->unit);
     g_assert_true(range.start % PAGE == 0 && range.size % PAGE == 0);
-    g_assert_true(first % m->page == 0 && end % m->page == 0);
+    g_assert_true(first % m->page == 0);
+    g_assert_true(end % m->page == 0 || end == m->size);
     g_assert_true(first < end && end <= m->size);
     g_assert_true(partial || complete);
     g_assert_true(end - first <= limit ||
@@ -732,6 +759,7 @@ int main(int argc, char **argv)
     g_test_add_func("/virtio-balloon/map/limit", test_limit);
     g_test_add_func("/virtio-balloon/map/few-takes", test_few_takes);
     g_test_add_func("/virtio-balloon/map/wait-again", test_wait_again);
+    g_test_add_func("/virtio-balloon/map/tail", test_tail);
     g_test_add_func("/virtio-balloon/map/next", test_next);
     g_test_add_func("/virtio-balloon/map/random", test_random);
     g_test_add_func("/virtio-balloon/map/save-size", test_save_size);

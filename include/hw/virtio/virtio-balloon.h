@@ -25,6 +25,7 @@
 #define TYPE_VIRTIO_BALLOON "virtio-balloon-device"
 OBJECT_DECLARE_SIMPLE_TYPE(VirtIOBalloon, VIRTIO_BALLOON)
 
+typedef struct BalloonCoordinator BalloonCoordinator;
 typedef struct BalloonRange BalloonRange;
 typedef struct BalloonHints BalloonHints;
 
@@ -99,6 +100,12 @@ typedef struct VirtIOBalloonPages {
     /* block and offset to look at next for pages that came back */
     unsigned look_block;
     uint64_t look_offset;
+    /* tells those who pin memory; the machine's, or NULL for nobody */
+    BalloonCoordinator *coordinator;
+    /* discards were seen to be forbidden for what is not coordinated */
+    bool was_pinned;
+    /* why the deflate in progress is held, if it is: a negative errno */
+    int held_error;
     /* tells that memory leaves the guest */
     MemoryListener memory;
     /* told of each step of precopy */
@@ -123,6 +130,8 @@ typedef struct VirtIOBalloonQueue {
     BalloonRange *ranges;
     unsigned next_range;
     unsigned n_ranges;
+    /* @elem cannot be served at the moment: try again some time later */
+    bool held;
     /* what comes of @elem; added to the device's when it is answered */
     BalloonCounts counts;
 } VirtIOBalloonQueue;
@@ -197,6 +206,11 @@ struct VirtIOBalloon {
     bool qemu_4_0_config_size;
     /* property: what no target may be less than, in bytes */
     uint64_t min_size;
+    /* properties: tell those who pin memory, of so many bytes at a time */
+    bool coordinated_discards;
+    uint64_t discard_granule;
+    /* property: a deflate waits for the host to have the memory */
+    bool populate_on_deflate;
 
     /* target: balloon pages the guest is asked to give up */
     uint32_t num_pages;
