@@ -122,25 +122,73 @@ static void stopped(void)
     balloon_quit(&d);
 }
 
-/* Who asked goes away, and others hear of the answer */
-static void client_gone(void)
+/* A machine with a driver that left statistics; returns a second monitor */
+static int start_with_monitor(BalloonDriver *d, uint32_t *held)
 {
     g_autofree char *path = g_strdup_printf("%s/virtio-balloon-%d.sock",
                                             g_get_tmp_dir(), getpid());
     g_autofree char *options =
         g_strdup_printf("-m 128 -qmp unix:%s,server=on,wait=off", path);
-    static const char ask[] = "{'execute': 'qmp_capabilities'}"
-                              "{'execute': 'request-balloon-stats'}\n";
+
+    balloon_boot(d, NULL, options);
+    balloon_start(d, BALLOON_ALL_FEATURES);
+    *held = fresh_leave_free(d, 7);
+    fresh_assert_event(d, 7);
+    return unix_connect(path, &error_abort);
+}
+
+static void say(int monitor, const char *commands)
+{
+    g_assert_cmpint(write(monitor, commands, strlen(commands)), ==,
+                    strlen(commands));
+}
+
+/* Read until an answer has come.  Returns: how long that took, in seconds */
+static double hear(FILE *monitor)
+{
+    int64_t start = g_get_monotonic_time();
+    char line[4096];
+
+    do {
+        g_assert_nonnull(fgets(line, sizeof(line), monitor));
+    } while (!strstr(line, "\"return\""));
+    return (g_get_monotonic_time() - start) / 1e6;
+}
+
+/* A guest that never answers holds up nobody: how long others wait is told */
+static void second_monitor(void)
+{
     BalloonDriver d;
     uint32_t held;
-    int fd;
+    double longest = 0;
+    int fd = start_with_monitor(&d, &held);
+    FILE *monitor = fdopen(fd, "r");
 
-    balloon_boot(&d, NULL, options);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    held = fresh_leave_free(&d, 7);
-    fresh_assert_event(&d, 7);
-    fd = unix_connect(path, &error_abort);
-    g_assert_cmpint(write(fd, ask, strlen(ask)), ==, strlen(ask));
+    say(fd, "{'execute': 'qmp_capabilities'}\n");
+    hear(monitor);
+    fresh_request_served(&d, held);
+    for (int i = 0; i < 1000; i++) {
+        qtest_qmp_send(d.qts, "{'execute': 'request-balloon-stats'}");
+        say(fd, "{'execute': 'query-status'}\n");
+        longest = MAX(longest, hear(monitor));
+        qobject_unref(qtest_qmp_receive(d.qts));
+    }
+    g_assert_true(fresh_is_pending(&d));
+    g_test_minimized_result(longest, "longest answer of 1000: %.1f ms",
+                            longest * 1000);
+    fclose(monitor);
+    balloon_quit(&d);
+}
+
+/* Who asked goes away, and others hear of the answer */
+static void client_gone(void)
+{
+    BalloonDriver d;
+    uint32_t held;
+    int fd = start_with_monitor(&d, &held);
+
+    say(fd, "{'execute': 'qmp_capabilities'}"
+        "{'execute': 'request-balloon-stats'}\n");
     balloon_wait_served(&d, BALLOON_VQ_STATS, held);
     close(fd);
     g_assert_true(fresh_is_pending(&d));
@@ -176,6 +224,7 @@ void balloon_add_no_stats_tests(void)
     qtest_add_func(BALLOON_MANAGE "stats/reset", reset);
     qtest_add_func(BALLOON_MANAGE "stats/unplug", unplug);
     qtest_add_func(BALLOON_MANAGE "stats/stopped", stopped);
+    qtest_add_func(BALLOON_MANAGE "stats/second-monitor", second_monitor);
     qtest_add_func(BALLOON_MANAGE "stats/client-gone", client_gone);
     qtest_add_func(BALLOON_MANAGE "stats/hmp", hmp);
 }
