@@ -278,6 +278,43 @@ static void migrated(void)
     unlink(file);
 }
 
+/* Asked before the machine is saved, a guest answers where it is loaded */
+static void saved(void)
+{
+    g_autofree char *file = balloon_migration_file();
+    BalloonDriver source, d;
+
+    fresh_start(&source);
+    fresh_request_served(&source, fresh_leave_free(&source, 7));
+    fresh_assert_event(&source, 7);
+    balloon_migrate(source.qts, file);
+    g_assert_true(fresh_is_pending(&source));
+    fresh_assert_refused(&source, "The machine is stopped, so the guest cannot"
+                         " give statistics");
+    balloon_load(&d, &source, "virtio-balloon-pci", "-m 128", file);
+    balloon_wait_for(balloon_vm_is_running(d.qts));
+    fresh_assert_unknown(&d, false);
+    fresh_leave_free(&d, 8);
+    fresh_assert_event(&d, 8);
+    balloon_quit(&d);
+    balloon_quit(&source);
+    unlink(file);
+}
+
+/* QEMU ends whatever it is owed */
+static void quit(void)
+{
+    BalloonDriver d;
+
+    fresh_start(&d);
+    fresh_request_served(&d, fresh_leave_free(&d, 7));
+    g_assert_true(fresh_is_pending(&d));
+    qtest_qmp_assert_success(d.qts, "{'execute': 'quit'}");
+    qtest_wait_qemu(d.qts);
+    balloon_lose(&d);
+    balloon_quit(&d);
+}
+
 void balloon_add_fresh_stats_tests(void)
 {
     static const struct {
@@ -293,6 +330,8 @@ void balloon_add_fresh_stats_tests(void)
         { BALLOON_MANAGE "stats/rate", rate },
         { BALLOON_MANAGE "stats/polling", polling },
         { BALLOON_MANAGE "stats/migrated", migrated },
+        { BALLOON_MANAGE "stats/saved", saved },
+        { BALLOON_MANAGE "stats/quit", quit },
     };
 
     for (int i = 0; i < ARRAY_SIZE(tests); i++) {
