@@ -115,6 +115,12 @@ class NameTest(unittest.TestCase):
         self.assertEqual(text[found[0].start:found[0].end],
                          "    [ONE]  = { 1 },\n")
 
+    def test_failing_query(self):
+        text = ('    } fails[] = {\n        { "query-x", ERROR_CLASS_NO },\n'
+                '        { NULL, -1 }\n')
+        found = blocks.format_of("tests/qtest/qmp-cmd-test.c").parse(text)
+        self.assertEqual([b.name for b in found], ["query-x"])
+
     def test_header(self):
         text = ("#include <a/b.h>\n\n/**\n * h: (why)\n */\nint h(void);\n\n"
                 "static inline int f(int a)\n{\n    return g(a);\n}\n"

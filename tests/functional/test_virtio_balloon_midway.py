@@ -4,10 +4,9 @@
 
 from virtio_balloon_full import (BIND, KEPT, MEMORY, SLEEP, SMALL, UNBIND,
                                  FullBalloonTest)
-from virtio_balloon_guest import BALLOON_PAGE
 from virtio_balloon_testcase import improved
 
-PAGES = (MEMORY - SMALL) // BALLOON_PAGE
+GIVEN = MEMORY - SMALL
 # How often to try to catch the guest in the middle of something
 TRIES = 8
 
@@ -19,7 +18,7 @@ class VirtioBalloonMidway(FullBalloonTest):
     def halfway(self, guest, what, begin, again):
         """Stop the machine in the middle of what @begin begins.
 
-        @what: the counter of the pages that this moves.  @again: ends it and
+        @what: the counter of the bytes that this moves.  @again: ends it and
         undoes it, for another try.
         """
         def counted():
@@ -30,7 +29,7 @@ class VirtioBalloonMidway(FullBalloonTest):
             begin()
             guest.until(counted, 60, lambda: f"{what} stays as it is")
             guest.vm.cmd("stop")
-            if counted() < PAGES:
+            if counted() < GIVEN:
                 return
             guest.vm.cmd("cont")
             again()
@@ -58,7 +57,7 @@ class VirtioBalloonMidway(FullBalloonTest):
     def test_deflating(self):
         """While it deflates."""
         def move(guest, live):
-            self.halfway(guest, "deflated-pages",
+            self.halfway(guest, "deflated",
                          lambda: guest.target(MEMORY),
                          lambda: guest.resize(SMALL))
             guest = self.moved(guest, live)
@@ -81,7 +80,7 @@ class VirtioBalloonMidway(FullBalloonTest):
             guest.reach(SMALL)
 
         def move(guest, live):
-            self.halfway(guest, "deflated-pages",
+            self.halfway(guest, "deflated",
                          lambda: guest.run(unbind),
                          lambda: bind(guest))
             guest = self.moved(guest, live)
@@ -93,7 +92,7 @@ class VirtioBalloonMidway(FullBalloonTest):
     def test_suspending(self):
         """While the driver gives everything back to sleep."""
         def move(guest, live):
-            self.halfway(guest, "deflated-pages",
+            self.halfway(guest, "deflated",
                          lambda: guest.channel.send(SLEEP),
                          lambda: self.wake(guest))
             guest = self.moved(guest, live)
