@@ -24,6 +24,9 @@ from virtio_balloon_guest import MIB
 FOLDER = os.path.join(guests.BUILD, "share")
 WHOLE = 384 * MIB
 WORK, STEP = 192 * MIB, 16 * MIB
+# The least that a guest has free to work with: without it the kernel kills.
+# The example gives it 32 MiB, in changes of at least 4
+ROOM = STEP + 8 * MIB
 NAMES = ("first", "second")
 PSI = "some avg10={0:.2f} avg60=0.00 avg300=0.00 total=0\n"
 
@@ -37,6 +40,7 @@ class Sharing:
     def __init__(self, tree, pair, folder):
         self.pair = pair
         self.pressure = os.path.join(folder, "pressure")
+        self.used = [0, 0]              # as the example knows it
         self.rows = []                  # seconds, pressure, actual, actual
         self.marks = []                 # seconds, what happened
         self.origin = time.monotonic()
@@ -56,6 +60,7 @@ class Sharing:
         for line in self.process.stdout:
             level = float(re.match(r"pressure ([\d.]+)", line)[1])
             sizes = map(int, re.findall(r"actual (\d+)", line))
+            self.used = list(map(int, re.findall(r"used (\d+)", line)))
             self.rows.append((self.now(), level, *sizes))
 
     def press(self, percent):
@@ -85,6 +90,11 @@ class Sharing:
         self.pair[0].until(lambda: len(self.rows) >= wanted, 60,
                            lambda: "the example does not look any more")
 
+    def room(self, guest):
+        """Wait until @guest has what its next step of work needs."""
+        guest.until(lambda: guest.meminfo("MemAvailable") >= ROOM, 60,
+                    lambda: f"it got no room for work: {self.rows[-1:]}")
+
     def end(self):
         self.process.terminate()
         self.process.wait()
@@ -97,11 +107,17 @@ def socket_of(folder, name):
 
 
 def work(sharing, guest):
-    """Let @guest use memory, no faster than it gets some."""
+    """Let @guest use memory, no faster than it gets some.
+
+    At the end the example knows of it.
+    """
     for number in range(WORK // STEP):
+        sharing.room(guest)
         guest.run(f"dd if=/dev/zero of=/mem/work.{number} bs=1M"
                   f" count={STEP // MIB}")
-        sharing.look(3)
+    number = sharing.pair.index(guest)
+    guest.until(lambda: sharing.used[number] >= WORK // MIB, 60,
+                lambda: f"the example does not know: {sharing.used}")
 
 
 def idle(guest):
