@@ -60,7 +60,7 @@ class Sharing:
         for line in self.process.stdout:
             level = float(re.match(r"pressure ([\d.]+)", line)[1])
             sizes = map(int, re.findall(r"actual (\d+)", line))
-            self.used = list(map(int, re.findall(r"used (\d+)", line)))
+            self.used = list(map(int, re.findall(r"used (-?\d+)", line)))
             self.rows.append((self.now(), level, *sizes))
 
     def press(self, percent):

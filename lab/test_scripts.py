@@ -267,7 +267,8 @@ class ShareTest(Scripts):
         stock.event("BALLOON_CHANGE", actual=310 * MIB)
         hyperv.event("HV_BALLOON_STATUS_REPORT", committed=1, available=1)
         await self.looks()
-        self.assertTrue(self.said("stock unknown actual 300"))
+        self.assertTrue(self.said("stock unknown actual 300 target 300"
+                                  " used -1"))
         await self.end(task)
         self.assertEqual(stock.targets + hyperv.targets, [])
 

@@ -154,9 +154,9 @@ async def share(guests, budget, options):
     for guest, target in shares(budget - others, needs).items():
         await attempt(guests, guest, guest.resize(target))
     print(f"pressure {now:.2f} budget {budget // MIB}", *(
-        f"{g.name} {g.state} used {(g.used or 0) // MIB} actual"
-        f" {g.actual // MIB} target {g.target // MIB}" for g in guests),
-        sep="; ", flush=True)
+        f"{g.name} {g.state} actual {g.actual // MIB} target"
+        f" {g.target // MIB} used {-1 if g.used is None else g.used // MIB}"
+        for g in guests), sep="; ", flush=True)
     return budget
 
 
