@@ -101,6 +101,15 @@ int64_t balloon_get_interval(QTestState *qts)
     return seconds;
 }
 
+bool balloon_is_coordinated(QTestState *qts)
+{
+    QDict *answer = qom_get(qts, BALLOON_PATH, "coordinated-discards");
+    bool is = qdict_get_bool(answer, "return");
+
+    qobject_unref(answer);
+    return is;
+}
+
 uint64_t balloon_stat_at(QTestState *qts, const char *path, const char *name)
 {
     g_autofree char *key = g_strconcat("stat-", name, NULL);

@@ -41,6 +41,9 @@ void balloon_assert_hmp(QTestState *qts, const char *command,
 void balloon_set_interval(QTestState *qts, int64_t seconds);
 int64_t balloon_get_interval(QTestState *qts);
 
+/* Its property "coordinated-discards" */
+bool balloon_is_coordinated(QTestState *qts);
+
 /* The statistic @name, without "stat-", of the device at @path */
 uint64_t balloon_stat_at(QTestState *qts, const char *path, const char *name);
 uint64_t balloon_stat(QTestState *qts, const char *name);
