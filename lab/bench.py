@@ -14,6 +14,7 @@ import sys
 from typing import NamedTuple
 
 import bench_device
+import bench_granules
 import bench_guest
 import bench_latency
 import bench_migration
@@ -28,7 +29,8 @@ from bench_qtest import MUST_TELL_HOST
 
 FOLDER = os.path.join(guests.BUILD, "bench")
 STOCK = os.path.join(guests.BUILD, "stock", "qemu-system-x86_64")
-PARTS = ("device", "waits", "guest", "hugetlb", "migration", "scale")
+PARTS = ("device", "waits", "guest", "hugetlb", "migration", "granules",
+         "scale")
 # Profiled with perf and strace
 BOUNDS = """\
 What bounds ours: scattered pages of a memfd are truncated by the kernel one by
@@ -136,6 +138,12 @@ def run_migration(options, document):
         report.MIGRATION_FIGURES))
 
 
+def run_granules(options, document):
+    rows = bench_granules.bench(options, progress)
+    document["granules"] = {str(granule): row for granule, row in rows.items()}
+    print("\n" + bench_granules.table(rows))
+
+
 def run_scale(options, document):
     scale = document["scale"] = scale_report.plain(
         *bench_scale.bench(options, progress))
@@ -169,6 +177,7 @@ def run(options):
     for part, function in (("device", run_device), ("guest", run_guest),
                            ("hugetlb", run_hugetlb),
                            ("migration", run_migration),
+                           ("granules", run_granules),
                            ("scale", run_scale), ("waits", run_waits)):
         if part in options.parts:
             function(options, document)

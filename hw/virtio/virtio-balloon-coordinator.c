@@ -70,6 +70,8 @@ struct BalloonCoordinator {
     QEMUTimer *timer;
     /* it stands because of us, and goes on when all is populated */
     bool holding;
+    /* told of each attempt while it stands */
+    NotifierList notifiers;
 };
 
 static CoordinatedRegion *coordinator_region(const BalloonCoordinator *c,
@@ -359,6 +361,7 @@ static void coordinator_timer(void *opaque)
     } else {
         coordinator_arm(c);
     }
+    notifier_list_notify(&c->notifiers, NULL);
 }
 
 /* Who starts the machine meanwhile finds it stopped again at once */
@@ -484,6 +487,11 @@ uint64_t balloon_coordinator_wanted(BalloonCoordinator *c, int *error)
 {
     *error = c->error;
     return c->wanted;
+}
+
+void balloon_coordinator_add_notifier(BalloonCoordinator *c, Notifier *notifier)
+{
+    notifier_list_add(&c->notifiers, notifier);
 }
 
 /* --- RamDiscardManager --------------------------------------------------- */
@@ -748,6 +756,7 @@ static void coordinator_init(Object *obj)
     c->regions = g_array_new(false, true, sizeof(CoordinatedRegion));
     c->listeners = g_array_new(false, true, sizeof(CoordinatedListener));
     c->timer = timer_new_ms(QEMU_CLOCK_REALTIME, coordinator_timer, c);
+    notifier_list_init(&c->notifiers);
     c->viommu = -1;
     c->memory = (MemoryListener) {
         .name = "virtio-balloon-coordinator",

@@ -20,6 +20,7 @@
 #define HW_VIRTIO_BALLOON_COORDINATOR_H
 
 #include "exec/address-spaces.h"
+#include "qemu/notify.h"
 #include "qom/object.h"
 #include "virtio-balloon-ranges.h"
 
@@ -79,5 +80,9 @@ void balloon_coordinator_release(BalloonCoordinator *c, RAMBlock *rb);
  * Returns: how many bytes are still to be populated.
  */
 uint64_t balloon_coordinator_wanted(BalloonCoordinator *c, int *error);
+
+/* Have @notifier told when it is worth asking that again */
+void balloon_coordinator_add_notifier(BalloonCoordinator *c,
+                                      Notifier *notifier);
 
 #endif /* HW_VIRTIO_BALLOON_COORDINATOR_H */

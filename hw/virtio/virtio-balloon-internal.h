@@ -292,7 +292,10 @@ bool virtio_balloon_driver_runs(VirtIOBalloon *s);
 /* The guest did something with the balloon, or was asked to */
 void virtio_balloon_state_moved(VirtIOBalloon *s);
 
-/* A queue was served: the driver may have broken it */
+/*
+ * A queue was served: the driver may have broken it, and what it is to have back
+ * may be held; or what is held may have come
+ */
 void virtio_balloon_state_served(VirtIOBalloon *s);
 
 /* As that, and the virtual clock is another one */

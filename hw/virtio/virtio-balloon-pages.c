@@ -569,6 +569,12 @@ static void pages_memory_commit(MemoryListener *listener)
     }
 }
 
+static void pages_wanted(Notifier *notifier, void *data)
+{
+    virtio_balloon_state_served(container_of(notifier, VirtIOBalloon,
+                                             pages.wanted));
+}
+
 static bool pages_check_coordination(VirtIOBalloon *s, Error **errp)
 {
     uint64_t granule = s->discard_granule;
@@ -626,6 +632,10 @@ void virtio_balloon_pages_init(VirtIOBalloon *s)
         .commit = pages_memory_commit,
     };
     memory_listener_register(&p->memory, &address_space_memory);
+    if (p->coordinator) {
+        p->wanted.notify = pages_wanted;
+        balloon_coordinator_add_notifier(p->coordinator, &p->wanted);
+    }
     virtio_balloon_migration_init(s);
 }
 
@@ -637,6 +647,9 @@ void virtio_balloon_pages_cleanup(VirtIOBalloon *s)
         virtio_balloon_pages_reset(s);
         virtio_balloon_migration_cleanup(s);
         memory_listener_unregister(&p->memory);
+        if (p->coordinator) {
+            notifier_remove(&p->wanted);
+        }
         g_clear_pointer(&p->timer, timer_free);
         g_clear_pointer(&p->staged, g_array_unref);
         g_clear_pointer(&p->blocks, g_ptr_array_unref);

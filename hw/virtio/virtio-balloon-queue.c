@@ -144,7 +144,10 @@ static void queue_serve(VirtIOBalloonQueue *q)
 
 static void queue_resume(void *opaque)
 {
-    queue_serve(opaque);
+    VirtIOBalloonQueue *q = opaque;
+
+    queue_serve(q);
+    virtio_balloon_state_served(q->dev);
 }
 
 void virtio_balloon_queue_kick(VirtIOBalloonQueue *q)

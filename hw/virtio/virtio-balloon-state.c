@@ -76,6 +76,7 @@ static void state_update(VirtIOBalloon *s, uint8_t status)
 {
     VirtIOBalloonState *st = &s->state;
     BalloonState now = state_find(s, status);
+    g_autoptr(BalloonHeld) held = NULL;
     BalloonInhibitor inhibitor;
 
     if (s->discard.exiting) {
@@ -83,14 +84,16 @@ static void state_update(VirtIOBalloon *s, uint8_t status)
         return;
     }
     inhibitor = virtio_balloon_discard_inhibitor(s);
-    if (now != st->now || inhibitor != st->inhibitor) {
+    held = virtio_balloon_pages_held(s);
+    if (now != st->now || inhibitor != st->inhibitor || !held != !st->held) {
         trace_virtio_balloon_state(BalloonState_str(st->now),
                                    BalloonState_str(now), inhibitor,
                                    s->actual, s->num_pages);
         st->now = now;
         st->inhibitor = inhibitor;
+        st->held = held;
         qapi_event_send_balloon_state_change(
-            now, inhibitor != BALLOON_INHIBITOR__MAX, inhibitor);
+            now, inhibitor != BALLOON_INHIBITOR__MAX, inhibitor, held);
     }
 }
 
@@ -129,7 +132,9 @@ void virtio_balloon_state_moved(VirtIOBalloon *s)
 
 void virtio_balloon_state_served(VirtIOBalloon *s)
 {
-    if (VIRTIO_DEVICE(s)->broken) {
+    g_autoptr(BalloonHeld) held = virtio_balloon_pages_held(s);
+
+    if (VIRTIO_DEVICE(s)->broken || !held != !s->state.held) {
         state_update(s, VIRTIO_DEVICE(s)->status);
     }
 }

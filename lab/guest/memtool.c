@@ -9,6 +9,7 @@
  *   memtool verify FILE MIB SEED   is the pattern still there?
  *   memtool churn FILE MIB SEED    verify and rewrite FILE until FILE.stop
  *                                  exists, leaving the pattern of SEED
+ *   memtool scatter FILE MIB SEED  fill it, and free half of it at random
  *   memtool work FILE MIB SEED     allocate, fill, verify and free pieces of
  *                                  memory at random, MIB at most, for ever;
  *                                  FILE says how many bytes were verified
@@ -16,6 +17,8 @@
  * The exit code is 0 when all went well, 1 when a pattern was damaged and 2
  * when the system refused something.
  */
+
+#define _GNU_SOURCE
 
 #include <err.h>
 #include <fcntl.h>
@@ -28,6 +31,7 @@
 #include <unistd.h>
 
 #define MIB (1024 * 1024)
+#define PIECE (16 * 1024)       /* as large as a small file */
 #define PAGE_WORDS (4096 / sizeof(uint64_t))
 
 typedef struct {
@@ -121,6 +125,23 @@ static bool churn(const char *name, Memory memory, uint64_t seed)
     return true;
 }
 
+/* Free pieces of a file on a tmpfs, as if they were files of their own */
+static void scatter(const char *name, size_t mib, uint64_t seed)
+{
+    int fd = open(name, O_RDWR);
+
+    for (size_t at = 0; fd >= 0 && at < mib * MIB; at += PIECE) {
+        if (pattern(seed, at / PIECE) % 2 &&
+            fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at,
+                      PIECE)) {
+            err(2, "cannot free a piece");
+        }
+    }
+    if (fd < 0) {
+        err(2, "%s", name);
+    }
+}
+
 /*
  * Fill a slot that is free, verify and free one that is not, until a pattern
  * was damaged.
@@ -187,6 +208,9 @@ int main(int argc, char **argv)
         pause();
     } else if (is(command, "fill", argc, 5)) {
         fill(map_file(argv[2], mib, true), seed);
+    } else if (is(command, "scatter", argc, 5)) {
+        fill(map_file(argv[2], mib, true), seed);
+        scatter(argv[2], mib, seed);
     } else if (is(command, "verify", argc, 5)) {
         good = verify(map_file(argv[2], mib, false), seed);
     } else if (is(command, "churn", argc, 5)) {
@@ -195,7 +219,7 @@ int main(int argc, char **argv)
         good = work(create(argv[2]), mib, seed);
     } else {
         errx(2, "usage: memtool dirty|hog MIB | "
-             "fill|verify|churn|work FILE MIB SEED");
+             "fill|verify|churn|scatter|work FILE MIB SEED");
     }
     return good ? 0 : 1;
 }

@@ -231,6 +231,24 @@ static void granule(void)
     balloon_vfio_end(v);
 }
 
+/* Wait to be told that memory waits, because of @error; or waits no more: NULL */
+static void wait_held_event(QTestState *qts, const char *error)
+{
+    bool is;
+
+    do {
+        QDict *event = qtest_qmp_eventwait_ref(qts, "BALLOON_STATE_CHANGE");
+        QDict *data = qdict_get_qdict(event, "data");
+        QDict *held = qdict_get_qdict(data, "held");
+
+        is = !held == !error &&
+             (!held || !g_strcmp0(qdict_get_try_str(held, "error"), error));
+        qobject_unref(event);
+    } while (!is);
+    /* The next one need not wait until a second has passed */
+    qtest_clock_step(qts, NANOSECONDS_PER_SECOND);
+}
+
 /* A deflate that is not answered, because of @error: two granules */
 static uint32_t post_held(BalloonDriver *d, FakeVfio *v, const char *error)
 {
@@ -242,9 +260,10 @@ static uint32_t post_held(BalloonDriver *d, FakeVfio *v, const char *error)
         pfns[i] = balloon_wire32(d, BALLOON_PFN(AREA) + i);
     }
     list = balloon_copy(d, pfns, sizeof(pfns));
+    qtest_clock_step(d->qts, NANOSECONDS_PER_SECOND);
     head = balloon_post(d, BALLOON_VQ_DEFLATE,
                         &(BalloonSeg) { list, sizeof(pfns) }, 1);
-    balloon_wait_for(is_held(d->qts));
+    wait_held_event(d->qts, error);
     assert_held(d->qts, GRANULE, error);
     assert_mapped(v, AREA, 1, true);
     assert_mapped(v, AREA + GRANULE, 1, false);
@@ -275,6 +294,7 @@ static void check_held(bool bytes)
     g_assert_false(balloon_has_used(&d, BALLOON_VQ_DEFLATE));
     v->max_bytes = v->max_mappings = 0;
     balloon_wait_served(&d, BALLOON_VQ_DEFLATE, head);
+    wait_held_event(d.qts, NULL);
     g_assert_false(is_held(d.qts));
     assert_mapped(v, AREA, 4, true);
     quit(&d);
@@ -350,6 +370,7 @@ static void reset(void)
 /* Where that fails the machine stands, whoever would have it go on */
 static void check_hold(BalloonDriver *d, FakeVfio *v, uint64_t all)
 {
+    wait_held_event(d->qts, "Cannot allocate memory");
     qtest_qmp_eventwait(d->qts, "STOP");
     g_assert_false(balloon_vm_is_running(d->qts));
     g_assert_cmpuint(v->bytes, ==, all - 31 * GRANULE);
@@ -360,6 +381,7 @@ static void check_hold(BalloonDriver *d, FakeVfio *v, uint64_t all)
     g_assert_false(balloon_vm_is_running(d->qts));
     v->max_bytes = 0;
     qtest_qmp_eventwait(d->qts, "RESUME");
+    wait_held_event(d->qts, NULL);
     wait_populated(d, v, all);
 }
 
@@ -373,6 +395,7 @@ static void hold(const void *how)
     all = v->bytes;
     give(&d, AREA, 32);
     v->max_bytes = v->bytes + GRANULE;
+    qtest_clock_step(d.qts, NANOSECONDS_PER_SECOND);
     if (!strcmp(how, "device")) {
         balloon_set_bus_master(&d, false);
     } else {

@@ -36,7 +36,8 @@
 #define BALLOON_VQ_FIRST_OPTIONAL 3
 #define BALLOON_VQ_MAX 5
 
-#define BALLOON_TIMEOUT_US (30 * G_USEC_PER_SEC)
+/* For what takes moments, but with sanitizers and beside other work */
+#define BALLOON_TIMEOUT_US (180 * G_USEC_PER_SEC)
 
 /* The status of a device that found a fault in its ring (section 2.1) */
 #define BALLOON_STATUS_BROKEN 0x4f

@@ -102,6 +102,8 @@ typedef struct VirtIOBalloonPages {
     uint64_t look_offset;
     /* tells those who pin memory; the machine's, or NULL for nobody */
     BalloonCoordinator *coordinator;
+    /* told of what becomes of memory that the machine stands for */
+    Notifier wanted;
     /* discards were seen to be forbidden for what is not coordinated */
     bool was_pinned;
     /* why the deflate in progress is held, if it is: a negative errno */
@@ -167,6 +169,8 @@ typedef struct VirtIOBalloonState {
     BalloonState now;
     /* what keeps the host from taking memory; BALLOON_INHIBITOR__MAX: none */
     BalloonInhibitor inhibitor;
+    /* the guest is to have memory that it cannot have yet */
+    bool held;
     /* when the guest moved or was asked to: milliseconds of virtual time */
     int64_t moved_ms;
     /* that is long ago */
