@@ -49,7 +49,7 @@ class VirtioBalloonPlug(BalloonTest):
         self.assertIsNotNone(guest.vm.event_wait("SUSPEND", 60))
         self.assertEqual(guest.actual(), self.memory)
         guest.vm.cmd("system_wakeup")
-        self.assertIsNotNone(guest.vm.event_wait("WAKEUP", 10))
+        self.assertIsNotNone(guest.vm.event_wait("WAKEUP", 60))
         self.assertEqual(guest.channel.answer(60), (0, ""))
         guest.reach(320 * MIB)
         guest.until(lambda: whole - guest.total() == 192 * MIB, 30,

@@ -6,7 +6,7 @@ import time
 
 from qemu.qmp import QMPError
 from virtio_balloon_full import BIND, UNBIND
-from virtio_balloon_guest import KERNEL_PARAMETERS, MIB
+from virtio_balloon_guest import KERNEL_PARAMETERS, MIB, PATIENCE
 from virtio_balloon_testcase import BalloonTest, improved
 
 MEMORY = 256 * MIB
@@ -18,7 +18,7 @@ BALLOON = ("virtio-balloon-pci,free-page-reporting=on,id=balloon0,"
 WORK = (f"sleep 2; memtool dirty 64; sleep 3; {UNBIND}; {BIND}; sleep 2;"
         " memtool dirty 32; grep balloon_ /proc/vmstat; echo THE END")
 # So long a busy host may keep the guest from going on
-TIMEOUT = 60
+TIMEOUT = 60 * PATIENCE
 
 
 class VirtioBalloonReplay(BalloonTest):
@@ -73,8 +73,12 @@ class VirtioBalloonReplay(BalloonTest):
                                 f"it stands at instruction {now}")
                 time.sleep(0.5)
         except (QMPError, OSError):
-            pass                        # it has just ended
-        vm.wait()
+            deadline = time.monotonic() + TIMEOUT
+        while vm.is_running():
+            self.assertLess(time.monotonic(), deadline, "it does not end")
+            time.sleep(0.1)
+        # Its monitor may have broken off in the middle of a command
+        vm.kill()
 
 
 if __name__ == "__main__":

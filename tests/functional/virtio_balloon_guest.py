@@ -17,6 +17,8 @@ GIB = 1024 * MIB
 BALLOON_PAGE = 4 * KIB
 # Lines of smaps, which counts huge pages apart
 RESIDENT = ("Rss:", "Shared_Hugetlb:", "Private_Hugetlb:")
+# How many times as long as usual anything may take: with sanitizers, say
+PATIENCE = float(os.environ.get("BALLOON_TEST_PATIENCE", "1"))
 KERNEL_PARAMETERS = "console=ttyS0 quiet panic=-1 mitigations=off"
 
 
@@ -41,7 +43,7 @@ class Channel:
 
     def answer(self, timeout):
         """(exit code, output) of a command; OSError when none comes."""
-        self.socket.settimeout(timeout)
+        self.socket.settimeout(timeout * PATIENCE)
         head = self.file.readline()
         if not head:
             raise ConnectionError("QEMU closed the guest's channel")
@@ -213,7 +215,7 @@ class BalloonGuest:
 
     def until(self, condition, timeout, complaint):
         """Poll @condition; at the deadline fail with what @complaint says."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PATIENCE
         while not condition():
             if time.monotonic() > deadline:
                 raise self.error(f"after {timeout} s: {complaint()}")

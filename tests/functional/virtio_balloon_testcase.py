@@ -55,7 +55,7 @@ class BalloonTest(QemuSystemTest):
         guest.run("true", timeout=120)
         return guest
 
-    def assert_event(self, guest, size, timeout=10):
+    def assert_event(self, guest, size, timeout=60):
         """A BALLOON_CHANGE that says @size comes, or came, along."""
         event = guest.vm.event_wait("BALLOON_CHANGE", timeout,
                                     {"data": {"actual": size}})
