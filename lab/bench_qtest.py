@@ -36,13 +36,38 @@ class Qtest:
         self.file.close()
         self.socket.close()
 
-    def command(self, *words):
-        """Give a command; returns the word of the answer, if any."""
+    def ask(self, *words):
+        """Give a command; returns the words of the answer."""
         self.socket.sendall(" ".join(map(str, words)).encode() + b"\n")
         answer = self.file.readline().split()
         if answer[:1] != [b"OK"]:
             raise ConnectionError(f"qtest answered {answer} to {words[0]}")
-        return int(answer[1], 0) if len(answer) > 1 else None
+        return answer[1:]
+
+    def command(self, *words):
+        """Give a command; returns the number of the answer, if any."""
+        answer = self.ask(*words)
+        return int(answer[0], 0) if answer else None
+
+
+class Pci:
+    """The config space of the device in a slot of the machine pc."""
+
+    def __init__(self, qtest, slot):
+        self.qtest = qtest
+        self.slot = slot
+
+    def select(self, offset):
+        self.qtest.command("outl", 0xcf8,
+                           0x80000000 | self.slot << 11 | offset & ~3)
+
+    def read(self, offset, kind="inl"):
+        self.select(offset)
+        return self.qtest.command(kind, 0xcfc + (offset & 3))
+
+    def write(self, offset, value):
+        self.select(offset)
+        self.qtest.command("outl", 0xcfc, value)
 
 
 class Queue:
@@ -74,35 +99,23 @@ class Driver:
         self.find()
         self.bring_up()
 
-    # PCI
-
-    def config(self, offset, kind="inl"):
-        self.qtest.command("outl", 0xcf8,
-                           0x80000000 | SLOT << 11 | offset & ~3)
-        return self.qtest.command(kind, 0xcfc + (offset & 3))
-
-    def config_write(self, offset, value):
-        self.qtest.command("outl", 0xcf8, 0x80000000 | SLOT << 11 | offset)
-        self.qtest.command("outl", 0xcfc, value)
-
     def find(self):
         """Map the device's registers and look where they are."""
-        self.config_write(0x20, BAR)            # BAR 4, 64 bits wide
-        self.config_write(0x24, 0)
-        self.config_write(0x04, 6)              # memory space, bus master
-        cap = self.config(0x34, "inb")
+        pci = Pci(self.qtest, SLOT)
+        pci.write(0x20, BAR)                   # BAR 4, 64 bits wide
+        pci.write(0x24, 0)
+        pci.write(0x04, 6)                     # memory space, bus master
+        cap = pci.read(0x34, "inb")
         while cap:
-            if self.config(cap, "inb") == CAP_VENDOR:
-                kind = self.config(cap + 3, "inb")
-                address = BAR + self.config(cap + 8)
+            if pci.read(cap, "inb") == CAP_VENDOR:
+                kind = pci.read(cap + 3, "inb")
+                address = BAR + pci.read(cap + 8)
                 if kind == COMMON:
                     self.common = address
                 elif kind == NOTIFY:
                     self.notify = address
-                    self.multiplier = self.config(cap + 16)
-            cap = self.config(cap + 1, "inb")
-
-    # Virtio
+                    self.multiplier = pci.read(cap + 16)
+            cap = pci.read(cap + 1, "inb")
 
     def put(self, size, offset, value):
         self.qtest.command("write" + size, self.common + offset, value)
@@ -123,6 +136,8 @@ class Driver:
             raise ConnectionError(f"the device's status is {status:#x}")
 
     def start_queue(self, queue):
+        for ring in queue.avail, queue.used:    # of an earlier driver
+            self.memory.write(ring, bytes(4))
         self.put("w", 0x16, queue.index)
         self.put("w", 0x18, RING)
         for offset, address in ((0x20, queue.table), (0x28, queue.avail),

@@ -23,12 +23,16 @@ import demo
 import guests_matrix
 import image
 import migration
+import nest
 import newc
 import newcomer
 import plot
 import record
 import soak
 import thread
+import vfio
+import vfio_linux
+import vfio_nest
 from guests import GuestError
 from virtio_balloon_guest import MIB, Channel
 
@@ -97,6 +101,68 @@ class ImageTest(unittest.TestCase):
                     file.write(text)
                 keys.add(image.content_key(path))
             self.assertEqual(len(keys), 2)
+
+
+    def test_more_files_have_their_folders(self):
+        with unittest.mock.patch.object(image, "modules", return_value={}), \
+                unittest.mock.patch.object(image, "read", return_value=b""):
+            names = [name for name, *_ in members(image.initrd_bytes(
+                "busybox", "kernel", more={"usr/lib/a/b": (b"1", 0o644)}))]
+        for name in ("usr", "usr/lib", "usr/lib/a"):
+            self.assertLess(names.index(name), names.index("usr/lib/a/b"))
+            self.assertEqual(names.count(name), 1)
+
+
+class NestTest(unittest.TestCase):
+    """QEMU in a guest, with an assigned device."""
+
+    def test_launcher(self):
+        with tempfile.NamedTemporaryFile("w") as file:
+            file.write('#!/bin/sh\nexec /a/qemu -L /b -L /c/d "$@"\n')
+            file.flush()
+            self.assertEqual(nest.launched(file.name),
+                             ("/a/qemu", ["/b", "/c/d"]))
+
+    def test_firmware_is_the_first_found(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("a", "b"):
+                os.mkdir(f"{folder}/{name}")
+                for firmware in nest.FIRMWARE[name == "a":]:
+                    open(f"{folder}/{name}/{firmware}", "wb").close()
+            folders = [f"{folder}/a", f"{folder}/b"]
+            self.assertEqual(
+                list(nest.firmware(folders)),
+                [f"{folder}/b/{nest.FIRMWARE[0]}",
+                 *(f"{folder}/a/{name}" for name in nest.FIRMWARE[1:])])
+            with self.assertRaisesRegex(image.base.BaseError, "no firmware"):
+                list(nest.firmware(folders[:1]))
+
+    def test_faults_are_told_by_the_page(self):
+        with tempfile.TemporaryDirectory() as folder:
+            host = vfio_nest.Nest(unittest.mock.Mock(), folder)
+            with open(f"{folder}/trace", "w", encoding="ascii") as file:
+                for address in (0x5000, 0x5004, 0x9ffc):
+                    file.write("vtd_dmar_fault sid 0x20 fault 5"
+                               f" addr {address:#x} write 1\n")
+            self.assertEqual(host.faults(), {0x5000, 0x9000})
+
+    def test_whole_granules(self):
+        step = vfio_linux.GRANULE // vfio_linux.BALLOON_PAGE
+        flags = [1 << vfio_linux.OFFLINE] * (3 * step)
+        self.assertEqual(vfio_linux.whole_granules(flags), 3)
+        flags[step] = 1
+        self.assertEqual(vfio_linux.whole_granules(flags), 2)
+        self.assertEqual(vfio_linux.whole_granules(flags[1:]), 1)
+
+    def test_costs_are_those_of_a_granule(self):
+        name = "virtio_balloon_coordinator_"
+        self.assertEqual(vfio.trace_costs([
+            (1.0, "virtio_balloon_flush", "1 ranges, 2097152 bytes"),
+            (2.0, name + "discard", "region ram from 0x0 to 0x400000"),
+            (2.5, "virtio_balloon_pages_work", "partial: 1"),
+            (3.0, name + "populate", "region ram offset 0x0 ret 0"),
+            (4.0, "virtio_balloon_pages_work", "partial: 1")]),
+            ([0.25], [0.5]))
 
 
 class DebianTest(unittest.TestCase):

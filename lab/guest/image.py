@@ -27,7 +27,8 @@ import base  # noqa: E402
 import newc  # noqa: E402
 
 META_PACKAGE = "linux-image-cloud-amd64"
-# Those that the kernel has built in, and what they depend on, are seen to.
+# Those that the kernel has built in, and what they depend on, are seen to; the
+# last of them must be there.
 MODULES = ("virtio_pci", "virtio_mmio", "virtio_console", "virtio_blk",
            "virtio_balloon")
 # Programs made of a C file of this folder
@@ -71,8 +72,8 @@ def dependencies(module):
     return match[1].decode().split(",") if match and match[1] else []
 
 
-def modules(kernel):
-    """Bytes of all MODULES by file name, in an order they can be loaded."""
+def modules(kernel, names=MODULES):
+    """Bytes of modules by file name, in an order they can be loaded."""
     found = {}
 
     def add(name):
@@ -83,10 +84,10 @@ def modules(kernel):
                 add(needed)
             found.setdefault(f"{name}.ko", data)
 
-    for name in MODULES:
+    for name in names:
         add(name)
-    if "virtio_balloon.ko" not in found:
-        raise base.BaseError(f"{kernel} has no module virtio_balloon")
+    if f"{names[-1]}.ko" not in found:
+        raise base.BaseError(f"{kernel} has no module {names[-1]}")
     return found
 
 
@@ -99,12 +100,19 @@ def compiled(source):
         return read(program)
 
 
-def initrd_bytes(busybox, kernel, programs=()):
+def parents(name):
+    """The folders on the way to the file @name."""
+    parts = name.split("/")
+    return ["/".join(parts[:n]) for n in range(1, len(parts))]
+
+
+def initrd_bytes(busybox, kernel, programs=(), names=MODULES, more=()):
     """The initramfs, from the paths of busybox and the kernel's folder.
 
-    @programs: which of PROGRAMS it gets.
+    @programs: which of PROGRAMS it gets.  @names: of the modules.
+    @more: files as newc.archive() takes them, and their folders.
     """
-    drivers = modules(kernel)
+    drivers = modules(kernel, names)
     files = {"init": (read(f"{HERE}/init"), 0o755),
              "bin/busybox": (read(busybox), 0o755),
              "modules/order": ("\n".join(drivers).encode() + b"\n", 0o644)}
@@ -112,7 +120,10 @@ def initrd_bytes(busybox, kernel, programs=()):
         files[f"bin/{name}"] = compiled(f"{HERE}/{name}.c"), 0o755
     for name, data in drivers.items():
         files[f"modules/{name}"] = data, 0o644
-    return newc.archive(FOLDERS, files, {"bin/sh": "busybox"})
+    files.update(more)
+    folders = {parent for name in files for parent in parents(name)}
+    return newc.archive(sorted({*FOLDERS, *folders}), files,
+                        {"bin/sh": "busybox"})
 
 
 def content_key(*paths):
