@@ -19,7 +19,9 @@ BALLOON_PAGE = 4 * KIB
 RESIDENT = ("Rss:", "Shared_Hugetlb:", "Private_Hugetlb:")
 # How many times as long as usual anything may take: with sanitizers, say
 PATIENCE = float(os.environ.get("BALLOON_TEST_PATIENCE", "1"))
-KERNEL_PARAMETERS = "console=ttyS0 quiet panic=-1 mitigations=off"
+# A host that is busy must not make the kernel doubt its timer
+KERNEL_PARAMETERS = ("console=ttyS0 quiet panic=-1 mitigations=off"
+                     " no_timer_check")
 
 
 class GuestError(Exception):
