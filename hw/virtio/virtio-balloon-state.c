@@ -71,6 +71,14 @@ static BalloonState state_find(VirtIOBalloon *s, uint8_t status)
                                       BALLOON_STATE_DEFLATING;
 }
 
+/* Does memory begin or cease to be held, or does the host now say why? */
+static bool state_held_changes(const VirtIOBalloonState *st,
+                               const BalloonHeld *held)
+{
+    return st->held != (held != NULL) ||
+           st->held_fails != (held && held->error);
+}
+
 /* See what the state is, and tell if it is another one */
 static void state_update(VirtIOBalloon *s, uint8_t status)
 {
@@ -85,13 +93,15 @@ static void state_update(VirtIOBalloon *s, uint8_t status)
     }
     inhibitor = virtio_balloon_discard_inhibitor(s);
     held = virtio_balloon_pages_held(s);
-    if (now != st->now || inhibitor != st->inhibitor || !held != !st->held) {
+    if (now != st->now || inhibitor != st->inhibitor ||
+        state_held_changes(st, held)) {
         trace_virtio_balloon_state(BalloonState_str(st->now),
                                    BalloonState_str(now), inhibitor,
                                    s->actual, s->num_pages);
         st->now = now;
         st->inhibitor = inhibitor;
-        st->held = held;
+        st->held = held != NULL;
+        st->held_fails = held && held->error;
         qapi_event_send_balloon_state_change(
             now, inhibitor != BALLOON_INHIBITOR__MAX, inhibitor, held);
     }
@@ -134,7 +144,7 @@ void virtio_balloon_state_served(VirtIOBalloon *s)
 {
     g_autoptr(BalloonHeld) held = virtio_balloon_pages_held(s);
 
-    if (VIRTIO_DEVICE(s)->broken || !held != !s->state.held) {
+    if (VIRTIO_DEVICE(s)->broken || state_held_changes(&s->state, held)) {
         state_update(s, VIRTIO_DEVICE(s)->status);
     }
 }

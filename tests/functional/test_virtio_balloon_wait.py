@@ -6,7 +6,9 @@ BALLOON_FAKE_VFIO names the library virtio-balloon-fake-vfio.so of the qtests,
 if that is not in the build folder.
 """
 
+import mmap
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -26,6 +28,10 @@ QUEUE_PAGE, QUEUE_SIZE, QUEUE_SELECT, QUEUE_NOTIFY, STATUS = 8, 12, 14, 16, 18
 NUM_PAGES, ACTUAL = 20, 24
 STATUS_OK = 7
 RING_PAGE = 0x100
+COORDINATED = ("virtio-balloon-pci,must-tell-host=on,coordinated-discards=on,"
+               "discard-granule=64K")
+# The fake host's file: its size, and where it has what may be mapped, and is
+FAKE_SIZE, MAX_BYTES, BYTES = 32 + 65535 * 16, 0, 16
 # 64 KiB, in balloon pages
 LARGE = 16
 
@@ -118,9 +124,8 @@ class VirtioBalloonWait(BalloonTest):
         guest.stop()
         self.assertEqual(waiting.wait(), GONE)
 
-    @improved
-    def test_assigned_device(self):
-        """The guest follows, and the host has nothing of it."""
+    def assigned(self, **settings):
+        """A booted guest that has a device of the fake host."""
         library = (os.environ.get("BALLOON_FAKE_VFIO") or self.build_file(
             "tests", "qtest", "virtio-balloon-fake-vfio.so"))
         if not os.path.exists(library):
@@ -128,9 +133,13 @@ class VirtioBalloonWait(BalloonTest):
         folder = tempfile.mkdtemp(dir=self.workdir)
         os.symlink("../42", os.path.join(folder, "iommu_group"))
         guest = self.guest(*self.option, "-device",
-                           f"vfio-pci,sysfsdev={folder}")
+                           f"vfio-pci,sysfsdev={folder}", **settings)
+        self.fake = os.path.join(folder, "fake")
+        with open(self.fake, "wb") as file:
+            file.truncate(FAKE_SIZE)
         options = os.environ.get("ASAN_OPTIONS", "")
-        os.environ.update(LD_PRELOAD=library, ASAN_OPTIONS=options +
+        os.environ.update(VIRTIO_BALLOON_FAKE_VFIO=self.fake,
+                          LD_PRELOAD=library, ASAN_OPTIONS=options +
                           ":verify_asan_link_order=0")
         try:
             guest.start()
@@ -138,6 +147,44 @@ class VirtioBalloonWait(BalloonTest):
             del os.environ["LD_PRELOAD"]
             os.environ["ASAN_OPTIONS"] = options
         guest.run("true", timeout=120)
+        return guest
+
+    def await_held(self, guest, error):
+        """An event tells that memory waits, because of @error; None: no more"""
+        held = {"error": "nobody asked yet"}
+        while (held is None) != (error is None) or (
+                held and held.get("error") != error):
+            event = guest.vm.event_wait("BALLOON_STATE_CHANGE", 60)
+            self.assertIsNotNone(event)
+            held = event["data"].get("held")
+
+    @improved
+    def test_held(self):
+        """The host has no memory for a guest that starts again."""
+        guest = self.assigned(balloon=COORDINATED)
+        with open(self.fake, "r+b") as file:
+            fake = mmap.mmap(file.fileno(), FAKE_SIZE)
+
+        def mapped():
+            return struct.unpack_from("Q", fake, BYTES)[0]
+
+        whole = mapped()
+        guest.resize(256 * MIB)
+        guest.until(lambda: mapped() < whole - 128 * MIB, 60,
+                    lambda: f"{mapped()} bytes are mapped of {whole}")
+        struct.pack_into("Q", fake, MAX_BYTES, whole - 64 * MIB)
+        guest.vm.cmd("system_reset")
+        self.await_held(guest, "Cannot allocate memory")
+        self.assertFalse(guest.vm.cmd("query-status")["running"])
+        struct.pack_into("Q", fake, MAX_BYTES, 0)
+        self.await_held(guest, None)
+        self.assertTrue(guest.vm.cmd("query-status")["running"])
+        self.assertEqual(mapped(), whole)
+
+    @improved
+    def test_assigned_device(self):
+        """The guest follows, and the host has nothing of it."""
+        guest = self.assigned()
         text = self.wait(REACHED, 256)
         self.assertIn("none of it back: pinned-memory", text)
         self.assertEqual(guest.actual(), 256 * MIB)

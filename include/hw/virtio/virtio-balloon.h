@@ -169,8 +169,9 @@ typedef struct VirtIOBalloonState {
     BalloonState now;
     /* what keeps the host from taking memory; BALLOON_INHIBITOR__MAX: none */
     BalloonInhibitor inhibitor;
-    /* the guest is to have memory that it cannot have yet */
+    /* the guest is to have memory that it cannot have yet; the host says no */
     bool held;
+    bool held_fails;
     /* when the guest moved or was asked to: milliseconds of virtual time */
     int64_t moved_ms;
     /* that is long ago */
