@@ -134,9 +134,9 @@ def listed_files(repo):
                 if not folder.endswith("__pycache__")]
 
 
-def our_files(repo):
+def our_files(repo, start=IN_TREE):
     """Paths of the repository that have a place in QEMU's tree."""
-    return sorted(p for p in listed_files(repo) if p.startswith(IN_TREE)
+    return sorted(p for p in listed_files(repo) if p.startswith(start)
                   and os.path.isfile(os.path.join(repo, p)))
 
 
@@ -153,9 +153,11 @@ def version_of(pristine):
 
 def ours_for(repo, pristine):
     """An OurFile for each of our files, for this QEMU."""
-    texts = {path: read(os.path.join(repo, path)) for path in our_files(repo)}
+    texts, others = ({path: read(os.path.join(repo, path))
+                      for path in our_files(repo, start)}
+                     for start in (IN_TREE, "ports/"))
     try:
-        ported = ports.apply(version_of(pristine), texts)
+        ported = ports.apply(version_of(pristine), texts, others)
     except ports.PortError as error:
         raise OverlayError(str(error)) from None
     return [OurFile(source, path, text, text == texts[source],
@@ -172,8 +174,8 @@ def spliced(pristine, ours, wanted=None):
 
 def replace(path, text):
     """Write @text, unless the file has it already: builds go by its time."""
-    if not os.path.islink(path) and os.path.exists(path):
-        if read(path) == text:
+    if os.path.lexists(path):
+        if not os.path.islink(path) and read(path) == text:
             return
         os.remove(path)
     os.makedirs(os.path.dirname(path), exist_ok=True)

@@ -3,8 +3,10 @@
 
 Our files are written for QEMU 10.0.  QEMU's own code knows nothing of other
 releases, and neither do they: where an interface moved, a port says what to put
-for what.  It must match as often as it says, or an error names it.  The release
-that QAPI's `Since` names is that which a tree leads to.
+for what.  It must match as often as it says, or an error names it.  Where an
+interface became another one, a file of ours has another text: ports/11.1/PATH
+stands for PATH from release 11.1 on.  The release that QAPI's `Since` names is
+that which a tree leads to.
 """
 
 import fnmatch
@@ -108,13 +110,6 @@ def date_interfaces(version, texts):
                              rf"\g<1>{next_release(version)}", texts[path])
 
 
-def ports_for(version):
-    """The ports for QEMU @version, as 10.2.3, oldest first."""
-    release = release_of(version)
-    return [port for key in sorted(PORTS) if key <= release
-            for port in PORTS[key]]
-
-
 def substitute(port, texts):
     """Apply one port to @texts, {path: text}."""
     found = 0
@@ -127,17 +122,40 @@ def substitute(port, texts):
                         f" {found} times, not {port.times or 'once or more'}")
 
 
-def apply(version, texts: Dict[str, str]) -> Dict[str, Tuple[str, str]]:
-    """{our path: (path in QEMU's tree, text)} for QEMU @version."""
+def stand_in(others, release, texts):
+    """Put the texts in @others that begin with @release into @texts."""
+    folder = "ports/" + ".".join(map(str, release)) + "/"
+    for path in others:
+        if path.startswith(folder):
+            if path[len(folder):] not in texts:
+                raise PortError(f"{path} stands for no file of ours")
+            texts[path[len(folder):]] = others[path]
+
+
+def releases(others):
+    """All releases that something is different for, oldest first."""
+    return sorted({*PORTS, *(release_of(path) for path in others)})
+
+
+def apply(version, texts: Dict[str, str],
+          others: Dict[str, str]) -> Dict[str, Tuple[str, str]]:
+    """{our path: (path in QEMU's tree, text)} for QEMU @version.
+
+    @others: the files in the folder ports/
+    """
     texts = dict(texts)
     place = {path: path for path in texts}
-    for port in ports_for(version):
-        if isinstance(port, Port):
-            substitute(port, texts)
-            continue
-        for path in texts:
-            if path.startswith(port.start):
-                place[path] = port.place + path[len(port.start):]
+    for release in releases(others):
+        if release > release_of(version):
+            break
+        stand_in(others, release, texts)
+        for port in PORTS.get(release, ()):
+            if isinstance(port, Port):
+                substitute(port, texts)
+                continue
+            for path in texts:
+                if path.startswith(port.start):
+                    place[path] = port.place + path[len(port.start):]
     if version:
         date_interfaces(version, texts)
     return {path: (place[path], text) for path, text in texts.items()}

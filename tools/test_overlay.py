@@ -137,6 +137,16 @@ class LayTest(unittest.TestCase):
         self.assertEqual(overlay.read(self.tree("hw/x/balloon.c")), "stock\n")
         self.assertFalse(os.path.lexists(self.tree("hw/x/new.c")))
 
+    def test_a_file_that_is_another_one_later(self):
+        self.lay()
+        self.write("qemu/VERSION", "10.0.1\n")
+        self.write("repo/ports/10.0/hw/x/balloon.c", "ported\n")
+        self.lay()
+        self.assertEqual(overlay.read(self.tree("hw/x/balloon.c")), "ported\n")
+        self.assertEqual(
+            overlay.read(os.path.join(self.root, "repo/hw/x/balloon.c")),
+            "ours\n")
+
     def test_an_error_changes_nothing(self):
         self.lay()
         self.write("repo/hw/x/newer.c", "newer\n")

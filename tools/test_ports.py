@@ -13,9 +13,9 @@ TEXTS = {"a.c": "one two\n", "b.c": "two\ntwo\n", "t/x.py": "x\n"}
 
 
 class PortsTest(unittest.TestCase):
-    def apply(self, *wanted, version="10.2.1"):
+    def apply(self, *wanted, version="10.2.1", others=None):
         with mock.patch.dict(ports.PORTS, {(10, 2): wanted}, clear=True):
-            return ports.apply(version, TEXTS)
+            return ports.apply(version, TEXTS, others or {})
 
     def fails(self, port, words):
         with self.assertRaisesRegex(ports.PortError, words):
@@ -29,6 +29,18 @@ class PortsTest(unittest.TestCase):
     def test_moves(self):
         found = self.apply(Move("t/x", "t/y/x"))
         self.assertEqual(found["t/x.py"], ("t/y/x.py", "x\n"))
+
+    def test_stands_in(self):
+        others = {"ports/10.2/a.c": "two\n", "ports/11.1/a.c": "four\n"}
+        for version, text in (("10.0.9", "one two\n"), ("10.2.0", "2\n"),
+                              ("11.0.1", "2\n"), ("11.1.0", "four\n")):
+            found = self.apply(Port("why", "*.c", "two", "2", 3),
+                               version=version, others=others)
+            self.assertEqual(found["a.c"], ("a.c", text))
+
+    def test_stands_for_nothing(self):
+        with self.assertRaisesRegex(ports.PortError, "x.c stands for no file"):
+            self.apply(others={"ports/10.2/x.c": ""})
 
     def test_older_release(self):
         for version in ("10.0.9", "10.1.0", ""):
@@ -52,7 +64,8 @@ class PortsTest(unittest.TestCase):
         for version, since in (("10.0.13", "10.1"), ("10.2.2", "11.0"),
                                ("11.1.50", "11.2")):
             with mock.patch.dict(ports.PORTS, {}, clear=True):
-                found = ports.apply(version, {"qapi/machine.json": text})
+                found = ports.apply(version,
+                                    {"qapi/machine.json": text}, {})
             self.assertEqual(found["qapi/machine.json"][1],
                              text.replace("10.1", since))
 
@@ -60,10 +73,11 @@ class PortsTest(unittest.TestCase):
 class RepositoryTest(unittest.TestCase):
     def test_ports_match(self):
         repo = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        texts = {path: overlay.read(os.path.join(repo, path))
-                 for path in overlay.our_files(repo)}
-        for release in ports.PORTS:
-            ports.apply(".".join(map(str, release)), texts)
+        texts, others = ({path: overlay.read(os.path.join(repo, path))
+                          for path in overlay.our_files(repo, start)}
+                         for start in (overlay.IN_TREE, "ports/"))
+        for release in ports.releases(others):
+            ports.apply(".".join(map(str, release)), texts, others)
 
 
 if __name__ == "__main__":
