@@ -221,7 +221,10 @@ def chosen():
 
 
 def build_folder(repo):
-    """Where the release is built: one folder each."""
+    """Where that release, or the tree that was given, is built."""
+    given = os.environ.get("QEMU_SRC")
+    if given:
+        return f"{repo}/build-{version_of_tree(given)}"
     release = chosen()
     return f"{repo}/build" + ("" if release == DEFAULT else f"-{release}")
 
@@ -256,16 +259,21 @@ def fetched_source(release):
     return path
 
 
-def given_source(path):
-    """Check the tree that the user gave."""
+def version_of_tree(path):
+    """The version of QEMU in the tree that the user gave."""
     try:
-        version = read(os.path.join(path, "VERSION")).strip()
+        return read(os.path.join(path, "VERSION")).strip()
     except OSError:
         raise BaseError(f"QEMU_SRC={path} is no source tree of QEMU: it has no"
                         " file VERSION") from None
+
+
+def given_source(path):
+    """Check the tree that the user gave."""
+    version = version_of_tree(path)
     if not SUPPORTED.match(version):
         raise BaseError(f"QEMU_SRC={path} is QEMU {version}; this project"
-                        " needs 10.0, for instance 10.0.2")
+                        " needs 10.0 or later, for instance 10.0.2")
     return os.path.abspath(path)
 
 

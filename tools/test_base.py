@@ -66,6 +66,17 @@ class SourceTest(unittest.TestCase):
         with self.assertRaisesRegex(base.BaseError, r"QEMU 9\.2\.0.*10\.0"):
             self.given("9.2.0\n")
 
+    def test_a_folder_each(self):
+        with tempfile.TemporaryDirectory() as folder:
+            with open(f"{folder}/VERSION", "w", encoding="ascii") as file:
+                file.write("11.1.0\n")
+            for given, release, name in (
+                    ("", "10.0", "build"), ("", "10.2", "build-10.2"),
+                    (folder, "10.0", "build-11.1.0")):
+                with mock.patch.dict(os.environ, QEMU_SRC=given,
+                                     QEMU_BASE=release):
+                    self.assertEqual(base.build_folder("/r"), f"/r/{name}")
+
     def test_too_little_disk(self):
         with mock.patch("base.shutil.disk_usage") as usage:
             usage.return_value.free = 2**30
