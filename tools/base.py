@@ -159,8 +159,7 @@ def run(command, environment, folder=None):
     if subprocess.run(command, stdout=sys.stderr, env=environment, cwd=folder,
                       check=False).returncode:
         raise BaseError(f"`{' '.join(command)}` failed: is there a network, and"
-                        " has the mirror what it lists? If not, set"
-                        " QEMU_SRC=<a QEMU 10.0 tree>")
+                        " has the mirror what it lists?")
 
 
 def apt_get(arguments, folder, suite=SUITE):
@@ -236,27 +235,41 @@ def newest_source(environment, release):
                 if re.match(rf"(?:\d+:)?{re.escape(release)}\.", v)]
     if not versions:
         raise BaseError(f"Debian's suite {BASES[release]} offers no source of"
-                        f" QEMU {release}.x: set QEMU_SRC=<a QEMU tree>")
+                        f" QEMU {release}.x")
     return max(versions, key=lambda v: [int(n) for n in re.findall(r"\d+", v)])
 
 
-def fetched_source(release):
-    """Path of Debian's source of that @release, fetched if need be."""
+def fetch_source(release, folder):
+    """Fetch Debian's source of that @release; returns its path."""
     suite = BASES[release]
+    check_disk(folder)
+    version = newest_source(apt_environment(suite=suite), release)
+    say(f"fetching the source of QEMU {version} (40 MB)")
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        apt_get(["source", f"qemu={version}"], temporary, suite)
+        tree, = glob.glob(f"{temporary}/qemu-*/")
+        path = os.path.join(folder, os.path.basename(tree.rstrip("/")))
+        os.rename(tree, path)
+    return path
+
+
+def fetched_source(release):
+    """Path of Debian's source of that @release.
+
+    It is fetched once and kept: a suite may have another release tomorrow.
+    """
     folder = os.path.dirname(cache(
         "source" if release == DEFAULT else f"source-{release}", ""))
     with locked("apt"):
         for tree in glob.glob(f"{folder}/qemu-*/"):
             return tree.rstrip("/")
-        check_disk(folder)
-        version = newest_source(apt_environment(suite=suite), release)
-        say(f"fetching the source of QEMU {version} (40 MB)")
-        with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            apt_get(["source", f"qemu={version}"], temporary, suite)
-            tree, = glob.glob(f"{temporary}/qemu-*/")
-            path = os.path.join(folder, os.path.basename(tree.rstrip("/")))
-            os.rename(tree, path)
-    return path
+        try:
+            return fetch_source(release, folder)
+        except BaseError as error:
+            raise BaseError(
+                f"QEMU {release} cannot be had: {error}; set QEMU_SRC=<a source"
+                f" tree of QEMU {release}>, or copy one to {folder}"
+            ) from None
 
 
 def version_of_tree(path):

@@ -17,7 +17,6 @@ import sys
 import base
 import build
 
-FOLDER = base.build_folder(build.REPO)
 PLACE = "libexec/virtio-balloon"
 
 
@@ -31,6 +30,8 @@ def emulators(folder):
 def install(folder, prefix):
     """Install what is in @folder; returns the programs."""
     programs = []
+    if not emulators(folder):
+        return programs
     os.makedirs(f"{prefix}/{PLACE}", exist_ok=True)
     os.makedirs(f"{prefix}/bin", exist_ok=True)
     for emulator in emulators(folder):
@@ -48,9 +49,14 @@ def install(folder, prefix):
 def main():
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
-    programs = install(FOLDER, os.path.abspath(sys.argv[1]))
+    try:
+        folder = base.build_folder(build.REPO)
+    except base.BaseError as error:
+        sys.exit(f"install: {error}")
+    programs = install(folder, os.path.abspath(sys.argv[1]))
     if not programs:
-        sys.exit("install: nothing is built: `./balloon build`")
+        sys.exit("install: nothing is built; run this first, not as root:"
+                 " ./balloon build")
     print("\n".join(programs))
 
 

@@ -77,6 +77,33 @@ class SourceTest(unittest.TestCase):
                                      QEMU_BASE=release):
                     self.assertEqual(base.build_folder("/r"), f"/r/{name}")
 
+    def fetch(self, folder, release="10.2"):
+        with mock.patch.dict(os.environ, XDG_CACHE_HOME=folder, QEMU_SRC="",
+                             QEMU_BASE=release):
+            return base.source()
+
+    def test_kept_once_fetched(self):
+        with tempfile.TemporaryDirectory() as folder, \
+                mock.patch("base.subprocess.run", side_effect=AssertionError):
+            tree = f"{folder}/virtio-balloon/source-10.2/qemu-10.2.2+ds"
+            os.makedirs(tree)
+            self.assertEqual(self.fetch(folder), tree)
+
+    def test_cannot_be_had(self):
+        for listed in ("", "Version: 1:10.2.2+ds-1\n"):
+            with tempfile.TemporaryDirectory() as folder, \
+                    mock.patch("base.check_disk"), \
+                    mock.patch("base.mirror", return_value="mirror"), \
+                    mock.patch("base.query", return_value=listed), \
+                    mock.patch("base.subprocess.run") as run, \
+                    self.assertRaises(base.BaseError) as caught:
+                run.side_effect = lambda command, **_: mock.Mock(
+                    returncode="source" in command)
+                self.fetch(folder)
+            self.assertRegex(str(caught.exception),
+                             r"^QEMU 10\.2 cannot be had: .* QEMU_SRC=<a source"
+                             r" tree of QEMU 10\.2>[^\n]*$")
+
     def test_too_little_disk(self):
         with mock.patch("base.shutil.disk_usage") as usage:
             usage.return_value.free = 2**30

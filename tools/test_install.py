@@ -33,6 +33,32 @@ class InstallTest(unittest.TestCase):
 
     def test_nothing_built(self):
         self.assertEqual(install.install(self.build, self.prefix), [])
+        self.assertFalse(os.path.exists(self.prefix))
+
+    def balloon(self, repo):
+        """Run `balloon install` of @repo where it can neither fetch nor build.
+        """
+        shutil.copy2(f"{install.build.REPO}/balloon", repo)
+        shutil.copytree(f"{install.build.REPO}/tools", f"{repo}/tools",
+                        ignore=shutil.ignore_patterns("__pycache__"))
+        tools = f"{repo}/bin"
+        os.mkdir(tools)
+        for name in ("ninja", "apt-get", "meson"):
+            with open(f"{tools}/{name}", "w", encoding="ascii") as file:
+                file.write(f"#!/bin/sh\necho {name} ran\nexit 1\n")
+            os.chmod(f"{tools}/{name}", 0o755)
+        return subprocess.run(
+            [f"{repo}/balloon", "install", self.prefix], check=False, text=True,
+            env=dict(os.environ, PATH=f"{tools}:{os.environ['PATH']}",
+                     QEMU_SRC="", QEMU_BASE=""),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def test_does_not_build(self):
+        with tempfile.TemporaryDirectory() as repo:
+            done = self.balloon(repo)
+        self.assertEqual(done.stdout, "install: nothing is built; run this"
+                                      " first, not as root: ./balloon build\n")
+        self.assertNotEqual(done.returncode, 0)
 
 
 if __name__ == "__main__":
