@@ -20,6 +20,11 @@ static struct {
     QEMUBalloonOps ops;
     QEMUBalloonEvent *event;
     void *opaque;
+    /*
+     * KVM does not follow changes of the memory map.  Asked when the balloon
+     * comes: a QEMU that has handed its guest to another one has no KVM.
+     */
+    bool kvm_lacks;
 } provider;
 
 int qemu_add_balloon(const QEMUBalloonOps *ops, void *opaque)
@@ -30,6 +35,7 @@ int qemu_add_balloon(const QEMUBalloonOps *ops, void *opaque)
     provider.ops = *ops;
     provider.event = NULL;
     provider.opaque = opaque;
+    provider.kvm_lacks = kvm_enabled() && !kvm_has_sync_mmu();
     return 0;
 }
 
@@ -63,15 +69,15 @@ void qemu_remove_balloon_handler(void *opaque)
 /* The error classes are what management tells "unsupported" from "failed" by */
 static bool balloon_usable(Error **errp)
 {
-    if (kvm_enabled() && !kvm_has_sync_mmu()) {
-        error_set(errp, ERROR_CLASS_KVM_MISSING_CAP,
-                  "This host's KVM does not follow changes of the memory map,"
-                  " which a balloon needs");
-        return false;
-    }
     if (!provider.opaque) {
         error_set(errp, ERROR_CLASS_DEVICE_NOT_ACTIVE,
                   "No balloon device has been activated");
+        return false;
+    }
+    if (provider.kvm_lacks) {
+        error_set(errp, ERROR_CLASS_KVM_MISSING_CAP,
+                  "This host's KVM does not follow changes of the memory map,"
+                  " which a balloon needs");
         return false;
     }
     return true;

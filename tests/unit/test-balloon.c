@@ -15,9 +15,12 @@
 /* The host's KVM, as system/balloon.c sees it */
 bool kvm_allowed;
 static bool sync_mmu;
+/* As on a host that handed its guest to another QEMU by cpr-transfer */
+static bool kvm_gone;
 
 bool kvm_has_sync_mmu(void)
 {
+    g_assert_false(kvm_gone);
     return sync_mmu;
 }
 
@@ -214,15 +217,20 @@ static void test_kvm(void)
     Provider provider = { };
     Error *err = NULL;
 
-    g_assert_cmpint(qemu_add_balloon(&all_ops, &provider), ==, 0);
     kvm_allowed = true;
+    g_assert_cmpint(qemu_add_balloon(&all_ops, &provider), ==, 0);
     qmp_balloon(128 * MiB, &err);
     assert_error(err, ERROR_CLASS_KVM_MISSING_CAP,
                  "This host's KVM does not follow changes of the memory map,"
                  " which a balloon needs");
+    qemu_remove_balloon_handler(&provider);
+
     sync_mmu = true;
+    g_assert_cmpint(qemu_add_balloon(&all_ops, &provider), ==, 0);
     qmp_balloon(128 * MiB, &error_abort);
-    kvm_allowed = sync_mmu = false;
+    kvm_gone = true;
+    qapi_free_BalloonInfo(qmp_query_balloon(&error_abort));
+    kvm_allowed = sync_mmu = kvm_gone = false;
     qemu_remove_balloon_handler(&provider);
 }
 
