@@ -32,7 +32,8 @@ PORTS = {
     (10, 2): (
         Port("headers of the memory system moved",
              "hw/virtio/virtio-balloon*",
-             r'"exec/(address-spaces|ramblock)\.h"', r'"system/\1.h"',
+             r'"exec/(address-spaces|memory|ramblock)\.h"',
+             r'"system/\1.h"',
              None),
         Port("a header of the memory system moved",
              "include/hw/virtio/virtio-balloon.h",

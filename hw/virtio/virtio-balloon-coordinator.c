@@ -16,11 +16,9 @@
 #include "exec/target_page.h"
 #include "hw/boards.h"
 #include "hw/core/cpu.h"
-#include "migration/blocker.h"
-#include "migration/misc.h"
 #include "system/runstate.h"
 #include "trace.h"
-#include "virtio-balloon-coordinator.h"
+#include "virtio-balloon-listeners.h"
 
 #define CHILD "virtio-balloon-coordinator"
 
@@ -31,51 +29,8 @@
 /* How long to leave the host alone when it has said no; milliseconds */
 #define RETRY_MS 100
 
-/* One region of RAM; it stays for as long as the machine */
-typedef struct CoordinatedRegion {
-    MemoryRegion *mr;
-    uint64_t size;
-    uint64_t granule;
-    unsigned long n;
-    /* granules that the listeners know to be discarded */
-    unsigned long *discarded;
-    /* those of them that are the guest's, and are still to be populated */
-    unsigned long *wanted;
-} CoordinatedRegion;
-
-/* Somebody who pins a section of a region */
-typedef struct CoordinatedListener {
-    RamDiscardListener *rdl;
-    /* it could not have its section when it came, and has nothing of it */
-    bool lacks;
-} CoordinatedListener;
-
-struct BalloonCoordinator {
-    Object parent;
-
-    uint64_t granule;
-    GArray *regions;
-    GArray *listeners;
-    /* there while there are listeners */
-    Error *blocker;
-    /* tells that memory changed: is there an IOMMU for the guest?  -1: ask */
-    MemoryListener memory;
-    int viommu;
-
-    /* bytes that are wanted, and why the last of them did not come */
-    uint64_t wanted;
-    int error;
-    bool warned;
-    /* populates them while the machine stands: follows the host's clock */
-    QEMUTimer *timer;
-    /* it stands because of us, and goes on when all is populated */
-    bool holding;
-    /* told of each attempt while it stands */
-    NotifierList notifiers;
-};
-
-static CoordinatedRegion *coordinator_region(const BalloonCoordinator *c,
-                                             const MemoryRegion *mr)
+CoordinatedRegion *balloon_coordinator_region(const BalloonCoordinator *c,
+                                              const MemoryRegion *mr)
 {
     for (guint i = 0; i < c->regions->len; i++) {
         CoordinatedRegion *r = &g_array_index(c->regions, CoordinatedRegion, i);
@@ -87,152 +42,11 @@ static CoordinatedRegion *coordinator_region(const BalloonCoordinator *c,
     return NULL;
 }
 
-static CoordinatedListener *coordinator_listener(BalloonCoordinator *c, guint i)
-{
-    return &g_array_index(c->listeners, CoordinatedListener, i);
-}
-
-/* The part of @section from @start to before @end; false if that is nothing */
-static bool section_part(const MemoryRegionSection *section, uint64_t start,
-                         uint64_t end, MemoryRegionSection *part)
-{
-    uint64_t first = section->offset_within_region;
-
-    start = MAX(start, first);
-    end = MIN(end, first + int128_get64(section->size));
-    *part = *section;
-    part->offset_within_region = start;
-    part->offset_within_address_space += start - first;
-    part->size = int128_make64(end - start);
-    return start < end;
-}
-
-static uint64_t region_offset(const CoordinatedRegion *r, unsigned long g)
-{
-    return MIN(g * r->granule, r->size);
-}
-
-/*
- * Find the next run of granules, from *@g on, that are discarded, or else
- * populated.  Returns: their number, and the first of them in *@g; 0 for none.
- */
-static unsigned long region_next_run(const CoordinatedRegion *r, bool discarded,
-                                     unsigned long *g)
-{
-    if (discarded) {
-        *g = find_next_bit(r->discarded, r->n, *g);
-        return find_next_zero_bit(r->discarded, r->n, *g) - *g;
-    }
-    *g = find_next_zero_bit(r->discarded, r->n, *g);
-    return find_next_bit(r->discarded, r->n, *g) - *g;
-}
-
-/*
- * Call @fn for each part of @section that is discarded, or else populated,
- * until it fails; not for what begins at offset @stop of the region
- */
-static int region_replay(const CoordinatedRegion *r, bool discarded,
-                         const MemoryRegionSection *section, uint64_t *stop,
-                         ReplayRamPopulate fn, void *opaque)
-{
-    unsigned long g = section->offset_within_region / r->granule;
-    MemoryRegionSection part;
-    unsigned long n;
-
-    for (; (n = region_next_run(r, discarded, &g)); g += n) {
-        uint64_t start = region_offset(r, g);
-        int ret;
-
-        if (!section_part(section, start, region_offset(r, g + n), &part)) {
-            break;
-        }
-        if (part.offset_within_region == *stop) {
-            break;
-        }
-        ret = fn(&part, opaque);
-        if (ret) {
-            *stop = part.offset_within_region;
-            return ret;
-        }
-    }
-    return 0;
-}
-
-/* --- listeners ----------------------------------------------------------- */
-
-static int listener_populate(MemoryRegionSection *part, void *opaque)
-{
-    RamDiscardListener *rdl = opaque;
-
-    return rdl->notify_populate(rdl, part);
-}
-
-static int listener_discard(MemoryRegionSection *part, void *opaque)
-{
-    RamDiscardListener *rdl = opaque;
-
-    rdl->notify_discard(rdl, part);
-    return 0;
-}
-
-/* Let a listener have what is populated of its section: all of it or nothing */
-static void listener_fill(BalloonCoordinator *c, CoordinatedListener *l)
-{
-    MemoryRegionSection *section = l->rdl->section;
-    CoordinatedRegion *r = coordinator_region(c, section->mr);
-    uint64_t stop = UINT64_MAX;
-    int ret = region_replay(r, false, section, &stop, listener_populate,
-                            l->rdl);
-
-    l->lacks = ret;
-    if (ret) {
-        c->error = ret;
-        region_replay(r, false, section, &stop, listener_discard, l->rdl);
-    }
-}
-
-/* Tell the listeners before number @n that something is discarded */
-static void coordinator_tell_discard(BalloonCoordinator *c, MemoryRegion *mr,
-                                     uint64_t start, uint64_t end, guint n)
-{
-    MemoryRegionSection part;
-
-    for (guint i = 0; i < n; i++) {
-        CoordinatedListener *l = coordinator_listener(c, i);
-
-        if (l->rdl->section->mr == mr && !l->lacks &&
-            section_part(l->rdl->section, start, end, &part)) {
-            l->rdl->notify_discard(l->rdl, &part);
-        }
-    }
-}
-
-/* All listeners have it, or an error is returned and none has */
-static int coordinator_tell_populate(BalloonCoordinator *c, MemoryRegion *mr,
-                                     uint64_t start, uint64_t end)
-{
-    MemoryRegionSection part;
-
-    for (guint i = 0; i < c->listeners->len; i++) {
-        CoordinatedListener *l = coordinator_listener(c, i);
-
-        if (l->rdl->section->mr == mr && !l->lacks &&
-            section_part(l->rdl->section, start, end, &part)) {
-            int ret = l->rdl->notify_populate(l->rdl, &part);
-
-            if (ret) {
-                coordinator_tell_discard(c, mr, start, end, i);
-                return ret;
-            }
-        }
-    }
-    return 0;
-}
-
 static void region_set_wanted(BalloonCoordinator *c, CoordinatedRegion *r,
                               unsigned long g, bool wanted)
 {
-    uint64_t size = region_offset(r, g + 1) - region_offset(r, g);
+    uint64_t size = balloon_region_offset(r, g + 1) -
+                    balloon_region_offset(r, g);
 
     if (wanted != test_bit(g, r->wanted)) {
         change_bit(g, r->wanted);
@@ -244,11 +58,11 @@ static void region_set_wanted(BalloonCoordinator *c, CoordinatedRegion *r,
 static int region_populate(BalloonCoordinator *c, CoordinatedRegion *r,
                            unsigned long g)
 {
-    int ret = coordinator_tell_populate(c, r->mr, region_offset(r, g),
-                                        region_offset(r, g + 1));
+    int ret = balloon_listeners_populate(c, r, g);
 
     trace_virtio_balloon_coordinator_populate(memory_region_name(r->mr),
-                                              region_offset(r, g), ret);
+                                              balloon_region_offset(r, g),
+                                              ret);
     if (!ret) {
         clear_bit(g, r->discarded);
         region_set_wanted(c, r, g, false);
@@ -258,19 +72,9 @@ static int region_populate(BalloonCoordinator *c, CoordinatedRegion *r,
 
 /* --- the machine stands -------------------------------------------------- */
 
-static bool coordinator_lacks(BalloonCoordinator *c)
-{
-    for (guint i = 0; i < c->listeners->len; i++) {
-        if (coordinator_listener(c, i)->lacks) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static bool coordinator_is_done(BalloonCoordinator *c)
 {
-    return !c->wanted && !coordinator_lacks(c);
+    return !c->wanted && !balloon_listeners_lack(c);
 }
 
 /* Populate what is wanted until it is done, fails, or @ns have passed */
@@ -279,13 +83,7 @@ static void coordinator_work(BalloonCoordinator *c, int64_t ns)
     int64_t end = get_clock() + ns;
 
     c->error = 0;
-    for (guint i = 0; i < c->listeners->len; i++) {
-        CoordinatedListener *l = coordinator_listener(c, i);
-
-        if (l->lacks) {
-            listener_fill(c, l);
-        }
-    }
+    balloon_listeners_retry(c);
     for (guint i = 0; i < c->regions->len && c->wanted; i++) {
         CoordinatedRegion *r = &g_array_index(c->regions, CoordinatedRegion, i);
         unsigned long g = 0;
@@ -315,7 +113,7 @@ static void coordinator_arm(BalloonCoordinator *c)
  * memory that this does not reach.  A vCPU that is here stops itself, and the
  * others are stopped before the main loop lets go of the BQL.
  */
-static void coordinator_hold(BalloonCoordinator *c)
+void balloon_coordinator_hold(BalloonCoordinator *c)
 {
     if (c->error && !c->warned) {
         c->warned = true;
@@ -374,7 +172,7 @@ static void coordinator_vm_state_change(void *opaque, bool running,
         return;
     }
     if (running) {
-        coordinator_hold(c);
+        balloon_coordinator_hold(c);
     } else {
         coordinator_arm(c);
     }
@@ -384,7 +182,7 @@ static void coordinator_vm_state_change(void *opaque, bool running,
 
 uint64_t balloon_coordinator_granule(BalloonCoordinator *c, RAMBlock *rb)
 {
-    CoordinatedRegion *r = c ? coordinator_region(c, rb->mr) : NULL;
+    CoordinatedRegion *r = c ? balloon_coordinator_region(c, rb->mr) : NULL;
 
     return r ? r->granule : 0;
 }
@@ -412,7 +210,7 @@ bool balloon_coordinator_reaches_all(BalloonCoordinator *c)
     if (!ram_block_discard_is_disabled()) {
         return true;
     }
-    if (!c->listeners->len || coordinator_lacks(c) ||
+    if (!balloon_listeners_any(c) || balloon_listeners_lack(c) ||
         coordinator_has_viommu(c) ||
         ram_block_coordinated_discard_require(true) < 0) {
         return false;
@@ -425,7 +223,7 @@ bool balloon_coordinator_reaches_all(BalloonCoordinator *c)
 void balloon_coordinator_discard(BalloonCoordinator *c, RAMBlock *rb,
                                  const BalloonRange *range)
 {
-    CoordinatedRegion *r = coordinator_region(c, rb->mr);
+    CoordinatedRegion *r = balloon_coordinator_region(c, rb->mr);
     unsigned long g = DIV_ROUND_UP(range->start, r->granule);
     unsigned long end = DIV_ROUND_UP(range->start + range->size, r->granule);
 
@@ -435,12 +233,11 @@ void balloon_coordinator_discard(BalloonCoordinator *c, RAMBlock *rb,
     while ((g = find_next_zero_bit(r->discarded, end, g)) < end) {
         unsigned long stop = find_next_bit(r->discarded, end, g);
 
-        trace_virtio_balloon_coordinator_discard(memory_region_name(r->mr),
-                                                 region_offset(r, g),
-                                                 region_offset(r, stop));
+        trace_virtio_balloon_coordinator_discard(
+            memory_region_name(r->mr), balloon_region_offset(r, g),
+            balloon_region_offset(r, stop));
         bitmap_set(r->discarded, g, stop - g);
-        coordinator_tell_discard(c, r->mr, region_offset(r, g),
-                                 region_offset(r, stop), c->listeners->len);
+        balloon_listeners_discard(c, r, g, stop);
         g = stop;
     }
 }
@@ -448,7 +245,7 @@ void balloon_coordinator_discard(BalloonCoordinator *c, RAMBlock *rb,
 int balloon_coordinator_populate(BalloonCoordinator *c, RAMBlock *rb,
                                  const BalloonRange *range)
 {
-    CoordinatedRegion *r = coordinator_region(c, rb->mr);
+    CoordinatedRegion *r = balloon_coordinator_region(c, rb->mr);
     unsigned long g, end;
 
     if (!r) {
@@ -468,7 +265,7 @@ int balloon_coordinator_populate(BalloonCoordinator *c, RAMBlock *rb,
 
 void balloon_coordinator_release(BalloonCoordinator *c, RAMBlock *rb)
 {
-    CoordinatedRegion *r = coordinator_region(c, rb->mr);
+    CoordinatedRegion *r = balloon_coordinator_region(c, rb->mr);
     unsigned long g = 0;
 
     if (!r) {
@@ -477,9 +274,9 @@ void balloon_coordinator_release(BalloonCoordinator *c, RAMBlock *rb)
     for (; (g = find_next_bit(r->discarded, r->n, g)) < r->n; g++) {
         region_set_wanted(c, r, g, true);
     }
-    coordinator_work(c, c->listeners->len ? AT_ONCE_NS : INT64_MAX / 2);
+    coordinator_work(c, balloon_listeners_any(c) ? AT_ONCE_NS : INT64_MAX / 2);
     if (!coordinator_is_done(c)) {
-        coordinator_hold(c);
+        balloon_coordinator_hold(c);
     }
 }
 
@@ -492,146 +289,6 @@ uint64_t balloon_coordinator_wanted(BalloonCoordinator *c, int *error)
 void balloon_coordinator_add_notifier(BalloonCoordinator *c, Notifier *notifier)
 {
     notifier_list_add(&c->notifiers, notifier);
-}
-
-/* --- RamDiscardManager --------------------------------------------------- */
-
-static uint64_t coordinator_get_min_granularity(const RamDiscardManager *rdm,
-                                                const MemoryRegion *mr)
-{
-    return coordinator_region(VIRTIO_BALLOON_COORDINATOR(rdm), mr)->granule;
-}
-
-static bool coordinator_is_populated(const RamDiscardManager *rdm,
-                                     const MemoryRegionSection *section)
-{
-    BalloonCoordinator *c = VIRTIO_BALLOON_COORDINATOR(rdm);
-    CoordinatedRegion *r = coordinator_region(c, section->mr);
-    uint64_t start = section->offset_within_region;
-    unsigned long end = DIV_ROUND_UP(start + int128_get64(section->size),
-                                     r->granule);
-
-    return find_next_bit(r->discarded, end, start / r->granule) >= end;
-}
-
-static int coordinator_replay_populated(const RamDiscardManager *rdm,
-                                        MemoryRegionSection *section,
-                                        ReplayRamPopulate fn, void *opaque)
-{
-    BalloonCoordinator *c = VIRTIO_BALLOON_COORDINATOR(rdm);
-    uint64_t stop = UINT64_MAX;
-
-    return region_replay(coordinator_region(c, section->mr), false, section,
-                         &stop, fn, opaque);
-}
-
-typedef struct ReplayDiscard {
-    ReplayRamDiscard fn;
-    void *opaque;
-} ReplayDiscard;
-
-static int replay_discard(MemoryRegionSection *part, void *opaque)
-{
-    ReplayDiscard *replay = opaque;
-
-    replay->fn(part, replay->opaque);
-    return 0;
-}
-
-/* Migration leaves out what is discarded; postcopy would wait for that */
-static void coordinator_replay_discarded(const RamDiscardManager *rdm,
-                                         MemoryRegionSection *section,
-                                         ReplayRamDiscard fn, void *opaque)
-{
-    BalloonCoordinator *c = VIRTIO_BALLOON_COORDINATOR(rdm);
-    ReplayDiscard replay = { fn, opaque };
-    uint64_t stop = UINT64_MAX;
-
-    if (!migrate_postcopy_ram()) {
-        region_replay(coordinator_region(c, section->mr), true, section, &stop,
-                      replay_discard, &replay);
-    }
-}
-
-/*
- * VFIO cannot ask a manager which pages are dirty without crashing.  Whether
- * it will is for the devices to know.
- */
-static void coordinator_block_migration(BalloonCoordinator *c)
-{
-    Error *err = NULL;
-
-    error_setg(&c->blocker, "A device is assigned whose writes cannot be"
-               " followed while a balloon has coordinated-discards=on");
-    if (migrate_add_blocker_internal(&c->blocker, &err) < 0) {
-        error_reportf_err(err, "virtio-balloon: ");
-    }
-}
-
-/* Before the machine is ready there is somebody to tell, and nothing to lose */
-static void coordinator_refuse(BalloonCoordinator *c,
-                               const CoordinatedRegion *r)
-{
-    error_report("virtio-balloon: memory '%s' cannot be had for assigned"
-                 " devices, %lu pieces of %" PRIu64 " bytes: %s",
-                 memory_region_name(r->mr), r->n, r->granule,
-                 strerror(-c->error));
-    if (c->error == -ENOSPC) {
-        error_printf("There are too many pieces: give the balloon"
-                     " discard-granule=%" PRIu64 " or more, or raise the"
-                     " parameter dma_entry_limit of the host's module"
-                     " vfio_iommu_type1.\n", 2 * r->granule);
-    } else {
-        error_printf("The limit of locked memory has to allow for all of"
-                     " the guest's memory.\n");
-    }
-    exit(EXIT_FAILURE);
-}
-
-static void coordinator_register_listener(RamDiscardManager *rdm,
-                                          RamDiscardListener *rdl,
-                                          MemoryRegionSection *section)
-{
-    BalloonCoordinator *c = VIRTIO_BALLOON_COORDINATOR(rdm);
-    CoordinatedListener l = { .rdl = rdl };
-
-    if (!c->listeners->len) {
-        coordinator_block_migration(c);
-    }
-    c->viommu = -1;
-    rdl->section = memory_region_section_new_copy(section);
-    listener_fill(c, &l);
-    g_array_append_val(c->listeners, l);
-    if (l.lacks && !phase_check(PHASE_MACHINE_READY)) {
-        coordinator_refuse(c, coordinator_region(c, section->mr));
-    }
-    if (l.lacks) {
-        coordinator_hold(c);
-    }
-}
-
-static void coordinator_unregister_listener(RamDiscardManager *rdm,
-                                            RamDiscardListener *rdl)
-{
-    BalloonCoordinator *c = VIRTIO_BALLOON_COORDINATOR(rdm);
-    uint64_t stop = UINT64_MAX;
-
-    for (guint i = 0; i < c->listeners->len; i++) {
-        CoordinatedListener l = *coordinator_listener(c, i);
-
-        if (l.rdl == rdl) {
-            g_array_remove_index_fast(c->listeners, i);
-            if (!l.lacks) {
-                region_replay(coordinator_region(c, rdl->section->mr), false,
-                              rdl->section, &stop, listener_discard, rdl);
-            }
-            break;
-        }
-    }
-    g_clear_pointer(&rdl->section, memory_region_section_free_copy);
-    if (!c->listeners->len) {
-        migrate_del_blocker(&c->blocker);
-    }
 }
 
 /* --- creation ------------------------------------------------------------ */
@@ -690,9 +347,8 @@ static void coordinator_attach(BalloonCoordinator *c, MemoryRegion *ram)
 {
     memory_region_set_enabled(ram, false);
     for (guint i = 0; i < c->regions->len; i++) {
-        memory_region_set_ram_discard_manager(
-            g_array_index(c->regions, CoordinatedRegion, i).mr,
-            RAM_DISCARD_MANAGER(c));
+        balloon_listeners_attach(
+            c, &g_array_index(c->regions, CoordinatedRegion, i));
     }
     memory_region_set_enabled(ram, true);
 }
@@ -754,10 +410,10 @@ static void coordinator_init(Object *obj)
     BalloonCoordinator *c = VIRTIO_BALLOON_COORDINATOR(obj);
 
     c->regions = g_array_new(false, true, sizeof(CoordinatedRegion));
-    c->listeners = g_array_new(false, true, sizeof(CoordinatedListener));
     c->timer = timer_new_ms(QEMU_CLOCK_REALTIME, coordinator_timer, c);
     notifier_list_init(&c->notifiers);
     c->viommu = -1;
+    balloon_listeners_init(c);
     c->memory = (MemoryListener) {
         .name = "virtio-balloon-coordinator",
         .commit = coordinator_memory_commit,
@@ -774,20 +430,13 @@ static void coordinator_finalize(Object *obj)
         g_free(g_array_index(c->regions, CoordinatedRegion, i).wanted);
     }
     g_array_unref(c->regions);
-    g_array_unref(c->listeners);
+    balloon_listeners_finalize(c);
     timer_free(c->timer);
 }
 
 static void coordinator_class_init(ObjectClass *klass, void *data)
 {
-    RamDiscardManagerClass *rdmc = RAM_DISCARD_MANAGER_CLASS(klass);
-
-    rdmc->get_min_granularity = coordinator_get_min_granularity;
-    rdmc->is_populated = coordinator_is_populated;
-    rdmc->replay_populated = coordinator_replay_populated;
-    rdmc->replay_discarded = coordinator_replay_discarded;
-    rdmc->register_listener = coordinator_register_listener;
-    rdmc->unregister_listener = coordinator_unregister_listener;
+    balloon_listeners_class_init(klass);
 }
 
 static const TypeInfo coordinator_types[] = {
@@ -798,10 +447,7 @@ static const TypeInfo coordinator_types[] = {
         .instance_init = coordinator_init,
         .instance_finalize = coordinator_finalize,
         .class_init = coordinator_class_init,
-        .interfaces = (InterfaceInfo[]) {
-            { TYPE_RAM_DISCARD_MANAGER },
-            { }
-        },
+        .interfaces = balloon_listeners_interfaces,
     },
 };
 

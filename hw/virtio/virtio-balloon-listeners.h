@@ -1,0 +1,104 @@
+/*
+ * Who pins main memory, and what they are told; for the coordinator alone
+ *
+ * The coordinator knows what of its regions is discarded.  Here is how those
+ * who listen learn it, and how they are asked whether they can have memory.
+ *
+ * The caller holds the BQL.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef HW_VIRTIO_BALLOON_LISTENERS_H
+#define HW_VIRTIO_BALLOON_LISTENERS_H
+
+#include "exec/memory.h"
+#include "virtio-balloon-coordinator.h"
+
+/* One region of RAM; it stays for as long as the machine */
+typedef struct CoordinatedRegion {
+    MemoryRegion *mr;
+    uint64_t size;
+    uint64_t granule;
+    unsigned long n;
+    /* granules that the listeners know to be discarded */
+    unsigned long *discarded;
+    /* those of them that are the guest's, and are still to be populated */
+    unsigned long *wanted;
+} CoordinatedRegion;
+
+/* What is known of those who listen, and who wants to know that */
+typedef struct BalloonListeners BalloonListeners;
+
+struct BalloonCoordinator {
+    Object parent;
+
+    uint64_t granule;
+    /* of CoordinatedRegion */
+    GArray *regions;
+    BalloonListeners *listeners;
+    /* tells that memory changed: is there an IOMMU for the guest?  -1: ask */
+    MemoryListener memory;
+    int viommu;
+
+    /* bytes that are wanted, and why the last of them did not come */
+    uint64_t wanted;
+    int error;
+    bool warned;
+    /* populates them while the machine stands: follows the host's clock */
+    QEMUTimer *timer;
+    /* it stands because of us, and goes on when all is populated */
+    bool holding;
+    /* told of each attempt while it stands */
+    NotifierList notifiers;
+};
+
+/* --- of the coordinator -------------------------------------------------- */
+
+/* NULL for a region that is not coordinated */
+CoordinatedRegion *balloon_coordinator_region(const BalloonCoordinator *c,
+                                              const MemoryRegion *mr);
+
+/* Where granule @g begins; the end of the region for the one past the last */
+static inline uint64_t balloon_region_offset(const CoordinatedRegion *r,
+                                             unsigned long g)
+{
+    return MIN(g * r->granule, r->size);
+}
+
+/* The machine stands until all that is wanted is populated for everybody */
+void balloon_coordinator_hold(BalloonCoordinator *c);
+
+/* --- of the listeners ---------------------------------------------------- */
+
+/* What a type has to be for listeners to be told by it */
+extern InterfaceInfo balloon_listeners_interfaces[];
+void balloon_listeners_class_init(ObjectClass *klass);
+
+void balloon_listeners_init(BalloonCoordinator *c);
+void balloon_listeners_finalize(BalloonCoordinator *c);
+
+/* Listeners of the region's memory, which is not mapped, listen to @c */
+void balloon_listeners_attach(BalloonCoordinator *c, CoordinatedRegion *r);
+
+/* Is there anybody? */
+bool balloon_listeners_any(BalloonCoordinator *c);
+
+/* Is there somebody who could not have all of its memory when it came? */
+bool balloon_listeners_lack(BalloonCoordinator *c);
+
+/* Try again; a failure is in the coordinator's @error */
+void balloon_listeners_retry(BalloonCoordinator *c);
+
+/* Granules @g to before @end are discarded */
+void balloon_listeners_discard(BalloonCoordinator *c, CoordinatedRegion *r,
+                               unsigned long g, unsigned long end);
+
+/*
+ * All listeners have granule @g, which is still marked as discarded, or an
+ * error is returned, a negative errno, and none has.
+ */
+int balloon_listeners_populate(BalloonCoordinator *c, CoordinatedRegion *r,
+                               unsigned long g);
+
+#endif /* HW_VIRTIO_BALLOON_LISTENERS_H */
