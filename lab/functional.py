@@ -27,7 +27,7 @@ def environment(options):
     """What QEMU's test framework and our tests read from the environment."""
     return {**image.variables(),
             "QEMU_TEST_QEMU_BINARY": os.path.abspath(options.qemu),
-            "PYTHONPATH": f"{os.path.abspath(options.tree)}/python",
+            "PYTHONPATH": ":".join(guests.python_paths(options.tree)),
             "BALLOON_FAKE_VFIO": os.path.join(
                 os.path.dirname(os.path.abspath(options.qemu)), FAKE_VFIO),
             "BALLOON_GUEST_ACCEL": guests.accelerator(options),
@@ -48,11 +48,12 @@ def ending_early(suite):
 
 def run(options, folder):
     """Run the tests; True when all passed."""
-    os.environ.update(environment(options), QEMU_BUILD_ROOT=folder)
+    os.environ.update(environment(options), QEMU_BUILD_ROOT=folder,
+                      MESON_BUILD_ROOT=folder)
     pycotap = image.base.fetch_deb("python3-pycotap")
     where, module = os.path.split(options.test.removesuffix(".py"))
     sys.path[:0] = [where or guests.FUNCTIONAL, guests.FUNCTIONAL,
-                    f"{options.tree}/python",
+                    *guests.python_paths(options.tree),
                     f"{options.tree}/tests/functional",
                     f"{pycotap}/usr/lib/python3/dist-packages"]
     from pycotap import LogMode, TAPTestRunner  # pylint: disable=C0415,E0401

@@ -2,6 +2,7 @@
 """Guests for the programs of this folder: image, accelerator, clean-up."""
 
 import contextlib
+import glob
 import os
 import re
 import signal
@@ -41,12 +42,19 @@ def add_options(parser):
                         help="its source tree, for the Python packages in it")
 
 
+def python_paths(tree):
+    """Where QEMU's Python packages are: some releases build them, too."""
+    tree = os.path.abspath(tree)
+    return [f"{tree}/python",
+            *glob.glob(f"{tree}-build/pyvenv/lib/python3*/site-packages")]
+
+
 def machine_class(options):
     """The class QEMUMachine of QEMU's tree; GuestError if there is none."""
     if not os.access(options.qemu, os.X_OK):
         raise GuestError(f"no QEMU at {options.qemu}: `./balloon build`"
                          " makes it")
-    sys.path.insert(1, os.path.join(options.tree, "python"))
+    sys.path[1:1] = python_paths(options.tree)
     try:
         from qemu.machine import QEMUMachine  # pylint: disable=C0415,E0401
     except ImportError as error:

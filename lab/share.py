@@ -49,7 +49,9 @@ class Sharing:
             [sys.executable, f"{tree}/scripts/virtio-balloon-share.py",
              "--pressure", self.pressure,
              "--interval", "0.2", *(socket_of(folder, n) for n in NAMES)],
-            stdout=subprocess.PIPE, text=True)
+            stdout=subprocess.PIPE, text=True,
+            env=dict(os.environ,
+                     PYTHONPATH=":".join(guests.python_paths(tree))))
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
 

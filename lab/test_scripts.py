@@ -10,13 +10,15 @@ import json
 import logging
 import os
 import signal
+import sys
 import tempfile
 import unittest
 
 import guests
 from virtio_balloon_guest import MIB
 
-SCRIPTS = os.path.join(os.environ.get("QEMU_TREE", guests.TREE), "scripts")
+TREE = os.environ.get("QEMU_TREE", guests.TREE)
+SCRIPTS = os.path.join(TREE, "scripts")
 PSI = "some avg10={0:.2f} avg60=0.00 avg300=0.00 total=0\n"
 GREETING = {"QMP": {"version": {}, "capabilities": []}}
 
@@ -24,6 +26,7 @@ GREETING = {"QMP": {"version": {}, "capabilities": []}}
 def load(name):
     """The program @name as a module."""
     path = os.path.join(SCRIPTS, f"virtio-balloon-{name}.py")
+    sys.path += guests.python_paths(TREE)
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

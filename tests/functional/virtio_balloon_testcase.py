@@ -41,8 +41,10 @@ class BalloonTest(QemuSystemTest):
         folder = os.path.join(self.socket_dir().name, str(self.guests))
         os.mkdir(folder)
         settings.setdefault("memory", self.memory)
+        vm = self.get_vm()
+        vm.add_args(*arguments)
         guest = BalloonGuest(
-            self.get_vm(*arguments), folder, self.image,
+            vm, folder, self.image,
             accelerator=os.environ.get("BALLOON_GUEST_ACCEL", "tcg"),
             **settings)
         self.addCleanup(guest.stop)
