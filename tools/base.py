@@ -29,7 +29,7 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 # Releases of QEMU, and the suite that has the source of each
 BASES = {"10.0": SUITE, "10.2": "sid"}
 DEFAULT = "10.0"
-SUPPORTED = re.compile(r"10\.\d+")
+SUPPORTED = re.compile(r"1[01]\.\d+")
 # A source tree, two builds of it and the compiler cache, with room to spare
 NEEDED_GIB = 5
 

@@ -56,7 +56,8 @@ class SourceTest(unittest.TestCase):
                 return base.source() == folder
 
     def test_given_tree(self):
-        self.assertTrue(self.given("10.0.13\n"))
+        for version in ("10.0.13\n", "11.1.0\n", "11.1.50\n"):
+            self.assertTrue(self.given(version))
 
     def test_not_a_tree(self):
         with self.assertRaisesRegex(base.BaseError, "no source tree"):

@@ -7,6 +7,7 @@
 
 #include "qemu/osdep.h"
 #include "qemu/bitmap.h"
+#include "qemu/bswap.h"
 #include "standard-headers/linux/virtio_balloon.h"
 #include "virtio-balloon-map.h"
 

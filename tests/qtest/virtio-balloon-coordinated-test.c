@@ -434,9 +434,14 @@ static void hold_held(void)
 /* A device that comes cannot have the memory: the machine stands as well */
 static void hold_plugged(void)
 {
-    FakeVfio *v = balloon_vfio_begin();
+    FakeVfio *v;
     BalloonDriver d;
 
+    if (!KNOWS_LISTENERS) {
+        g_test_skip("QEMU reports it, and does not tell the balloon");
+        return;
+    }
+    v = balloon_vfio_begin();
     start(&d, DEVICE, RAM);
     give(&d, AREA, 2);
     v->max_bytes = 64 * MiB;
@@ -503,8 +508,13 @@ static void check_no_start(FakeVfio *v, bool before, const char *hint)
 /* What cannot be had at the start: say so, and what to do */
 static void no_start(void)
 {
-    FakeVfio *v = balloon_vfio_begin();
+    FakeVfio *v;
 
+    if (!KNOWS_LISTENERS) {
+        g_test_skip("QEMU reports it, and does not tell the balloon");
+        return;
+    }
+    v = balloon_vfio_begin();
     v->max_mappings = 40;
     check_no_start(v, false, "discard-granule=4194304 or more");
     check_no_start(v, true, "discard-granule=4194304 or more");
@@ -699,7 +709,7 @@ static void migration(void)
     start(&d, DEVICE, RAM);
     give(&d, AREA, 1);
     balloon_plug_vfio(d.qts);
-    g_assert_true(is_blocked(d.qts));
+    g_assert_true(is_blocked(d.qts) == KNOWS_LISTENERS);
     balloon_unplug_vfio(d.qts);
     g_assert_false(is_blocked(d.qts));
     g_assert_cmpint(balloon_move(&d, DEVICE, RAM), ==, GRANULE);
