@@ -285,8 +285,6 @@ void virtio_balloon_for_each_block(VirtIOBalloon *s, const BalloonRange *range,
  */
 static bool block_discards_to_zero(RAMBlock *rb, const BalloonRange *range)
 {
-    off_t start = rb->fd_offset + range->start;
-
     if (rb->fd < 0 || qemu_ram_is_shared(rb)) {
         return true;
     }
@@ -299,6 +297,7 @@ static bool block_discards_to_zero(RAMBlock *rb, const BalloonRange *range)
     }
 #endif
 #ifdef SEEK_DATA
+    off_t start = rb->fd_offset + range->start;
     off_t data = lseek(rb->fd, start, SEEK_DATA);
 
     return data < 0 ? errno == ENXIO : data >= start + range->size;

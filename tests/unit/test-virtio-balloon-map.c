@@ -505,11 +505,13 @@ static unsigned model_runs(Model *m)
 }
 
 /*
- * Behind the data is memory that cannot be accessed.  Where the size is not of
- * whole runs that leaves no room for the alignment of a bitmap: it is refused.
+ * Behind the data is memory that cannot be accessed, if the host can do that.
+ * Where the size is not of whole runs that leaves no room for the alignment of
+ * a bitmap: it is refused.
  */
 static bool load(BalloonMap *map, const void *data, size_t size)
 {
+#ifdef CONFIG_POSIX
     static uint8_t *end;
 
     if (!end) {
@@ -523,6 +525,9 @@ static bool load(BalloonMap *map, const void *data, size_t size)
     }
     memcpy(end - ROUND_UP(size, 4), data, size);
     return balloon_map_load(map, end - ROUND_UP(size, 4), size);
+#else
+    return balloon_map_load(map, data, size);
+#endif
 }
 
 /* It goes on with a map that has come from the other one */
