@@ -120,12 +120,9 @@ PORTS = {
         Port("a discard is traced by another name",
              "system/physmem.c", "trace_ram_block_discard_range",
              "trace_ram_block_discard_shared_range", 1),
-        Port("who lets go of memory names parts that it does not have",
-             "tests/qtest/virtio-balloon-fake-vfio.c",
-             r"undo \|\| size == unmap->size", "undo || size", 1),
-        Port("QEMU does not tell who listens",
-             "tests/qtest/virtio-balloon-vfio.h",
-             "(KNOWS_LISTENERS) true", r"\1 false", 1),
+        Port("a listener may lack memory beside what is discarded",
+             "tests/qtest/virtio-balloon-driver.h",
+             "(CAN_COORDINATE) true", r"\1 false", 1),
     ),
 }
 

@@ -358,6 +358,9 @@ static BalloonCoordinator *coordinator_create(uint64_t granule, Error **errp)
     MemoryRegion *ram = current_machine->ram;
     BalloonCoordinator *c;
 
+    if (!balloon_listeners_possible(errp)) {
+        return NULL;
+    }
     if (!ram) {
         error_setg(errp, "the machine has no memory to discard");
         return NULL;

@@ -375,6 +375,11 @@ void balloon_listeners_finalize(BalloonCoordinator *c)
     g_free(c->listeners);
 }
 
+bool balloon_listeners_possible(Error **errp)
+{
+    return true;
+}
+
 void balloon_listeners_attach(BalloonCoordinator *c, CoordinatedRegion *r)
 {
     memory_region_set_ram_discard_manager(r->mr, RAM_DISCARD_MANAGER(c));

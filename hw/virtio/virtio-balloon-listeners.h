@@ -78,6 +78,9 @@ void balloon_listeners_class_init(ObjectClass *klass);
 void balloon_listeners_init(BalloonCoordinator *c);
 void balloon_listeners_finalize(BalloonCoordinator *c);
 
+/* Can this QEMU tell listeners of discards?  False: @errp is set */
+bool balloon_listeners_possible(Error **errp);
+
 /* Listeners of the region's memory, which is not mapped, listen to @c */
 void balloon_listeners_attach(BalloonCoordinator *c, CoordinatedRegion *r);
 

@@ -434,14 +434,9 @@ static void hold_held(void)
 /* A device that comes cannot have the memory: the machine stands as well */
 static void hold_plugged(void)
 {
-    FakeVfio *v;
+    FakeVfio *v = balloon_vfio_begin();
     BalloonDriver d;
 
-    if (!KNOWS_LISTENERS) {
-        g_test_skip("QEMU reports it, and does not tell the balloon");
-        return;
-    }
-    v = balloon_vfio_begin();
     start(&d, DEVICE, RAM);
     give(&d, AREA, 2);
     v->max_bytes = 64 * MiB;
@@ -508,13 +503,8 @@ static void check_no_start(FakeVfio *v, bool before, const char *hint)
 /* What cannot be had at the start: say so, and what to do */
 static void no_start(void)
 {
-    FakeVfio *v;
+    FakeVfio *v = balloon_vfio_begin();
 
-    if (!KNOWS_LISTENERS) {
-        g_test_skip("QEMU reports it, and does not tell the balloon");
-        return;
-    }
-    v = balloon_vfio_begin();
     v->max_mappings = 40;
     check_no_start(v, false, "discard-granule=4194304 or more");
     check_no_start(v, true, "discard-granule=4194304 or more");
@@ -709,7 +699,7 @@ static void migration(void)
     start(&d, DEVICE, RAM);
     give(&d, AREA, 1);
     balloon_plug_vfio(d.qts);
-    g_assert_true(is_blocked(d.qts) == KNOWS_LISTENERS);
+    g_assert_true(is_blocked(d.qts));
     balloon_unplug_vfio(d.qts);
     g_assert_false(is_blocked(d.qts));
     g_assert_cmpint(balloon_move(&d, DEVICE, RAM), ==, GRANULE);
@@ -789,10 +779,29 @@ static void background_snapshot(void)
     unlink(file);
 }
 
+/* Where QEMU cannot do it the balloon is refused, with the reason */
+static void impossible(void)
+{
+    g_autofree char *command = g_strdup_printf(
+        "%s -display none -accel qtest -device " DEVICE,
+        getenv("QTEST_QEMU_BINARY"));
+    g_autofree char *said = NULL;
+    int status;
+
+    g_assert_true(g_spawn_command_line_sync(command, NULL, &said, &status,
+                                            NULL));
+    g_assert_cmpint(WEXITSTATUS(status), ==, 1);
+    g_assert_nonnull(strstr(said, "this QEMU does not let a device have all"));
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     qtest_add_func(TESTS "refused", refused);
+    if (!CAN_COORDINATE) {
+        qtest_add_func(TESTS "impossible", impossible);
+        return g_test_run();
+    }
     qtest_add_data_func(TESTS "vfio/first/anonymous", RAM, vfio_first);
     qtest_add_data_func(TESTS "vfio/first/shared",
                         RAM "-machine pc,memory-backend=ram "

@@ -20,6 +20,9 @@
 /* The number of the balloon page at an address */
 #define BALLOON_PFN(addr) ((uint32_t)((addr) >> VIRTIO_BALLOON_PFN_SHIFT))
 
+/* Can discards be coordinated with assigned devices? */
+#define CAN_COORDINATE true
+
 /* A balloon page, whatever the page sizes of guest and host */
 #define BALLOON_PAGE 4096
 

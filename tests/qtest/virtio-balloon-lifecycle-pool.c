@@ -206,6 +206,8 @@ void balloon_add_pool_tests(void)
                         NULL, test_pool);
     qtest_add_data_func("/virtio-balloon/improved/backing/pool/empty",
                         NULL, test_empty);
-    qtest_add_data_func("/virtio-balloon/improved/backing/pool/coordinated",
-                        "coordinated", test_empty);
+    if (CAN_COORDINATE) {
+        qtest_add_data_func("/virtio-balloon/improved/backing/pool/coordinated",
+                            "coordinated", test_empty);
+    }
 }

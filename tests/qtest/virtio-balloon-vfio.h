@@ -9,9 +9,6 @@
 
 #include "virtio-balloon-fake-vfio.h"
 
-/* Does the balloon learn who comes, goes, and could not have memory? */
-#define KNOWS_LISTENERS true
-
 /*
  * Each QEMU from now on finds a host with a device for VFIO, whose mappings are
  * in what is returned; one QEMU at a time

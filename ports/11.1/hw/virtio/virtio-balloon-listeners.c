@@ -139,6 +139,19 @@ void balloon_listeners_finalize(BalloonCoordinator *c)
     g_free(c->listeners);
 }
 
+/*
+ * When a listener comes, QEMU 11.1 asks in steps of a granule from where its
+ * memory begins, which need not be where a granule does.  A step that has a
+ * part of what is discarded is not populated for it, so that it would lack
+ * memory that the guest uses.
+ */
+bool balloon_listeners_possible(Error **errp)
+{
+    error_setg(errp, "coordinated-discards: this QEMU does not let a device"
+               " have all of the memory beside what is discarded");
+    return false;
+}
+
 void balloon_listeners_attach(BalloonCoordinator *c, CoordinatedRegion *r)
 {
     /* There are no listeners yet who could say no */
