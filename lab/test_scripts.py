@@ -328,7 +328,8 @@ class ShareTest(Scripts):
         goes.gone()
         hangs.silent = True
         await self.until(lambda: all(self.said(f"{name}: ") for name in (
-            "nothing", "goes", "hangs")) and self.said("no answer"), self.output.getvalue)
+            "nothing", "goes", "hangs")) and self.said("no answer"),
+            self.output.getvalue)
         self.press(40)
         await self.until(lambda: stays.actual == 132,
                          self.output.getvalue)

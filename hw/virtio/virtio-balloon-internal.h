@@ -293,8 +293,8 @@ bool virtio_balloon_driver_runs(VirtIOBalloon *s);
 void virtio_balloon_state_moved(VirtIOBalloon *s);
 
 /*
- * A queue was served: the driver may have broken it, and what it is to have back
- * may be held; or what is held may have come
+ * A queue was served: the driver may have broken it, and what it is to have
+ * back may be held; or what is held may have come
  */
 void virtio_balloon_state_served(VirtIOBalloon *s);
 

@@ -232,7 +232,7 @@ static void granule(void)
     balloon_vfio_end(v);
 }
 
-/* Wait to be told that memory waits, because of @error; or waits no more: NULL */
+/* Wait to be told that memory waits because of @error, or NULL: no more */
 static void wait_held_event(QTestState *qts, const char *error)
 {
     bool is;
