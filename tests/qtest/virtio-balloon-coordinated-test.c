@@ -42,12 +42,15 @@ static void start(BalloonDriver *d, const char *device, const char *options)
     qtest_memset(d->qts, AREA, OLD, 4 * GRANULE);
 }
 
-static void start_assigned(BalloonDriver *d, const char *device,
-                           const char *options)
+/* On a host that is a fake, with a device of its that is assigned */
+static FakeVfio *start_assigned(BalloonDriver *d, const char *device,
+                                const char *options)
 {
+    FakeVfio *v = balloon_vfio_begin();
     g_autofree char *all = g_strconcat(options, balloon_vfio_option(), NULL);
 
     start(d, device, all);
+    return v;
 }
 
 /* A granule after the other: Linux asks for at most 1 MiB at a time */
@@ -93,6 +96,12 @@ static void quit(BalloonDriver *d)
     balloon_quit(d);
 }
 
+static void quit_assigned(BalloonDriver *d, FakeVfio *v)
+{
+    quit(d);
+    balloon_vfio_end(v);
+}
+
 /* In and out of the balloon, whole granules and parts */
 static void check_granules(BalloonDriver *d, const FakeVfio *v)
 {
@@ -120,13 +129,11 @@ static void check_granules(BalloonDriver *d, const FakeVfio *v)
 
 static void vfio_first(const void *options)
 {
-    FakeVfio *v = balloon_vfio_begin();
     BalloonDriver d;
+    FakeVfio *v = start_assigned(&d, DEVICE, options);
 
-    start_assigned(&d, DEVICE, options);
     check_granules(&d, v);
-    quit(&d);
-    balloon_vfio_end(v);
+    quit_assigned(&d, v);
 }
 
 static void vfio_last(void)
@@ -143,8 +150,7 @@ static void vfio_last(void)
     balloon_start(&d, BALLOON_ALL_FEATURES);
     qtest_memset(d.qts, AREA, OLD, 4 * GRANULE);
     check_granules(&d, v);
-    quit(&d);
-    balloon_vfio_end(v);
+    quit_assigned(&d, v);
 }
 
 /* What is in the balloon by then is not mapped; when it goes, nothing is */
@@ -164,18 +170,16 @@ static void vfio_plugged(void)
         g_assert_cmpuint(v->n, ==, 0);
     }
     balloon_deflate(&d, AREA + 4 * GRANULE, 2 * GRANULE);
-    quit(&d);
-    balloon_vfio_end(v);
+    quit_assigned(&d, v);
 }
 
 /* Less than a granule stays, and goes when the rest of it comes */
 static void part(void)
 {
-    FakeVfio *v = balloon_vfio_begin();
-    uint64_t rest = GRANULE - BALLOON_PAGE;
     BalloonDriver d;
+    FakeVfio *v = start_assigned(&d, DEVICE, RAM);
+    uint64_t rest = GRANULE - BALLOON_PAGE;
 
-    start_assigned(&d, DEVICE, RAM);
     balloon_inflate(&d, AREA, rest);
     balloon_assert_stays(&d, AREA, rest, OLD);
     g_assert_cmpuint(balloon_counter(d.qts, "waiting"), ==, rest);
@@ -185,19 +189,16 @@ static void part(void)
     assert_mapped(v, AREA, 1, false);
     balloon_deflate(&d, AREA, GRANULE);
     balloon_assert_bytes(&d, AREA, GRANULE, 0);
-    quit(&d);
-    balloon_vfio_end(v);
+    quit_assigned(&d, v);
 }
 
 /* The last granule of a region may be small, and the next region is another */
 static void tail(void)
 {
-    FakeVfio *v = balloon_vfio_begin();
     BalloonDriver d;
-    uint64_t all;
+    FakeVfio *v = start_assigned(&d, DEVICE, NODES("35", "93"));
+    uint64_t all = v->bytes;
 
-    start_assigned(&d, DEVICE, NODES("35", "93"));
-    all = v->bytes;
     give(&d, AREA + 3 * MiB, 1);
     balloon_inflate(&d, AREA + 2 * MiB, MiB);
     balloon_wait_discarded(d.qts);
@@ -209,17 +210,15 @@ static void tail(void)
     balloon_deflate(&d, AREA + 2 * MiB, 3 * MiB);
     g_assert_cmpuint(v->bytes, ==, all);
     balloon_assert_bytes(&d, AREA + 2 * MiB, 3 * MiB, 0);
-    quit(&d);
-    balloon_vfio_end(v);
+    quit_assigned(&d, v);
 }
 
 /* The granule is what the property says */
 static void granule(void)
 {
-    FakeVfio *v = balloon_vfio_begin();
     BalloonDriver d;
+    FakeVfio *v = start_assigned(&d, DEVICE ",discard-granule=64K", RAM);
 
-    start_assigned(&d, DEVICE ",discard-granule=64K", RAM);
     balloon_inflate(&d, AREA + 32 * KiB, 96 * KiB);
     balloon_wait_for(balloon_counter(d.qts, "waiting") == 32 * KiB);
     g_assert_cmpuint(balloon_vfio_mapped(v, AREA, 64 * KiB), ==, 64 * KiB);
@@ -228,8 +227,7 @@ static void granule(void)
     balloon_assert_bytes(&d, AREA + 128 * KiB, 64 * KiB, OLD);
     balloon_deflate(&d, AREA + 64 * KiB, BALLOON_PAGE);
     g_assert_cmpuint(balloon_vfio_mapped(v, AREA, GRANULE), ==, GRANULE);
-    quit(&d);
-    balloon_vfio_end(v);
+    quit_assigned(&d, v);
 }
 
 /* Wait to be told that memory waits because of @error, or NULL: no more */
@@ -278,11 +276,10 @@ static uint32_t post_held(BalloonDriver *d, FakeVfio *v, const char *error)
  */
 static void check_held(bool bytes)
 {
-    FakeVfio *v = balloon_vfio_begin();
-    uint32_t head, refused;
     BalloonDriver d;
+    FakeVfio *v = start_assigned(&d, DEVICE, RAM);
+    uint32_t head, refused;
 
-    start_assigned(&d, DEVICE, RAM);
     give(&d, AREA, 2);
     v->max_bytes = bytes ? v->bytes + GRANULE : 0;
     v->max_mappings = bytes ? 0 : v->n + 1;
@@ -298,8 +295,7 @@ static void check_held(bool bytes)
     wait_held_event(d.qts, NULL);
     g_assert_false(is_held(d.qts));
     assert_mapped(v, AREA, 4, true);
-    quit(&d);
-    balloon_vfio_end(v);
+    quit_assigned(&d, v);
 }
 
 static void held_bytes(void)
@@ -315,11 +311,10 @@ static void held_mappings(void)
 /* The machine stops and goes on meanwhile: so does the deflate */
 static void held_stop(void)
 {
-    FakeVfio *v = balloon_vfio_begin();
     BalloonDriver d;
+    FakeVfio *v = start_assigned(&d, DEVICE, RAM);
     uint32_t head;
 
-    start_assigned(&d, DEVICE, RAM);
     give(&d, AREA, 2);
     v->max_bytes = v->bytes + GRANULE;
     head = post_held(&d, v, "Cannot allocate memory");
@@ -330,8 +325,7 @@ static void held_stop(void)
     v->max_bytes = 0;
     balloon_wait_served(&d, BALLOON_VQ_DEFLATE, head);
     assert_mapped(v, AREA, 4, true);
-    quit(&d);
-    balloon_vfio_end(v);
+    quit_assigned(&d, v);
 }
 
 /* All of the memory is the guest's, and the machine runs if it did */
@@ -345,12 +339,10 @@ static void wait_populated(BalloonDriver *d, FakeVfio *v, uint64_t all)
 /* After a reset every page may be used at once */
 static void reset(void)
 {
-    FakeVfio *v = balloon_vfio_begin();
     BalloonDriver d;
-    uint64_t all;
+    FakeVfio *v = start_assigned(&d, DEVICE, RAM);
+    uint64_t all = v->bytes;
 
-    start_assigned(&d, DEVICE, RAM);
-    all = v->bytes;
     for (int i = 0; i < 3; i++) {
         give(&d, AREA, 32);
         g_assert_cmpuint(v->bytes, ==, all - 32 * GRANULE);
@@ -364,8 +356,7 @@ static void reset(void)
         balloon_start(&d, BALLOON_ALL_FEATURES);
     }
     balloon_lose(&d);
-    quit(&d);
-    balloon_vfio_end(v);
+    quit_assigned(&d, v);
 }
 
 /* Where that fails the machine stands, whoever would have it go on */
@@ -386,12 +377,10 @@ static void check_hold(BalloonDriver *d, FakeVfio *v, uint64_t all)
 
 static void hold(const void *how)
 {
-    FakeVfio *v = balloon_vfio_begin();
     BalloonDriver d;
-    uint64_t all;
+    FakeVfio *v = start_assigned(&d, DEVICE, RAM);
+    uint64_t all = v->bytes;
 
-    start_assigned(&d, DEVICE, RAM);
-    all = v->bytes;
     give(&d, AREA, 32);
     v->max_bytes = v->bytes + GRANULE;
     if (!strcmp(how, "device")) {
@@ -405,19 +394,16 @@ static void hold(const void *how)
     balloon_start(&d, BALLOON_ALL_FEATURES);
     give(&d, AREA, 2);
     assert_mapped(v, AREA, 2, false);
-    quit(&d);
-    balloon_vfio_end(v);
+    quit_assigned(&d, v);
 }
 
 /* The driver goes away while its request is held */
 static void hold_held(void)
 {
-    FakeVfio *v = balloon_vfio_begin();
     BalloonDriver d;
-    uint64_t all;
+    FakeVfio *v = start_assigned(&d, DEVICE, RAM);
+    uint64_t all = v->bytes;
 
-    start_assigned(&d, DEVICE, RAM);
-    all = v->bytes;
     give(&d, AREA, 2);
     v->max_bytes = v->bytes + GRANULE;
     post_held(&d, v, "Cannot allocate memory");
@@ -427,8 +413,7 @@ static void hold_held(void)
     v->max_bytes = 0;
     wait_populated(&d, v, all);
     balloon_lose(&d);
-    quit(&d);
-    balloon_vfio_end(v);
+    quit_assigned(&d, v);
 }
 
 /* A device that comes cannot have the memory: the machine stands as well */
@@ -450,8 +435,7 @@ static void hold_plugged(void)
     assert_mapped(v, AREA, 4, true);
     balloon_unplug_vfio(d.qts);
     g_assert_cmpuint(v->n, ==, 0);
-    quit(&d);
-    balloon_vfio_end(v);
+    quit_assigned(&d, v);
 }
 
 /* Devices come and go while pages do */
@@ -477,8 +461,7 @@ static void hectic(void)
         balloon_deflate(&d, AREA, 3 * MiB);
     }
     balloon_assert_bytes(&d, AREA + 3 * MiB, MiB, OLD);
-    quit(&d);
-    balloon_vfio_end(v);
+    quit_assigned(&d, v);
 }
 
 /* QEMU must not start; the balloon is before the device, or behind it */
@@ -517,12 +500,10 @@ static void no_start(void)
 /* A machine that was stopped by somebody stays so */
 static void reset_stopped(void)
 {
-    FakeVfio *v = balloon_vfio_begin();
     BalloonDriver d;
-    uint64_t all;
+    FakeVfio *v = start_assigned(&d, DEVICE, RAM);
+    uint64_t all = v->bytes;
 
-    start_assigned(&d, DEVICE, RAM);
-    all = v->bytes;
     give(&d, AREA, 32);
     v->max_bytes = v->bytes + GRANULE;
     qtest_qmp_assert_success(d.qts, "{'execute': 'stop'}");
@@ -536,8 +517,7 @@ static void reset_stopped(void)
     qtest_qmp_assert_success(d.qts, "{'execute': 'cont'}");
     g_assert_true(balloon_vm_is_running(d.qts));
     balloon_lose(&d);
-    quit(&d);
-    balloon_vfio_end(v);
+    quit_assigned(&d, v);
 }
 
 static void unplug(BalloonDriver *d)
@@ -549,12 +529,10 @@ static void unplug(BalloonDriver *d)
 /* Without its balloon a machine has all its memory, even if that takes time */
 static void balloon_plugged(void)
 {
-    FakeVfio *v = balloon_vfio_begin();
     BalloonDriver d;
-    uint64_t all;
+    FakeVfio *v = start_assigned(&d, DEVICE, RAM);
+    uint64_t all = v->bytes;
 
-    start_assigned(&d, DEVICE, RAM);
-    all = v->bytes;
     give(&d, AREA, 32);
     v->max_bytes = v->bytes + GRANULE;
     unplug(&d);
@@ -576,8 +554,7 @@ static void balloon_plugged(void)
     balloon_start(&d, BALLOON_ALL_FEATURES);
     qtest_memset(d.qts, AREA, OLD, 4 * GRANULE);
     check_granules(&d, v);
-    quit(&d);
-    balloon_vfio_end(v);
+    quit_assigned(&d, v);
 }
 
 #define ADD "{'execute': 'device_add', 'arguments':" \
@@ -610,10 +587,9 @@ static void refused(void)
 /* What the driver may use unasked is not discarded while it is pinned */
 static void uncoordinated(void)
 {
-    FakeVfio *v = balloon_vfio_begin();
     BalloonDriver d;
+    FakeVfio *v = start_assigned(&d, REPORTING, RAM);
 
-    start_assigned(&d, REPORTING, RAM);
     balloon_send_one(&d, REPORT, AREA, GRANULE, true);
     g_assert_cmpuint(balloon_skipped(d.qts, "inhibited"), ==, GRANULE);
     balloon_assert_bytes(&d, AREA, GRANULE, OLD);
@@ -624,17 +600,16 @@ static void uncoordinated(void)
     g_assert_cmpuint(balloon_skipped(d.qts, "inhibited"), ==, 2 * GRANULE);
     balloon_assert_bytes(&d, AREA, GRANULE, OLD);
     assert_mapped(v, AREA, 1, true);
-    quit(&d);
-    balloon_vfio_end(v);
+    quit_assigned(&d, v);
 }
 
 /* A DIMM is not coordinated: its pages wait */
 static void dimm(void)
 {
-    FakeVfio *v = balloon_vfio_begin();
     BalloonDriver d;
+    FakeVfio *v = start_assigned(&d, DEVICE, BALLOON_DIMM_SLOTS
+                                 BALLOON_DIMM_PLUGGED);
 
-    start_assigned(&d, DEVICE, BALLOON_DIMM_SLOTS BALLOON_DIMM_PLUGGED);
     qtest_memset(d.qts, BALLOON_DIMM, OLD, GRANULE);
     balloon_inflate(&d, BALLOON_DIMM, GRANULE);
     balloon_inflate(&d, AREA, GRANULE);
@@ -648,25 +623,22 @@ static void dimm(void)
     balloon_set_target(d.qts, 384 * MiB);
     balloon_wait_discarded(d.qts);
     balloon_assert_bytes(&d, BALLOON_DIMM, GRANULE, 0);
-    quit(&d);
-    balloon_vfio_end(v);
+    quit_assigned(&d, v);
 }
 
 /* Where the guest has an IOMMU, what is mapped there would stay pinned */
 static void viommu(void)
 {
-    FakeVfio *v = balloon_vfio_begin();
     BalloonDriver d;
+    FakeVfio *v = start_assigned(&d, DEVICE, RAM "-machine q35 "
+                                 "-device intel-iommu,caching-mode=on ");
 
-    start_assigned(&d, DEVICE, RAM "-machine q35 "
-                   "-device intel-iommu,caching-mode=on ");
     balloon_assert_state(d.qts, "reached", "pinned-memory");
     balloon_inflate(&d, AREA, GRANULE);
     balloon_assert_stays(&d, AREA, GRANULE, OLD);
     g_assert_cmpuint(balloon_counter(d.qts, "waiting"), ==, GRANULE);
     assert_mapped(v, AREA, 1, true);
-    quit(&d);
-    balloon_vfio_end(v);
+    quit_assigned(&d, v);
 }
 
 /* Is there no migration because of the balloon? */
@@ -709,8 +681,7 @@ static void migration(void)
     balloon_wait_for(!balloon_vfio_mapped(v, AREA, GRANULE));
     balloon_deflate(&d, AREA, GRANULE);
     assert_mapped(v, AREA, 4, true);
-    quit(&d);
-    balloon_vfio_end(v);
+    quit_assigned(&d, v);
 }
 
 /* What is in the balloon came back into memory by no more than a look at it */
