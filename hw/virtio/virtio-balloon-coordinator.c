@@ -72,9 +72,10 @@ static int region_populate(BalloonCoordinator *c, CoordinatedRegion *r,
 
 /* --- the machine stands -------------------------------------------------- */
 
-static bool coordinator_is_done(BalloonCoordinator *c)
+/* For the guest, and for devices that came; in bytes */
+static uint64_t coordinator_missing(BalloonCoordinator *c)
 {
-    return !c->wanted && !balloon_listeners_lack(c);
+    return c->wanted + balloon_listeners_lack(c);
 }
 
 /* Populate what is wanted until it is done, fails, or @ns have passed */
@@ -126,7 +127,7 @@ void balloon_coordinator_hold(BalloonCoordinator *c)
         return;
     }
     c->holding = true;
-    trace_virtio_balloon_coordinator_hold(c->wanted);
+    trace_virtio_balloon_coordinator_hold(coordinator_missing(c));
     if (current_cpu) {
         vm_stop(RUN_STATE_PAUSED);
     } else {
@@ -154,10 +155,10 @@ static void coordinator_timer(void *opaque)
     BalloonCoordinator *c = opaque;
 
     coordinator_work(c, HELD_SLICE_NS);
-    if (coordinator_is_done(c)) {
-        coordinator_go_on(c);
-    } else {
+    if (coordinator_missing(c)) {
         coordinator_arm(c);
+    } else {
+        coordinator_go_on(c);
     }
     notifier_list_notify(&c->notifiers, NULL);
 }
@@ -168,7 +169,7 @@ static void coordinator_vm_state_change(void *opaque, bool running,
 {
     BalloonCoordinator *c = opaque;
 
-    if (coordinator_is_done(c)) {
+    if (!coordinator_missing(c)) {
         return;
     }
     if (running) {
@@ -275,15 +276,15 @@ void balloon_coordinator_release(BalloonCoordinator *c, RAMBlock *rb)
         region_set_wanted(c, r, g, true);
     }
     coordinator_work(c, balloon_listeners_any(c) ? AT_ONCE_NS : INT64_MAX / 2);
-    if (!coordinator_is_done(c)) {
+    if (coordinator_missing(c)) {
         balloon_coordinator_hold(c);
     }
 }
 
-uint64_t balloon_coordinator_wanted(BalloonCoordinator *c, int *error)
+uint64_t balloon_coordinator_missing(BalloonCoordinator *c, int *error)
 {
     *error = c->error;
-    return c->wanted;
+    return coordinator_missing(c);
 }
 
 void balloon_coordinator_add_notifier(BalloonCoordinator *c, Notifier *notifier)

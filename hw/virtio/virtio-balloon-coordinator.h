@@ -73,13 +73,14 @@ int balloon_coordinator_populate(BalloonCoordinator *c, RAMBlock *rb,
 void balloon_coordinator_release(BalloonCoordinator *c, RAMBlock *rb);
 
 /**
- * balloon_coordinator_wanted: does the machine stand for memory?
+ * balloon_coordinator_missing: does the machine stand for memory?
  * @c: the coordinator
  * @error: set to what the host says, 0 if it is only slow; a negative errno
  *
- * Returns: how many bytes are still to be populated.
+ * Returns: how many bytes the guest does not have back yet, or a device that
+ * came does not have; 0: the machine may run.
  */
-uint64_t balloon_coordinator_wanted(BalloonCoordinator *c, int *error);
+uint64_t balloon_coordinator_missing(BalloonCoordinator *c, int *error);
 
 /* Have @notifier told when it is worth asking that again */
 void balloon_coordinator_add_notifier(BalloonCoordinator *c,

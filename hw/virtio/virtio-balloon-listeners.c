@@ -111,6 +111,14 @@ static int listener_discard(MemoryRegionSection *part, void *opaque)
     return 0;
 }
 
+static int listener_add_size(MemoryRegionSection *part, void *opaque)
+{
+    uint64_t *size = opaque;
+
+    *size += int128_get64(part->size);
+    return 0;
+}
+
 /* Let a listener have what is populated of its section: all of it or nothing */
 static void listener_fill(BalloonCoordinator *c, CoordinatedListener *l)
 {
@@ -150,14 +158,21 @@ bool balloon_listeners_any(BalloonCoordinator *c)
     return c->listeners->all->len;
 }
 
-bool balloon_listeners_lack(BalloonCoordinator *c)
+uint64_t balloon_listeners_lack(BalloonCoordinator *c)
 {
+    uint64_t size = 0;
+
     for (guint i = 0; i < c->listeners->all->len; i++) {
-        if (listeners_nth(c, i)->lacks) {
-            return true;
+        CoordinatedListener *l = listeners_nth(c, i);
+        MemoryRegionSection *section = l->rdl->section;
+        uint64_t stop = UINT64_MAX;
+
+        if (l->lacks) {
+            region_replay(balloon_coordinator_region(c, section->mr), false,
+                          section, &stop, listener_add_size, &size);
         }
     }
-    return false;
+    return size;
 }
 
 void balloon_listeners_retry(BalloonCoordinator *c)

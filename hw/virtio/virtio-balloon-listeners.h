@@ -41,7 +41,7 @@ struct BalloonCoordinator {
     MemoryListener memory;
     int viommu;
 
-    /* bytes that are wanted, and why the last of them did not come */
+    /* bytes that the guest wants, and why the last of them did not come */
     uint64_t wanted;
     int error;
     bool warned;
@@ -87,8 +87,8 @@ void balloon_listeners_attach(BalloonCoordinator *c, CoordinatedRegion *r);
 /* Is there anybody? */
 bool balloon_listeners_any(BalloonCoordinator *c);
 
-/* Is there somebody who could not have all of its memory when it came? */
-bool balloon_listeners_lack(BalloonCoordinator *c);
+/* What those lack who could not have all of it when they came, in bytes */
+uint64_t balloon_listeners_lack(BalloonCoordinator *c);
 
 /* Try again; a failure is in the coordinator's @error */
 void balloon_listeners_retry(BalloonCoordinator *c);

@@ -476,7 +476,7 @@ BalloonHeld *virtio_balloon_pages_held(VirtIOBalloon *s)
     BalloonHeld *held;
 
     if (s->pages.coordinator) {
-        size = balloon_coordinator_wanted(s->pages.coordinator, &error);
+        size = balloon_coordinator_missing(s->pages.coordinator, &error);
     }
     if (q->held) {
         error = s->pages.held_error;
@@ -569,10 +569,10 @@ static void pages_memory_commit(MemoryListener *listener)
     }
 }
 
-static void pages_wanted(Notifier *notifier, void *data)
+static void pages_missing(Notifier *notifier, void *data)
 {
     virtio_balloon_state_served(container_of(notifier, VirtIOBalloon,
-                                             pages.wanted));
+                                             pages.missing));
 }
 
 static bool pages_check_coordination(VirtIOBalloon *s, Error **errp)
@@ -633,8 +633,8 @@ void virtio_balloon_pages_init(VirtIOBalloon *s)
     };
     memory_listener_register(&p->memory, &address_space_memory);
     if (p->coordinator) {
-        p->wanted.notify = pages_wanted;
-        balloon_coordinator_add_notifier(p->coordinator, &p->wanted);
+        p->missing.notify = pages_missing;
+        balloon_coordinator_add_notifier(p->coordinator, &p->missing);
     }
     virtio_balloon_migration_init(s);
 }
@@ -648,7 +648,7 @@ void virtio_balloon_pages_cleanup(VirtIOBalloon *s)
         virtio_balloon_migration_cleanup(s);
         memory_listener_unregister(&p->memory);
         if (p->coordinator) {
-            notifier_remove(&p->wanted);
+            notifier_remove(&p->missing);
         }
         g_clear_pointer(&p->timer, timer_free);
         g_clear_pointer(&p->staged, g_array_unref);

@@ -421,14 +421,26 @@ static void hold_plugged(void)
 {
     FakeVfio *v = balloon_vfio_begin();
     BalloonDriver d;
+    uint64_t all, had;
 
     start(&d, DEVICE, RAM);
     give(&d, AREA, 2);
-    v->max_bytes = 64 * MiB;
     balloon_plug_vfio(d.qts);
-    balloon_wait_for(!balloon_vm_is_running(d.qts));
+    all = v->bytes;
+    balloon_unplug_vfio(d.qts);
+    v->max_bytes = 64 * MiB;
+    qtest_clock_step(d.qts, 2 * NANOSECONDS_PER_SECOND);
+    balloon_plug_vfio(d.qts);
+    wait_held_event(d.qts, "Cannot allocate memory");
+    g_assert_false(balloon_vm_is_running(d.qts));
+    had = v->bytes;
+    /* All that it is to have, which is not what the balloon has */
+    assert_held(d.qts, all - had, "Cannot allocate memory");
     v->max_bytes = 0;
     balloon_wait_for(balloon_vm_is_running(d.qts));
+    g_assert_cmpuint(v->bytes, ==, all);
+    wait_held_event(d.qts, NULL);
+    g_assert_false(is_held(d.qts));
     assert_mapped(v, AREA, 2, false);
     assert_mapped(v, AREA + 2 * GRANULE, 2, true);
     balloon_deflate(&d, AREA, 2 * GRANULE);

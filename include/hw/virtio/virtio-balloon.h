@@ -103,7 +103,7 @@ typedef struct VirtIOBalloonPages {
     /* tells those who pin memory; the machine's, or NULL for nobody */
     BalloonCoordinator *coordinator;
     /* told of what becomes of memory that the machine stands for */
-    Notifier wanted;
+    Notifier missing;
     /* discards were seen to be forbidden for what is not coordinated */
     bool was_pinned;
     /* why the deflate in progress is held, if it is: a negative errno */

@@ -35,9 +35,9 @@ bool balloon_listeners_any(BalloonCoordinator *c)
     return false;
 }
 
-bool balloon_listeners_lack(BalloonCoordinator *c)
+uint64_t balloon_listeners_lack(BalloonCoordinator *c)
 {
-    return false;
+    return 0;
 }
 
 void balloon_listeners_retry(BalloonCoordinator *c)
