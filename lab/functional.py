@@ -2,7 +2,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Run one of the functional tests with our guest image.
 
-usage: functional.py [--qemu PATH] [--tree PATH] [--stock] TEST [NAME...]
+usage: functional.py [--qemu PATH] [--tree PATH] [--stock] [--assets]
+                     TEST [NAME...]
+
+With --assets they make it themselves, as under QEMU's own build, of packages
+that were fetched before; when Debian has newer ones than those the tests name,
+they are skipped.
 
 TEST is the name of a file in tests/functional, as test_virtio_balloon.py, or
 the path of another; NAMEs of single tests as VirtioBalloon.test_resize
@@ -25,7 +30,8 @@ FAKE_VFIO = "qemu-build/tests/qtest/virtio-balloon-fake-vfio.so"
 
 def environment(options):
     """What QEMU's test framework and our tests read from the environment."""
-    return {**image.variables(),
+    booted = image.asset_variables if options.assets else image.variables
+    return {**booted(),
             "QEMU_TEST_QEMU_BINARY": os.path.abspath(options.qemu),
             "PYTHONPATH": ":".join(guests.python_paths(options.tree)),
             "BALLOON_FAKE_VFIO": os.path.join(
@@ -70,13 +76,15 @@ def main():
     guests.add_options(parser)
     parser.add_argument("--stock", action="store_true",
                         help="leave out what stock QEMU does not do")
+    parser.add_argument("--assets", action="store_true",
+                        help="boot what QEMU's own build would")
     parser.add_argument("test")
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="balloon-") as folder:
         try:
             passed = run(options, folder)
-        except image.base.BaseError as error:
+        except (image.base.BaseError, guests.GuestError) as error:
             sys.exit(f"functional: {error}")
     sys.exit(not passed)
 

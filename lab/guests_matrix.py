@@ -516,7 +516,7 @@ def visit(options, name):
     try:
         image = debian.guest_image(kind.suite, MACHINES[kind.target].debian,
                                    kind.flavour)
-    except debian.base.BaseError as error:
+    except (debian.base.BaseError, GuestError) as error:
         return Row(f"cannot be had: {error}", 0, {},
                    time.monotonic() - started)
     runner = Runner(options, name, image)

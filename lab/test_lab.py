@@ -24,7 +24,6 @@ import guests_matrix
 import image
 import migration
 import nest
-import newc
 import newcomer
 import plot
 import record
@@ -33,6 +32,7 @@ import thread
 import vfio
 import vfio_linux
 import vfio_nest
+import virtio_balloon_image
 from guests import GuestError
 from virtio_balloon_guest import MIB, Channel
 
@@ -59,22 +59,21 @@ def members(archive):
 
 class NewcTest(unittest.TestCase):
     def test_round_trip(self):
-        archive = newc.archive(["bin"], {"bin/a": (b"12345", 0o755)},
+        archive = virtio_balloon_image.archive(["bin"], {"bin/a": (b"12345", 0o755)},
                                {"bin/b": "a"})
         self.assertEqual(members(archive), [
             ("bin", 0o040755, b""),
             ("bin/a", 0o100755, b"12345"),
-            ("bin/b", 0o120777, b"a"),
-            ("dev/console", 0o020600, b"")])
+            ("bin/b", 0o120777, b"a")])
         self.assertEqual(len(archive) % 4, 0)
 
 
 class ImageTest(unittest.TestCase):
     def test_dependencies(self):
-        self.assertEqual(image.dependencies(b"x\0depends=virtio,ring\0y"),
+        self.assertEqual(virtio_balloon_image.dependencies(b"x\0depends=virtio,ring\0y"),
                          ["virtio", "ring"])
-        self.assertEqual(image.dependencies(b"x\0depends=\0y"), [])
-        self.assertEqual(image.dependencies(b"nothing"), [])
+        self.assertEqual(virtio_balloon_image.dependencies(b"x\0depends=\0y"), [])
+        self.assertEqual(virtio_balloon_image.dependencies(b"nothing"), [])
 
     def test_modules_are_in_loading_order(self):
         with tempfile.TemporaryDirectory() as kernel:
@@ -84,13 +83,13 @@ class ImageTest(unittest.TestCase):
                                 ("virtio-ring", "")):
                 with open(f"{folder}/{name}.ko", "wb") as file:
                     file.write(f"\0depends={needs}\0".encode())
-            self.assertEqual(list(image.modules(kernel)),
+            self.assertEqual(list(virtio_balloon_image.modules(kernel)),
                              ["virtio_ring.ko", "virtio_balloon.ko"])
 
     def test_kernel_without_balloon(self):
         with tempfile.TemporaryDirectory() as kernel:
-            with self.assertRaisesRegex(image.base.BaseError, "no module"):
-                image.modules(kernel)
+            with self.assertRaisesRegex(GuestError, "no module"):
+                virtio_balloon_image.modules(kernel)
 
     def test_key_follows_content(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -104,9 +103,9 @@ class ImageTest(unittest.TestCase):
 
 
     def test_more_files_have_their_folders(self):
-        with unittest.mock.patch.object(image, "modules", return_value={}), \
-                unittest.mock.patch.object(image, "read", return_value=b""):
-            names = [name for name, *_ in members(image.initrd_bytes(
+        with unittest.mock.patch.object(virtio_balloon_image, "modules", return_value={}), \
+                unittest.mock.patch.object(virtio_balloon_image, "read", return_value=b""):
+            names = [name for name, *_ in members(virtio_balloon_image.initrd_bytes(
                 "busybox", "kernel", more={"usr/lib/a/b": (b"1", 0o644)}))]
         for name in ("usr", "usr/lib", "usr/lib/a"):
             self.assertLess(names.index(name), names.index("usr/lib/a/b"))

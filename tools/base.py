@@ -17,6 +17,7 @@ QEMU_SRC=PATH.
 import contextlib
 import fcntl
 import glob
+import hashlib
 import os
 import re
 import shutil
@@ -187,17 +188,41 @@ def unpacking(path):
         os.rename(new, path)
 
 
+def download_deb(name, folder):
+    """Fetch Debian 13's package @name into @folder; returns its path."""
+    say(f"fetching the package {name}")
+    apt_get(["download", name], folder)
+    deb, = glob.glob(f"{folder}/*.deb")
+    return deb
+
+
 def fetch_deb(name):
     """Unpack Debian 13's package @name; returns the folder."""
     path = cache("packages", name)
     with locked("apt"):
         if not os.path.isdir(path):
-            say(f"fetching the package {name}")
             with unpacking(path) as folder:
-                apt_get(["download", name], os.path.dirname(folder))
-                deb, = glob.glob(os.path.dirname(folder) + "/*.deb")
+                deb = download_deb(name, os.path.dirname(folder))
                 subprocess.run(["dpkg-deb", "-x", deb, folder], check=True)
     return path
+
+
+def fetch_asset(name):
+    """Keep Debian 13's package @name as QEMU's tests keep what they fetch.
+
+    Returns: the folder that QEMU_TEST_CACHE_DIR is to name.
+    """
+    known = cache("assets", name)
+    with locked("apt"):
+        if not os.path.islink(known):
+            folder = cache("assets", "download", "")
+            with tempfile.TemporaryDirectory(dir=folder) as new:
+                deb = download_deb(name, new)
+                with open(deb, "rb") as file:
+                    key = hashlib.file_digest(file, "sha256").hexdigest()
+                os.rename(deb, f"{folder}/{key}")
+            os.symlink(f"download/{key}", known)
+    return cache("assets", "")
 
 
 def dependency(name, prefix):

@@ -86,11 +86,7 @@ def guest_image(suite, architecture, flavour):
     """An Image of the newest kernel that can be had; BaseError if none can."""
     kernel = fetched(f"{suite}-{flavour}", suite, architecture,
                      lambda names: kernels(names, flavour))
-    busybox = image.only(fetched(
-        f"busybox-{architecture}", base.SUITE, architecture,
-        lambda names: [["busybox-static"]]) + "/**/busybox")
-    initrd = base.cache("guests", f"{suite}-{flavour}.cpio")
-    with open(initrd + ".new", "wb") as file:
-        file.write(image.initrd_bytes(busybox, kernel))
-    os.rename(initrd + ".new", initrd)
-    return image.Image(image.only(f"{kernel}/**/vmlinu*"), initrd)
+    busybox = fetched(f"busybox-{architecture}", base.SUITE, architecture,
+                      lambda names: [["busybox-static"]])
+    return image.make(busybox, kernel,
+                      base.cache("guests", f"{suite}-{flavour}.cpio"))

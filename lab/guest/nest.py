@@ -75,11 +75,5 @@ def files(launcher):
 
 def nest(launcher, folder):
     """Make the image in @folder; returns an Image."""
-    kernel = image.kernel_folder()
-    busybox = image.only(f"{base.fetch_deb('busybox-static')}/**/bin/busybox")
-    made = image.Image(image.only(f"{kernel}/boot/vmlinuz-*"),
-                       os.path.join(folder, "nest.cpio"))
-    with open(made.initrd, "wb") as file:
-        file.write(image.initrd_bytes(busybox, kernel, (), MODULES,
-                                      files(launcher)))
-    return made
+    return image.make(*image.packages(), os.path.join(folder, "nest.cpio"),
+                      (), MODULES, files(launcher))
