@@ -69,6 +69,13 @@ def write_launcher(path, binary):
     os.chmod(path, 0o755)
 
 
+def write_launchers(folder, build, built):
+    """One in @folder for each emulator among the Ninja targets @built."""
+    for name in built:
+        if name.startswith("qemu-system-"):
+            write_launcher(f"{folder}/{name}", f"{build}/{name}")
+
+
 def for_clangd(command, folder):
     """@command without what clang may not know, for a file out of @folder."""
     command = re.sub(r" -f(zero-call-used-regs|trivial-auto-var-init)=\S+", "",
@@ -134,9 +141,7 @@ def build_ours(args, environment):
     tree, build = f"{args.build}/qemu", f"{args.build}/qemu-build"
     overlay.lay(REPO, base.source(), tree)
     build_in(tree, build, args, environment)
-    for target in args.targets.split(","):
-        name = f"qemu-system-{target.partition('-')[0]}"
-        write_launcher(f"{args.build}/{name}", f"{build}/{name}")
+    write_launchers(args.build, build, args.ninja)
     write_compile_commands(args.build, build)
 
 
@@ -147,9 +152,7 @@ def build_stock(args, environment):
     with base.locked("stock"):
         build_in(source, build, args, environment)
     os.makedirs(f"{args.build}/stock", exist_ok=True)
-    for target in args.targets.split(","):
-        name = f"qemu-system-{target.partition('-')[0]}"
-        write_launcher(f"{args.build}/stock/{name}", f"{build}/{name}")
+    write_launchers(f"{args.build}/stock", build, args.ninja)
 
 
 def main():
