@@ -520,12 +520,12 @@ class ThreadTest(unittest.TestCase):
         return dict(found), printed.call_count
 
     def test_ours_and_not(self):
-        hints = self.report("apply", "hw/virtio/virtio-balloon-hints.c")
+        hints = self.report("apply", "hw/virtio/virtio-balloon-hint-rounds.c")
         found, shown = self.find(
             hints + self.report("iothread_run", "iothread.c") + hints +
             self.report("qmp_balloon", "system/balloon.c"))
         self.assertEqual(found, {
-            ("ours", "data race hw/virtio/virtio-balloon-hints.c in apply"): 2,
+            ("ours", "data race hw/virtio/virtio-balloon-hint-rounds.c in apply"): 2,
             ("ours", "data race system/balloon.c in qmp_balloon"): 1,
             ("qemu", "data race iothread.c in iothread_run"): 1})
         self.assertEqual(shown, 2)

@@ -29,19 +29,6 @@
 /* How long to leave the host alone when it has said no; milliseconds */
 #define RETRY_MS 100
 
-CoordinatedRegion *balloon_coordinator_region(const BalloonCoordinator *c,
-                                              const MemoryRegion *mr)
-{
-    for (guint i = 0; i < c->regions->len; i++) {
-        CoordinatedRegion *r = &g_array_index(c->regions, CoordinatedRegion, i);
-
-        if (r->mr == mr) {
-            return r;
-        }
-    }
-    return NULL;
-}
-
 static void region_set_wanted(BalloonCoordinator *c, CoordinatedRegion *r,
                               unsigned long g, bool wanted)
 {
@@ -114,7 +101,7 @@ static void coordinator_arm(BalloonCoordinator *c)
  * memory that this does not reach.  A vCPU that is here stops itself, and the
  * others are stopped before the main loop lets go of the BQL.
  */
-void balloon_coordinator_hold(BalloonCoordinator *c)
+static void coordinator_hold(BalloonCoordinator *c)
 {
     if (c->error && !c->warned) {
         c->warned = true;
@@ -173,7 +160,7 @@ static void coordinator_vm_state_change(void *opaque, bool running,
         return;
     }
     if (running) {
-        balloon_coordinator_hold(c);
+        coordinator_hold(c);
     } else {
         coordinator_arm(c);
     }
@@ -183,7 +170,7 @@ static void coordinator_vm_state_change(void *opaque, bool running,
 
 uint64_t balloon_coordinator_granule(BalloonCoordinator *c, RAMBlock *rb)
 {
-    CoordinatedRegion *r = c ? balloon_coordinator_region(c, rb->mr) : NULL;
+    CoordinatedRegion *r = c ? balloon_region_find(c, rb->mr) : NULL;
 
     return r ? r->granule : 0;
 }
@@ -224,7 +211,7 @@ bool balloon_coordinator_reaches_all(BalloonCoordinator *c)
 void balloon_coordinator_discard(BalloonCoordinator *c, RAMBlock *rb,
                                  const BalloonRange *range)
 {
-    CoordinatedRegion *r = balloon_coordinator_region(c, rb->mr);
+    CoordinatedRegion *r = balloon_region_find(c, rb->mr);
     unsigned long g = DIV_ROUND_UP(range->start, r->granule);
     unsigned long end = DIV_ROUND_UP(range->start + range->size, r->granule);
 
@@ -246,7 +233,7 @@ void balloon_coordinator_discard(BalloonCoordinator *c, RAMBlock *rb,
 int balloon_coordinator_populate(BalloonCoordinator *c, RAMBlock *rb,
                                  const BalloonRange *range)
 {
-    CoordinatedRegion *r = balloon_coordinator_region(c, rb->mr);
+    CoordinatedRegion *r = balloon_region_find(c, rb->mr);
     unsigned long g, end;
 
     if (!r) {
@@ -266,7 +253,7 @@ int balloon_coordinator_populate(BalloonCoordinator *c, RAMBlock *rb,
 
 void balloon_coordinator_release(BalloonCoordinator *c, RAMBlock *rb)
 {
-    CoordinatedRegion *r = balloon_coordinator_region(c, rb->mr);
+    CoordinatedRegion *r = balloon_region_find(c, rb->mr);
     unsigned long g = 0;
 
     if (!r) {
@@ -277,7 +264,7 @@ void balloon_coordinator_release(BalloonCoordinator *c, RAMBlock *rb)
     }
     coordinator_work(c, balloon_listeners_any(c) ? AT_ONCE_NS : INT64_MAX / 2);
     if (coordinator_missing(c)) {
-        balloon_coordinator_hold(c);
+        coordinator_hold(c);
     }
 }
 
@@ -417,7 +404,7 @@ static void coordinator_init(Object *obj)
     c->timer = timer_new_ms(QEMU_CLOCK_REALTIME, coordinator_timer, c);
     notifier_list_init(&c->notifiers);
     c->viommu = -1;
-    balloon_listeners_init(c);
+    balloon_listeners_init(c, coordinator_hold);
     c->memory = (MemoryListener) {
         .name = "virtio-balloon-coordinator",
         .commit = coordinator_memory_commit,

@@ -67,7 +67,7 @@ static BalloonInhibitor discard_inhibitor(VirtIOBalloon *s, bool told)
 
 BalloonInhibitor virtio_balloon_discard_inhibitor(VirtIOBalloon *s)
 {
-    return discard_inhibitor(s, virtio_balloon_pages_known(s));
+    return discard_inhibitor(s, virtio_balloon_driver_tells(s));
 }
 
 bool virtio_balloon_discard_inhibited(VirtIOBalloon *s)

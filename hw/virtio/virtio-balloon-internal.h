@@ -20,7 +20,16 @@
  */
 #define BALLOON_DISCARD_STEP (4 * MiB)
 
-/* --- virtio-balloon.c --------------------------------------------------- */
+/* --- virtio-balloon-driver.c -------------------------------------------- */
+
+/* Does a driver run the device, with @status, or did it break it? */
+bool virtio_balloon_driver_runs(VirtIOBalloon *s, uint8_t status);
+
+/* Has it not negotiated VIRTIO_F_VERSION_1? */
+bool virtio_balloon_driver_is_legacy(VirtIOBalloon *s);
+
+/* Must it tell before it uses a page again?  Those in the balloon are known */
+bool virtio_balloon_driver_tells(VirtIOBalloon *s);
 
 /*
  * May rings be looked at?  Not while the VM is stopped or bus mastering is off,
@@ -30,6 +39,36 @@
  * may be armed for a ring of it, which need not look empty.
  */
 bool virtio_balloon_may_serve(VirtIOBalloon *s);
+
+/* --- virtio-balloon-config.c -------------------------------------------- */
+
+/* The memory that the balloon can take from, in bytes */
+uint64_t virtio_balloon_ram_size(void);
+
+/* The memory left to the guest, in bytes: a driver's claim has its bounds */
+uint64_t virtio_balloon_guest_size(VirtIOBalloon *s);
+
+/* The memory meant to be left to the guest, in bytes */
+uint64_t virtio_balloon_target(VirtIOBalloon *s);
+
+/* So many balloon pages are given up; tells of it */
+void virtio_balloon_set_actual(VirtIOBalloon *s, uint32_t actual);
+
+/* How long the config space is, in bytes, for what is offered */
+size_t virtio_balloon_config_size(VirtIOBalloon *s);
+
+/* Of a VirtioDeviceClass */
+void virtio_balloon_get_config(VirtIODevice *vdev, uint8_t *data);
+void virtio_balloon_set_config(VirtIODevice *vdev, const uint8_t *data);
+
+/*
+ * Make the core's copy of a VirtIOBalloon's config current, and ready for the
+ * next write
+ */
+void virtio_balloon_config_rearm(void *s);
+
+/* The core's copy was loaded */
+void virtio_balloon_config_post_load(VirtIOBalloon *s);
 
 /* --- virtio-balloon-roles.c --------------------------------------------- */
 
@@ -160,11 +199,10 @@ static inline BalloonBlock *balloon_block(VirtIOBalloon *s, unsigned i)
 
 /* Returns false, with @errp set, when the properties ask for what cannot be */
 bool virtio_balloon_pages_check(VirtIOBalloon *s, Error **errp);
+
+/* Only where it is offered that drivers tell */
 void virtio_balloon_pages_init(VirtIOBalloon *s);
 void virtio_balloon_pages_cleanup(VirtIOBalloon *s);
-
-/* Are the pages in the balloon known?  That is MUST_TELL_HOST, as negotiated */
-bool virtio_balloon_pages_known(VirtIOBalloon *s);
 
 /* A BalloonBlockFn: the request in progress lists these pages */
 void virtio_balloon_pages_stage(VirtIOBalloon *s, RAMBlock *rb,
@@ -211,6 +249,12 @@ void virtio_balloon_pages_look_again(VirtIOBalloon *s);
  */
 BalloonHeld *virtio_balloon_pages_held(VirtIOBalloon *s);
 
+/*
+ * A queue was served, or the coordinator has tried to have memory: what is held
+ * may be another size now
+ */
+void virtio_balloon_pages_served(VirtIOBalloon *s);
+
 /* Bytes given up that the host has not got back yet */
 uint64_t virtio_balloon_pages_waiting(VirtIOBalloon *s);
 
@@ -222,7 +266,7 @@ void virtio_balloon_pages_replace(VirtIOBalloon *s, GPtrArray *loaded);
 
 /* --- virtio-balloon-migration.c ----------------------------------------- */
 
-/* For virtio_balloon_pages_init() and _cleanup() only */
+/* Where virtio_balloon_pages_init() was called */
 void virtio_balloon_migration_init(VirtIOBalloon *s);
 void virtio_balloon_migration_cleanup(VirtIOBalloon *s);
 
@@ -286,26 +330,23 @@ void virtio_balloon_queue_reset(VirtIOBalloonQueue *q);
 void virtio_balloon_state_init(VirtIOBalloon *s);
 void virtio_balloon_state_cleanup(VirtIOBalloon *s);
 
-/* Does a driver of the guest run the device? */
-bool virtio_balloon_driver_runs(VirtIOBalloon *s);
-
 /* The guest did something with the balloon, or was asked to */
 void virtio_balloon_state_moved(VirtIOBalloon *s);
 
 /*
- * A queue was served: the driver may have broken it, and what it is to have
- * back may be held; or what is held may have come
+ * A queue was served: the driver may have broken it, and @held, which is the
+ * callee's now, is what the guest wants back and cannot have yet, or NULL
  */
-void virtio_balloon_state_served(VirtIOBalloon *s);
+void virtio_balloon_state_served(VirtIOBalloon *s, BalloonHeld *held);
 
-/* As that, and the virtual clock is another one */
+/* See whether anything has changed that nobody tells */
+void virtio_balloon_state_look(VirtIOBalloon *s);
+
+/* The guest moved, and the virtual clock is another one */
 void virtio_balloon_state_post_load(VirtIOBalloon *s);
 
 /* The driver comes or goes: @status is about to be the device's */
 void virtio_balloon_state_set_status(VirtIOBalloon *s, uint8_t status);
-
-/* Fill in all but the sizes */
-void virtio_balloon_state_get_info(VirtIOBalloon *s, BalloonInfo *info);
 
 /* --- virtio-balloon-stats.c --------------------------------------------- */
 
@@ -347,7 +388,7 @@ void virtio_balloon_stats_reset(VirtIOBalloon *s);
 /* Forget the values: another guest will run */
 void virtio_balloon_stats_clear(VirtIOBalloon *s);
 
-/* --- virtio-balloon-hinting.c ------------------------------------------- */
+/* --- virtio-balloon-hint-queue.c ---------------------------------------- */
 
 /* Returns false, with @errp set, when hinting is on and lacks its IOThread */
 bool virtio_balloon_hinting_check(VirtIOBalloon *s, Error **errp);
@@ -359,9 +400,6 @@ void virtio_balloon_hinting_bind(VirtIOBalloon *s, VirtQueue *vq);
 
 /* The driver put something into the ring */
 void virtio_balloon_hinting_kick(VirtIOBalloon *s);
-
-/* The command id as the driver is to see it (section 5.5.4) */
-uint32_t virtio_balloon_hinting_cmd_id(VirtIOBalloon *s);
 
 /* Serve what is in the ring: the VM runs */
 void virtio_balloon_hinting_start(VirtIOBalloon *s);

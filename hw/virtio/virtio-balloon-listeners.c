@@ -25,6 +25,7 @@ struct BalloonListeners {
     GArray *all;
     /* there while there are listeners */
     Error *blocker;
+    BalloonLackFn *lacking;
 };
 
 static CoordinatedListener *listeners_nth(BalloonCoordinator *c, guint i)
@@ -123,7 +124,7 @@ static int listener_add_size(MemoryRegionSection *part, void *opaque)
 static void listener_fill(BalloonCoordinator *c, CoordinatedListener *l)
 {
     MemoryRegionSection *section = l->rdl->section;
-    CoordinatedRegion *r = balloon_coordinator_region(c, section->mr);
+    CoordinatedRegion *r = balloon_region_find(c, section->mr);
     uint64_t stop = UINT64_MAX;
     int ret = region_replay(r, false, section, &stop, listener_populate,
                             l->rdl);
@@ -168,7 +169,7 @@ uint64_t balloon_listeners_lack(BalloonCoordinator *c)
         uint64_t stop = UINT64_MAX;
 
         if (l->lacks) {
-            region_replay(balloon_coordinator_region(c, section->mr), false,
+            region_replay(balloon_region_find(c, section->mr), false,
                           section, &stop, listener_add_size, &size);
         }
     }
@@ -224,14 +225,14 @@ static uint64_t listeners_get_min_granularity(const RamDiscardManager *rdm,
 {
     BalloonCoordinator *c = VIRTIO_BALLOON_COORDINATOR(rdm);
 
-    return balloon_coordinator_region(c, mr)->granule;
+    return balloon_region_find(c, mr)->granule;
 }
 
 static bool listeners_is_populated(const RamDiscardManager *rdm,
                                    const MemoryRegionSection *section)
 {
     BalloonCoordinator *c = VIRTIO_BALLOON_COORDINATOR(rdm);
-    CoordinatedRegion *r = balloon_coordinator_region(c, section->mr);
+    CoordinatedRegion *r = balloon_region_find(c, section->mr);
     uint64_t start = section->offset_within_region;
     unsigned long end = DIV_ROUND_UP(start + int128_get64(section->size),
                                      r->granule);
@@ -246,7 +247,7 @@ static int listeners_replay_populated(const RamDiscardManager *rdm,
     BalloonCoordinator *c = VIRTIO_BALLOON_COORDINATOR(rdm);
     uint64_t stop = UINT64_MAX;
 
-    return region_replay(balloon_coordinator_region(c, section->mr), false,
+    return region_replay(balloon_region_find(c, section->mr), false,
                          section, &stop, fn, opaque);
 }
 
@@ -273,7 +274,7 @@ static void listeners_replay_discarded(const RamDiscardManager *rdm,
     uint64_t stop = UINT64_MAX;
 
     if (!migrate_postcopy_ram()) {
-        region_replay(balloon_coordinator_region(c, section->mr), true,
+        region_replay(balloon_region_find(c, section->mr), true,
                       section, &stop, replay_discard, &replay);
     }
 }
@@ -327,10 +328,10 @@ static void listeners_register(RamDiscardManager *rdm, RamDiscardListener *rdl,
     listener_fill(c, &l);
     g_array_append_val(c->listeners->all, l);
     if (l.lacks && !phase_check(PHASE_MACHINE_READY)) {
-        listeners_refuse(c, balloon_coordinator_region(c, section->mr));
+        listeners_refuse(c, balloon_region_find(c, section->mr));
     }
     if (l.lacks) {
-        balloon_coordinator_hold(c);
+        c->listeners->lacking(c);
     }
 }
 
@@ -346,7 +347,7 @@ static void listeners_unregister(RamDiscardManager *rdm,
         if (l.rdl == rdl) {
             g_array_remove_index_fast(c->listeners->all, i);
             if (!l.lacks) {
-                region_replay(balloon_coordinator_region(c, rdl->section->mr),
+                region_replay(balloon_region_find(c, rdl->section->mr),
                               false, rdl->section, &stop, listener_discard,
                               rdl);
             }
@@ -378,9 +379,10 @@ void balloon_listeners_class_init(ObjectClass *klass)
     rdmc->unregister_listener = listeners_unregister;
 }
 
-void balloon_listeners_init(BalloonCoordinator *c)
+void balloon_listeners_init(BalloonCoordinator *c, BalloonLackFn *lacking)
 {
     c->listeners = g_new0(BalloonListeners, 1);
+    c->listeners->lacking = lacking;
     c->listeners->all = g_array_new(false, true, sizeof(CoordinatedListener));
 }
 

@@ -53,11 +53,19 @@ struct BalloonCoordinator {
     NotifierList notifiers;
 };
 
-/* --- of the coordinator -------------------------------------------------- */
+/* NULL for memory that is not coordinated */
+static inline CoordinatedRegion *
+balloon_region_find(const BalloonCoordinator *c, const MemoryRegion *mr)
+{
+    for (guint i = 0; i < c->regions->len; i++) {
+        CoordinatedRegion *r = &g_array_index(c->regions, CoordinatedRegion, i);
 
-/* NULL for a region that is not coordinated */
-CoordinatedRegion *balloon_coordinator_region(const BalloonCoordinator *c,
-                                              const MemoryRegion *mr);
+        if (r->mr == mr) {
+            return r;
+        }
+    }
+    return NULL;
+}
 
 /* Where granule @g begins; the end of the region for the one past the last */
 static inline uint64_t balloon_region_offset(const CoordinatedRegion *r,
@@ -66,16 +74,14 @@ static inline uint64_t balloon_region_offset(const CoordinatedRegion *r,
     return MIN(g * r->granule, r->size);
 }
 
-/* The machine stands until all that is wanted is populated for everybody */
-void balloon_coordinator_hold(BalloonCoordinator *c);
-
-/* --- of the listeners ---------------------------------------------------- */
-
 /* What a type has to be for listeners to be told by it */
 extern InterfaceInfo balloon_listeners_interfaces[];
 void balloon_listeners_class_init(ObjectClass *klass);
 
-void balloon_listeners_init(BalloonCoordinator *c);
+/* Somebody has come who cannot have its memory: nothing may use it yet */
+typedef void BalloonLackFn(BalloonCoordinator *c);
+
+void balloon_listeners_init(BalloonCoordinator *c, BalloonLackFn *lacking);
 void balloon_listeners_finalize(BalloonCoordinator *c);
 
 /* Can this QEMU tell listeners of discards?  False: @errp is set */

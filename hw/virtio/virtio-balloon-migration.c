@@ -189,7 +189,7 @@ static const VMStateInfo migration_pages_info = {
 
 static bool migration_needed(void *opaque)
 {
-    return virtio_balloon_pages_known(opaque) &&
+    return virtio_balloon_driver_tells(opaque) &&
            VIRTIO_BALLOON(opaque)->pages.blocks->len;
 }
 

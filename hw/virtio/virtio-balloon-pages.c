@@ -106,13 +106,6 @@ static BalloonBlock *pages_find(VirtIOBalloon *s, RAMBlock *rb)
     return NULL;
 }
 
-bool virtio_balloon_pages_known(VirtIOBalloon *s)
-{
-    return s->pages.blocks &&
-           virtio_vdev_has_feature(VIRTIO_DEVICE(s),
-                                   VIRTIO_BALLOON_F_MUST_TELL_HOST);
-}
-
 /* --- requests ------------------------------------------------------------ */
 
 void virtio_balloon_pages_stage(VirtIOBalloon *s, RAMBlock *rb,
@@ -493,6 +486,11 @@ BalloonHeld *virtio_balloon_pages_held(VirtIOBalloon *s)
     return held;
 }
 
+void virtio_balloon_pages_served(VirtIOBalloon *s)
+{
+    virtio_balloon_state_served(s, virtio_balloon_pages_held(s));
+}
+
 uint64_t virtio_balloon_pages_waiting(VirtIOBalloon *s)
 {
     uint64_t size = 0;
@@ -571,7 +569,7 @@ static void pages_memory_commit(MemoryListener *listener)
 
 static void pages_missing(Notifier *notifier, void *data)
 {
-    virtio_balloon_state_served(container_of(notifier, VirtIOBalloon,
+    virtio_balloon_pages_served(container_of(notifier, VirtIOBalloon,
                                              pages.missing));
 }
 
@@ -619,10 +617,6 @@ void virtio_balloon_pages_init(VirtIOBalloon *s)
 {
     VirtIOBalloonPages *p = &s->pages;
 
-    if (!virtio_has_feature(s->host_features,
-                            VIRTIO_BALLOON_F_MUST_TELL_HOST)) {
-        return;
-    }
     p->blocks = g_ptr_array_new_with_free_func(balloon_block_free);
     p->look_block = LOOK_DONE;
     p->staged = g_array_new(false, false, sizeof(BalloonStaged));
@@ -636,22 +630,18 @@ void virtio_balloon_pages_init(VirtIOBalloon *s)
         p->missing.notify = pages_missing;
         balloon_coordinator_add_notifier(p->coordinator, &p->missing);
     }
-    virtio_balloon_migration_init(s);
 }
 
 void virtio_balloon_pages_cleanup(VirtIOBalloon *s)
 {
     VirtIOBalloonPages *p = &s->pages;
 
-    if (p->blocks) {
-        virtio_balloon_pages_reset(s);
-        virtio_balloon_migration_cleanup(s);
-        memory_listener_unregister(&p->memory);
-        if (p->coordinator) {
-            notifier_remove(&p->missing);
-        }
-        g_clear_pointer(&p->timer, timer_free);
-        g_clear_pointer(&p->staged, g_array_unref);
-        g_clear_pointer(&p->blocks, g_ptr_array_unref);
+    virtio_balloon_pages_reset(s);
+    memory_listener_unregister(&p->memory);
+    if (p->coordinator) {
+        notifier_remove(&p->missing);
     }
+    g_clear_pointer(&p->timer, timer_free);
+    g_clear_pointer(&p->staged, g_array_unref);
+    g_clear_pointer(&p->blocks, g_ptr_array_unref);
 }

@@ -147,7 +147,7 @@ static void queue_resume(void *opaque)
     VirtIOBalloonQueue *q = opaque;
 
     queue_serve(q);
-    virtio_balloon_state_served(q->dev);
+    virtio_balloon_pages_served(q->dev);
 }
 
 void virtio_balloon_queue_kick(VirtIOBalloonQueue *q)
@@ -172,6 +172,8 @@ void virtio_balloon_queue_start(VirtIOBalloonQueue *q)
 static VirtQueueElement *queue_abandon(VirtIOBalloonQueue *q, bool final)
 {
     VirtIOBalloon *s = q->dev;
+    VirtQueueElement *elem;
+    bool held = q->held;
 
     timer_del(q->resume);
     if (q == &s->inflate) {
@@ -182,7 +184,11 @@ static VirtQueueElement *queue_abandon(VirtIOBalloonQueue *q, bool final)
     if (final) {
         counts_add(&s->counts, &q->counts);
     }
-    return queue_steal_request(q);
+    elem = queue_steal_request(q);
+    if (held) {
+        virtio_balloon_pages_served(s);
+    }
+    return elem;
 }
 
 void virtio_balloon_queue_put_back(VirtIOBalloonQueue *q)
@@ -330,7 +336,7 @@ static void inflate_leave_page_0(VirtIOBalloon *s, BalloonRange *range)
 static bool inflate_take(VirtIOBalloonQueue *q, BalloonRange *range)
 {
     VirtIOBalloon *s = q->dev;
-    bool known = virtio_balloon_pages_known(s);
+    bool known = virtio_balloon_driver_tells(s);
 
     q->counts.inflated_pages += range->size >> VIRTIO_BALLOON_PFN_SHIFT;
     inflate_leave_page_0(s, range);
@@ -358,7 +364,7 @@ const VirtIOBalloonQueueOps virtio_balloon_inflate_ops = {
 static bool deflate_fill(VirtIOBalloonQueue *q)
 {
     uint32_t pfns[RANGES_MAX];
-    size_t n = virtio_balloon_pages_known(q->dev) ? list_fill(q) :
+    size_t n = virtio_balloon_driver_tells(q->dev) ? list_fill(q) :
                                                     list_copy(q, pfns);
 
     list_seen(q, n);

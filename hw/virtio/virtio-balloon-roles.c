@@ -105,7 +105,7 @@ static void roles_handle_output(VirtIODevice *vdev, VirtQueue *vq)
     } else if (vq == s->hinting.vq) {
         virtio_balloon_hinting_kick(s);
     }
-    virtio_balloon_state_served(s);
+    virtio_balloon_pages_served(s);
 }
 
 void virtio_balloon_roles_queue_reset(VirtIOBalloon *s, VirtQueue *vq)

@@ -27,19 +27,6 @@
 /* How often to see what nobody tells: what inhibits, whether a ring broke */
 #define LOOK_MS 10000
 
-/* @status is the device's, or about to be */
-static bool state_driver_runs(VirtIOBalloon *s, uint8_t status)
-{
-    VirtIODevice *vdev = VIRTIO_DEVICE(s);
-
-    return virtio_device_started(vdev, status) && !vdev->broken;
-}
-
-bool virtio_balloon_driver_runs(VirtIOBalloon *s)
-{
-    return state_driver_runs(s, VIRTIO_DEVICE(s)->status);
-}
-
 static bool state_is_near(VirtIOBalloon *s)
 {
     return s->actual < (uint64_t)s->num_pages + NEAR_PAGES &&
@@ -57,7 +44,7 @@ static BalloonState state_find(VirtIOBalloon *s, uint8_t status)
     if (status && VIRTIO_DEVICE(s)->broken) {
         return BALLOON_STATE_BROKEN;
     }
-    if (!state_driver_runs(s, status)) {
+    if (!virtio_balloon_driver_runs(s, status)) {
         return BALLOON_STATE_NO_DRIVER;
     }
     if (s->actual == s->num_pages ||
@@ -71,20 +58,11 @@ static BalloonState state_find(VirtIOBalloon *s, uint8_t status)
                                       BALLOON_STATE_DEFLATING;
 }
 
-/* Does memory begin or cease to be held, or does the host now say why? */
-static bool state_held_changes(const VirtIOBalloonState *st,
-                               const BalloonHeld *held)
-{
-    return st->held != (held != NULL) ||
-           st->held_fails != (held && held->error);
-}
-
-/* See what the state is, and tell if it is another one */
-static void state_update(VirtIOBalloon *s, uint8_t status)
+/* See what the state is, and tell if it is another one, or @held_changes */
+static void state_update(VirtIOBalloon *s, uint8_t status, bool held_changes)
 {
     VirtIOBalloonState *st = &s->state;
     BalloonState now = state_find(s, status);
-    g_autoptr(BalloonHeld) held = NULL;
     BalloonInhibitor inhibitor;
 
     if (s->discard.exiting) {
@@ -92,18 +70,14 @@ static void state_update(VirtIOBalloon *s, uint8_t status)
         return;
     }
     inhibitor = virtio_balloon_discard_inhibitor(s);
-    held = virtio_balloon_pages_held(s);
-    if (now != st->now || inhibitor != st->inhibitor ||
-        state_held_changes(st, held)) {
+    if (now != st->now || inhibitor != st->inhibitor || held_changes) {
         trace_virtio_balloon_state(BalloonState_str(st->now),
                                    BalloonState_str(now), inhibitor,
                                    s->actual, s->num_pages);
         st->now = now;
         st->inhibitor = inhibitor;
-        st->held = held != NULL;
-        st->held_fails = held && held->error;
         qapi_event_send_balloon_state_change(
-            now, inhibitor != BALLOON_INHIBITOR__MAX, inhibitor, held);
+            now, inhibitor != BALLOON_INHIBITOR__MAX, inhibitor, st->held);
     }
 }
 
@@ -121,7 +95,7 @@ static void state_look(void *opaque)
     int64_t left_ms = state_still_ms(s) - still_ms;
 
     st->still = left_ms <= 0;
-    state_update(s, VIRTIO_DEVICE(s)->status);
+    state_update(s, VIRTIO_DEVICE(s)->status, false);
     state_watch(st, st->still ? LOOK_MS : left_ms);
 }
 
@@ -132,7 +106,7 @@ static void state_moved(VirtIOBalloon *s, uint8_t status)
     st->still = false;
     st->moved_ms = qemu_clock_get_ms(QEMU_CLOCK_VIRTUAL);
     timer_mod_anticipate(st->watch, st->moved_ms + state_still_ms(s));
-    state_update(s, status);
+    state_update(s, status, false);
 }
 
 void virtio_balloon_state_moved(VirtIOBalloon *s)
@@ -140,12 +114,21 @@ void virtio_balloon_state_moved(VirtIOBalloon *s)
     state_moved(s, VIRTIO_DEVICE(s)->status);
 }
 
-void virtio_balloon_state_served(VirtIOBalloon *s)
+void virtio_balloon_state_look(VirtIOBalloon *s)
 {
-    g_autoptr(BalloonHeld) held = virtio_balloon_pages_held(s);
+    state_update(s, VIRTIO_DEVICE(s)->status, false);
+}
 
-    if (VIRTIO_DEVICE(s)->broken || state_held_changes(&s->state, held)) {
-        state_update(s, VIRTIO_DEVICE(s)->status);
+void virtio_balloon_state_served(VirtIOBalloon *s, BalloonHeld *held)
+{
+    VirtIOBalloonState *st = &s->state;
+    bool changes = !st->held != !held ||
+                   (held && !st->held->error != !held->error);
+
+    qapi_free_BalloonHeld(st->held);
+    st->held = held;
+    if (changes || VIRTIO_DEVICE(s)->broken) {
+        state_update(s, VIRTIO_DEVICE(s)->status, changes);
     }
 }
 
@@ -162,61 +145,8 @@ void virtio_balloon_state_set_status(VirtIOBalloon *s, uint8_t status)
     if (vdev->vm_running) {
         state_moved(s, status);
     } else if (status != vdev->status) {
-        state_update(s, status);
+        state_update(s, status, false);
     }
-}
-
-static BalloonCounters *counters_new(VirtIOBalloon *s)
-{
-    BalloonCounts now = s->counts;
-    const uint64_t *skipped = now.skipped;
-    BalloonCounters *counters = g_new(BalloonCounters, 1);
-
-    virtio_balloon_queue_add_counts(&s->inflate, &now);
-    virtio_balloon_queue_add_counts(&s->deflate, &now);
-    virtio_balloon_queue_add_counts(&s->report, &now);
-    *counters = (BalloonCounters) {
-        .inflated = now.inflated_pages << VIRTIO_BALLOON_PFN_SHIFT,
-        .deflated = now.deflated_pages << VIRTIO_BALLOON_PFN_SHIFT,
-        .reported = now.reported,
-        .hinted = s->state.hinted,
-        .discarded = now.discarded,
-        .revived = now.revived,
-        .waiting = virtio_balloon_pages_waiting(s),
-        .discard_calls = now.calls,
-        .skipped = g_new(BalloonSkipped, 1),
-    };
-    *counters->skipped = (BalloonSkipped) {
-        .repeated = skipped[BALLOON_SKIP_REPEATED],
-        .taken_back = skipped[BALLOON_SKIP_TAKEN_BACK],
-        .not_ram = skipped[BALLOON_SKIP_NOT_RAM],
-        .partial = skipped[BALLOON_SKIP_PARTIAL],
-        .inhibited = skipped[BALLOON_SKIP_INHIBITED],
-        .poison = skipped[BALLOON_SKIP_POISON],
-        .unsupported = skipped[BALLOON_SKIP_UNSUPPORTED],
-        .refused = skipped[BALLOON_SKIP_REFUSED],
-    };
-    return counters;
-}
-
-void virtio_balloon_state_get_info(VirtIOBalloon *s, BalloonInfo *info)
-{
-    VirtIODevice *vdev = VIRTIO_DEVICE(s);
-    bool runs = virtio_balloon_driver_runs(s);
-
-    state_update(s, vdev->status);
-    info->has_state = true;
-    info->state = s->state.now;
-    info->has_inhibited_by = s->state.inhibitor != BALLOON_INHIBITOR__MAX;
-    info->inhibited_by = s->state.inhibitor;
-    info->has_reporting = true;
-    info->reporting =
-        runs && virtio_vdev_has_feature(vdev, VIRTIO_BALLOON_F_REPORTING);
-    info->has_hinting = true;
-    info->hinting =
-        runs && virtio_vdev_has_feature(vdev, VIRTIO_BALLOON_F_FREE_PAGE_HINT);
-    info->held = virtio_balloon_pages_held(s);
-    info->counters = counters_new(s);
 }
 
 void virtio_balloon_state_init(VirtIOBalloon *s)
@@ -229,4 +159,5 @@ void virtio_balloon_state_init(VirtIOBalloon *s)
 void virtio_balloon_state_cleanup(VirtIOBalloon *s)
 {
     g_clear_pointer(&s->state.watch, timer_free);
+    g_clear_pointer(&s->state.held, qapi_free_BalloonHeld);
 }

@@ -208,7 +208,7 @@ bool virtio_balloon_stats_request(void *opaque, Error **errp)
                    " statistics");
         return false;
     }
-    if (!virtio_balloon_driver_runs(s)) {
+    if (!virtio_balloon_driver_runs(s, VIRTIO_DEVICE(s)->status)) {
         error_setg(errp, "The guest has no driver running for its balloon");
         return false;
     }

@@ -2,7 +2,7 @@
  * Virtio traditional memory balloon: the device
  *
  * Written from the virtio 1.2 specification, section 5.5.  This file has the
- * properties, features, the config space, reset and migration; the other
+ * properties, features, reset, migration and what the monitor asks; the other
  * virtio-balloon-*.c files have one facility each.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -13,76 +13,81 @@
 #include "qemu/module.h"
 #include "qemu/units.h"
 #include "qapi/error.h"
-#include "qapi/qapi-commands-machine.h"
-#include "qapi/qapi-events-machine.h"
-#include "hw/boards.h"
-#include "hw/mem/memory-device.h"
 #include "hw/qdev-properties.h"
 #include "migration/vmstate.h"
 #include "system/balloon.h"
 #include "trace.h"
 #include "virtio-balloon-internal.h"
 
-/* Memory that was plugged as DIMMs, in bytes; no NVDIMM and no virtio-mem */
-static uint64_t dimm_size(void)
+static BalloonCounters *balloon_counters_new(VirtIOBalloon *s)
 {
-    DeviceMemoryState *plugged = current_machine->device_memory;
-    MemoryDeviceInfoList *list;
-    uint64_t size = 0;
+    BalloonCounts now = s->counts;
+    const uint64_t *skipped = now.skipped;
+    BalloonCounters *counters = g_new(BalloonCounters, 1);
 
-    if (!plugged || !plugged->used_region_size) {
-        return 0;
-    }
-    list = qmp_memory_device_list();
-    for (MemoryDeviceInfoList *item = list; item; item = item->next) {
-        if (item->value->type == MEMORY_DEVICE_INFO_KIND_DIMM) {
-            size += item->value->u.dimm.data->size;
-        }
-    }
-    qapi_free_MemoryDeviceInfoList(list);
-    return size;
-}
-
-/* The memory that the balloon can take from, in bytes */
-static uint64_t balloon_ram_size(void)
-{
-    return current_machine->ram_size + dimm_size();
-}
-
-/* The memory left to the guest, in bytes: a driver's claim has its bounds */
-static uint64_t balloon_guest_size(VirtIOBalloon *s)
-{
-    uint64_t ram = balloon_ram_size();
-
-    return ram - MIN(ram, (uint64_t)s->actual << VIRTIO_BALLOON_PFN_SHIFT);
-}
-
-/* The memory meant to be left to the guest, in bytes */
-static uint64_t balloon_target(VirtIOBalloon *s)
-{
-    uint64_t ram = balloon_ram_size();
-
-    return ram - MIN(ram, (uint64_t)s->num_pages << VIRTIO_BALLOON_PFN_SHIFT);
+    virtio_balloon_queue_add_counts(&s->inflate, &now);
+    virtio_balloon_queue_add_counts(&s->deflate, &now);
+    virtio_balloon_queue_add_counts(&s->report, &now);
+    *counters = (BalloonCounters) {
+        .inflated = now.inflated_pages << VIRTIO_BALLOON_PFN_SHIFT,
+        .deflated = now.deflated_pages << VIRTIO_BALLOON_PFN_SHIFT,
+        .reported = now.reported,
+        .hinted = s->state.hinted,
+        .discarded = now.discarded,
+        .revived = now.revived,
+        .waiting = virtio_balloon_pages_waiting(s),
+        .discard_calls = now.calls,
+        .skipped = g_new(BalloonSkipped, 1),
+    };
+    *counters->skipped = (BalloonSkipped) {
+        .repeated = skipped[BALLOON_SKIP_REPEATED],
+        .taken_back = skipped[BALLOON_SKIP_TAKEN_BACK],
+        .not_ram = skipped[BALLOON_SKIP_NOT_RAM],
+        .partial = skipped[BALLOON_SKIP_PARTIAL],
+        .inhibited = skipped[BALLOON_SKIP_INHIBITED],
+        .poison = skipped[BALLOON_SKIP_POISON],
+        .unsupported = skipped[BALLOON_SKIP_UNSUPPORTED],
+        .refused = skipped[BALLOON_SKIP_REFUSED],
+    };
+    return counters;
 }
 
 static void balloon_get_info(void *opaque, BalloonInfo *info)
 {
-    info->actual = balloon_guest_size(opaque);
-    info->has_target = true;
-    info->target = balloon_target(opaque);
-    virtio_balloon_state_get_info(opaque, info);
+    VirtIOBalloon *s = opaque;
+    VirtIODevice *vdev = VIRTIO_DEVICE(s);
+    bool runs = virtio_balloon_driver_runs(s, vdev->status);
+
+    virtio_balloon_state_look(s);
+    *info = (BalloonInfo) {
+        .actual = virtio_balloon_guest_size(s),
+        .has_target = true,
+        .target = virtio_balloon_target(s),
+        .has_state = true,
+        .state = s->state.now,
+        .has_inhibited_by = s->state.inhibitor != BALLOON_INHIBITOR__MAX,
+        .inhibited_by = s->state.inhibitor,
+        .has_reporting = true,
+        .reporting = runs && virtio_vdev_has_feature(
+            vdev, VIRTIO_BALLOON_F_REPORTING),
+        .has_hinting = true,
+        .hinting = runs && virtio_vdev_has_feature(
+            vdev, VIRTIO_BALLOON_F_FREE_PAGE_HINT),
+        .held = virtio_balloon_pages_held(s),
+        .counters = balloon_counters_new(s),
+    };
 }
 
 static void balloon_get_range(void *opaque, uint64_t *min, uint64_t *max)
 {
     *min = VIRTIO_BALLOON(opaque)->min_size;
-    *max = balloon_ram_size();
+    *max = virtio_balloon_ram_size();
 }
 
 static void balloon_set_target(void *opaque, uint64_t target)
 {
     VirtIOBalloon *s = opaque;
-    uint64_t ram = balloon_ram_size();
+    uint64_t ram = virtio_balloon_ram_size();
     uint64_t pages = (ram - MIN(ram, target)) >> VIRTIO_BALLOON_PFN_SHIFT;
     uint32_t before = s->num_pages;
 
@@ -103,126 +108,6 @@ static const QEMUBalloonOps balloon_ops = {
     .get_stats = virtio_balloon_stats_get_info,
     .request_stats = virtio_balloon_stats_request,
 };
-
-static void balloon_set_actual(VirtIOBalloon *s, uint32_t actual)
-{
-    uint64_t before = balloon_guest_size(s);
-    uint64_t now;
-
-    trace_virtio_balloon_actual(s->actual, actual);
-    s->actual = actual;
-    now = balloon_guest_size(s);
-    if (now != before) {
-        qapi_event_send_balloon_change(now);
-        virtio_balloon_state_moved(s);
-    }
-}
-
-/*
- * Without VIRTIO_F_VERSION_1 a driver may write actual byte by byte, and it
- * counts once the top byte is there (section 5.5.6.2.1).  The core hands over
- * the whole config space, not what was written, so the top byte of the core's
- * copy is kept at a value that such a driver's balloon does not reach (16 TiB):
- * it is written when that has gone.
- */
-#define ACTUAL_TOP 0xff000000u
-
-static bool balloon_is_legacy(VirtIOBalloon *s)
-{
-    return !virtio_vdev_has_feature(VIRTIO_DEVICE(s), VIRTIO_F_VERSION_1);
-}
-
-bool virtio_balloon_may_serve(VirtIOBalloon *s)
-{
-    VirtIODevice *vdev = VIRTIO_DEVICE(s);
-
-    return vdev->vm_running && !vdev->broken && !vdev->disabled &&
-           (balloon_is_legacy(s) || (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK));
-}
-
-static uint32_t balloon_actual_armed(VirtIOBalloon *s)
-{
-    uint32_t actual = s->actual_incomplete ? s->actual_written : s->actual;
-
-    return balloon_is_legacy(s) ? actual | ACTUAL_TOP : actual;
-}
-
-static void balloon_write_actual(VirtIOBalloon *s, uint32_t value)
-{
-    if (value == balloon_actual_armed(s)) {
-        return;
-    }
-    s->actual_incomplete = balloon_is_legacy(s) && value >= ACTUAL_TOP;
-    if (s->actual_incomplete) {
-        s->actual_written = value;
-    } else {
-        balloon_set_actual(s, value);
-    }
-}
-
-static void balloon_fill_config(VirtIOBalloon *s, uint8_t *data)
-{
-    struct virtio_balloon_config config = {
-        .num_pages = cpu_to_le32(s->num_pages),
-        .actual = cpu_to_le32(s->actual_incomplete ? s->actual_written :
-                                                     s->actual),
-        .free_page_hint_cmd_id =
-            cpu_to_le32(virtio_balloon_hinting_cmd_id(s)),
-        .poison_val = cpu_to_le32(s->poison_val),
-    };
-
-    memcpy(data, &config, VIRTIO_DEVICE(s)->config_len);
-}
-
-/* Make the core's copy of config current, and ready for the next write */
-static void balloon_rearm_config(void *opaque)
-{
-    VirtIOBalloon *s = opaque;
-    uint8_t *data = VIRTIO_DEVICE(s)->config;
-
-    balloon_fill_config(s, data);
-    stl_le_p(data + offsetof(struct virtio_balloon_config, actual),
-             balloon_actual_armed(s));
-}
-
-/* Was the driver saved between two bytes of actual? */
-static void balloon_load_incomplete(VirtIOBalloon *s)
-{
-    VirtIODevice *vdev = VIRTIO_DEVICE(s);
-
-    s->actual_written =
-        ldl_le_p(vdev->config +
-                 offsetof(struct virtio_balloon_config, actual));
-    s->actual_incomplete = s->actual_written != s->actual &&
-                           s->actual_written >= ACTUAL_TOP &&
-                           balloon_is_legacy(s);
-}
-
-static void virtio_balloon_get_config(VirtIODevice *vdev, uint8_t *data)
-{
-    VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
-
-    balloon_fill_config(s, data);
-    if (memcmp(s->config_read, data, vdev->config_len)) {
-        memcpy(s->config_read, data, vdev->config_len);
-        /* The core does this only for changes that it notifies of */
-        vdev->generation++;
-    }
-    qemu_bh_schedule(s->config_rearm);
-}
-
-static void virtio_balloon_set_config(VirtIODevice *vdev, const uint8_t *data)
-{
-    VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
-    struct virtio_balloon_config config = {};
-
-    memcpy(&config, data, vdev->config_len);
-    balloon_write_actual(s, le32_to_cpu(config.actual));
-    if (virtio_vdev_has_feature(vdev, VIRTIO_BALLOON_F_PAGE_POISON)) {
-        s->poison_val = le32_to_cpu(config.poison_val);
-    }
-    balloon_rearm_config(s);
-}
 
 static uint64_t virtio_balloon_get_features(VirtIODevice *vdev,
                                             uint64_t features, Error **errp)
@@ -257,20 +142,6 @@ static void virtio_balloon_set_features(VirtIODevice *vdev, uint64_t features)
     }
 }
 
-/* Config ends with the last field that a feature needs, as it always has */
-static size_t balloon_config_size(VirtIOBalloon *s)
-{
-    if (s->qemu_4_0_config_size ||
-        virtio_has_feature(s->host_features, VIRTIO_BALLOON_F_PAGE_POISON)) {
-        return sizeof(struct virtio_balloon_config);
-    }
-    if (virtio_has_feature(s->host_features,
-                           VIRTIO_BALLOON_F_FREE_PAGE_HINT)) {
-        return offsetof(struct virtio_balloon_config, poison_val);
-    }
-    return offsetof(struct virtio_balloon_config, free_page_hint_cmd_id);
-}
-
 /* Nothing may be half done when the rings are looked at from outside */
 static void balloon_settle(VirtIOBalloon *s)
 {
@@ -287,7 +158,7 @@ static void balloon_forget_pages(VirtIOBalloon *s)
 {
     virtio_balloon_pages_reset(s);
     if (!s->reset_keeps_balloon) {
-        balloon_set_actual(s, 0);
+        virtio_balloon_set_actual(s, 0);
     }
 }
 
@@ -302,8 +173,7 @@ static void virtio_balloon_set_status(VirtIODevice *vdev, uint8_t status)
         balloon_forget_pages(s);
     }
     /* What is legacy may have been negotiated */
-    balloon_rearm_config(s);
-    virtio_balloon_state_set_status(s, status);
+    virtio_balloon_config_rearm(s);
     if (!vdev->vm_running) {
         balloon_settle(s);
     } else if (!virtio_device_started(vdev, status)) {
@@ -319,6 +189,7 @@ static void virtio_balloon_set_status(VirtIODevice *vdev, uint8_t status)
         virtio_balloon_hinting_start(s);
         virtio_balloon_pages_start(s);
     }
+    virtio_balloon_state_set_status(s, status);
 }
 
 static void virtio_balloon_queue_reset_one(VirtIODevice *vdev, uint32_t index)
@@ -341,7 +212,7 @@ static void virtio_balloon_reset(VirtIODevice *vdev)
     s->actual_incomplete = false;
     s->gaps = false;
     balloon_forget_pages(s);
-    balloon_rearm_config(s);
+    virtio_balloon_config_rearm(s);
 }
 
 /*
@@ -373,10 +244,10 @@ static void virtio_balloon_device_realize(DeviceState *dev, Error **errp)
     if (!virtio_balloon_hinting_check(s, errp)) {
         return;
     }
-    if (s->min_size > balloon_ram_size()) {
+    if (s->min_size > virtio_balloon_ram_size()) {
         error_setg(errp, "min-size, %" PRIu64 " bytes, is more than the"
                    " machine's memory, %" PRIu64 " bytes", s->min_size,
-                   balloon_ram_size());
+                   virtio_balloon_ram_size());
         return;
     }
     if (!virtio_balloon_pages_check(s, errp)) {
@@ -386,10 +257,14 @@ static void virtio_balloon_device_realize(DeviceState *dev, Error **errp)
         error_setg(errp, "Only one balloon device is supported");
         return;
     }
-    virtio_init(vdev, VIRTIO_ID_BALLOON, balloon_config_size(s));
+    virtio_init(vdev, VIRTIO_ID_BALLOON, virtio_balloon_config_size(s));
     virtio_balloon_state_init(s);
     virtio_balloon_discard_init(s);
-    virtio_balloon_pages_init(s);
+    if (virtio_has_feature(s->host_features,
+                           VIRTIO_BALLOON_F_MUST_TELL_HOST)) {
+        virtio_balloon_pages_init(s);
+        virtio_balloon_migration_init(s);
+    }
     virtio_balloon_queue_init(s, &s->inflate, &virtio_balloon_inflate_ops);
     virtio_balloon_queue_init(s, &s->deflate, &virtio_balloon_deflate_ops);
     virtio_balloon_queue_init(s, &s->report, &virtio_balloon_report_ops);
@@ -399,8 +274,9 @@ static void virtio_balloon_device_realize(DeviceState *dev, Error **errp)
         virtio_balloon_hinting_init(s);
     }
     virtio_balloon_roles_init(s);
-    s->config_rearm = virtio_bh_new_guarded(dev, balloon_rearm_config, s);
-    balloon_rearm_config(s);
+    s->config_rearm = virtio_bh_new_guarded(dev, virtio_balloon_config_rearm,
+                                            s);
+    virtio_balloon_config_rearm(s);
 }
 
 static void virtio_balloon_device_unrealize(DeviceState *dev)
@@ -415,7 +291,10 @@ static void virtio_balloon_device_unrealize(DeviceState *dev)
     virtio_balloon_queue_cleanup(&s->deflate);
     virtio_balloon_queue_cleanup(&s->inflate);
     virtio_balloon_roles_cleanup(s);
-    virtio_balloon_pages_cleanup(s);
+    if (s->pages.blocks) {
+        virtio_balloon_migration_cleanup(s);
+        virtio_balloon_pages_cleanup(s);
+    }
     virtio_balloon_discard_cleanup(s);
     virtio_balloon_state_cleanup(s);
     virtio_cleanup(VIRTIO_DEVICE(dev));
@@ -505,8 +384,8 @@ static int virtio_balloon_post_load(VirtIODevice *vdev)
 
     virtio_balloon_roles_bind(s);
     virtio_balloon_hinting_post_load(s);
-    balloon_load_incomplete(s);
-    balloon_rearm_config(s);
+    virtio_balloon_config_post_load(s);
+    virtio_balloon_config_rearm(s);
     virtio_balloon_stats_post_load(s);
     virtio_balloon_state_post_load(s);
     return 0;

@@ -169,9 +169,8 @@ typedef struct VirtIOBalloonState {
     BalloonState now;
     /* what keeps the host from taking memory; BALLOON_INHIBITOR__MAX: none */
     BalloonInhibitor inhibitor;
-    /* the guest is to have memory that it cannot have yet; the host says no */
-    bool held;
-    bool held_fails;
+    /* memory that the guest is to have and cannot have yet, or NULL */
+    BalloonHeld *held;
     /* when the guest moved or was asked to: milliseconds of virtual time */
     int64_t moved_ms;
     /* that is long ago */
@@ -182,7 +181,7 @@ typedef struct VirtIOBalloonState {
     uint64_t hinted;
 } VirtIOBalloonState;
 
-/* virtio-balloon-hinting.c: free page hints for migration (5.5.6.5) */
+/* virtio-balloon-hint-queue.c: free page hints for migration (5.5.6.5) */
 typedef struct VirtIOBalloonHinting {
     /* as numbered by the driver that runs, or NULL: see -roles.c */
     VirtQueue *vq;

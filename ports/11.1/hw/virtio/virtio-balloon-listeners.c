@@ -71,7 +71,7 @@ static uint64_t listeners_get_min_granularity(const RamDiscardSource *rds,
 {
     BalloonCoordinator *c = VIRTIO_BALLOON_COORDINATOR(rds);
 
-    return balloon_coordinator_region(c, mr)->granule;
+    return balloon_region_find(c, mr)->granule;
 }
 
 /*
@@ -82,7 +82,7 @@ static bool listeners_is_populated(const RamDiscardSource *rds,
                                    const MemoryRegionSection *section)
 {
     BalloonCoordinator *c = VIRTIO_BALLOON_COORDINATOR(rds);
-    CoordinatedRegion *r = balloon_coordinator_region(c, section->mr);
+    CoordinatedRegion *r = balloon_region_find(c, section->mr);
     uint64_t start = section->offset_within_region;
     unsigned long end = DIV_ROUND_UP(start + int128_get64(section->size),
                                      r->granule);
@@ -126,7 +126,8 @@ void balloon_listeners_class_init(ObjectClass *klass)
     rdsc->is_populated = listeners_is_populated;
 }
 
-void balloon_listeners_init(BalloonCoordinator *c)
+/* Who lacks memory when it comes is not told to us */
+void balloon_listeners_init(BalloonCoordinator *c, BalloonLackFn *lacking)
 {
     c->listeners = g_new0(BalloonListeners, 1);
     c->listeners->coordinator = c;

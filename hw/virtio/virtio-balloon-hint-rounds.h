@@ -8,8 +8,8 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
-#ifndef HW_VIRTIO_BALLOON_HINTS_H
-#define HW_VIRTIO_BALLOON_HINTS_H
+#ifndef HW_VIRTIO_BALLOON_HINT_ROUNDS_H
+#define HW_VIRTIO_BALLOON_HINT_ROUNDS_H
 
 #include "hw/virtio/virtio-balloon.h"
 
@@ -71,4 +71,4 @@ void balloon_hints_save(BalloonHints *hints, uint32_t *cmd_id,
  */
 bool balloon_hints_load(BalloonHints *hints, uint32_t cmd_id, uint32_t state);
 
-#endif /* HW_VIRTIO_BALLOON_HINTS_H */
+#endif /* HW_VIRTIO_BALLOON_HINT_ROUNDS_H */

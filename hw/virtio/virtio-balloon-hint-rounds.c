@@ -13,7 +13,7 @@
 #include "migration/misc.h"
 #include "system/runstate.h"
 #include "trace.h"
-#include "virtio-balloon-hints.h"
+#include "virtio-balloon-hint-rounds.h"
 
 /* Smaller ids have meanings of their own */
 #define CMD_ID_MIN 0x80000000

@@ -48,7 +48,7 @@ static bool main_loop_waits;
 #define VIRTIO_DEVICE(obj) ((VirtIODevice *)(obj))
 #define bql_locked() main_loop_waits
 
-#include "hw/virtio/virtio-balloon-hints.c"
+#include "hw/virtio/virtio-balloon-hint-rounds.c"
 
 /* --- what the rounds need of QEMU --------------------------------------- */
 

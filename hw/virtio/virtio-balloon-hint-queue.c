@@ -31,7 +31,7 @@
 #include "exec/target_page.h"
 #include "hw/virtio/virtio-access.h"
 #include "migration/misc.h"
-#include "virtio-balloon-hints.h"
+#include "virtio-balloon-hint-rounds.h"
 #include "virtio-balloon-internal.h"
 #include "virtio-balloon-slice.h"
 
@@ -235,11 +235,6 @@ void virtio_balloon_hinting_kick(VirtIOBalloon *s)
 static void hinting_changed(void *opaque)
 {
     virtio_notify_config(VIRTIO_DEVICE(opaque));
-}
-
-uint32_t virtio_balloon_hinting_cmd_id(VirtIOBalloon *s)
-{
-    return s->hinting.hints ? balloon_hints_cmd_id(s->hinting.hints) : 0;
 }
 
 bool virtio_balloon_hinting_check(VirtIOBalloon *s, Error **errp)

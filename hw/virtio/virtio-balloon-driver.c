@@ -1,0 +1,36 @@
+/*
+ * Virtio balloon: the guest's driver, as far as the virtio core knows it
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "virtio-balloon-internal.h"
+
+bool virtio_balloon_driver_is_legacy(VirtIOBalloon *s)
+{
+    return !virtio_vdev_has_feature(VIRTIO_DEVICE(s), VIRTIO_F_VERSION_1);
+}
+
+bool virtio_balloon_driver_tells(VirtIOBalloon *s)
+{
+    return s->pages.blocks &&
+           virtio_vdev_has_feature(VIRTIO_DEVICE(s),
+                                   VIRTIO_BALLOON_F_MUST_TELL_HOST);
+}
+
+bool virtio_balloon_driver_runs(VirtIOBalloon *s, uint8_t status)
+{
+    VirtIODevice *vdev = VIRTIO_DEVICE(s);
+
+    return virtio_device_started(vdev, status) && !vdev->broken;
+}
+
+bool virtio_balloon_may_serve(VirtIOBalloon *s)
+{
+    VirtIODevice *vdev = VIRTIO_DEVICE(s);
+
+    return vdev->vm_running && !vdev->broken && !vdev->disabled &&
+           (virtio_balloon_driver_is_legacy(s) ||
+            (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK));
+}

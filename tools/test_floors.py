@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Calls between the files of the device run down only, and are of a few lines.
+
+docs/devel/virtio-balloon.rst says what each floor is for.
+"""
+
+import glob
+import os
+import re
+import unittest
+
+REPO = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+FOLDER = f"{REPO}/hw/virtio"
+# Those on a floor call none of each other, nor anything above
+FLOORS = (
+    ("", "-pci"),
+    ("-roles",),
+    ("-config", "-queue", "-stats", "-hint-queue", "-migration"),
+    ("-pages", "-hint-rounds"),
+    ("-state",),
+    ("-discard",),
+    ("-coordinator",),
+    ("-listeners", "-driver", "-map", "-ranges"),
+)
+LONGEST = 60
+
+
+def read(name):
+    with open(f"{FOLDER}/virtio-balloon{name}.c", encoding="utf-8") as file:
+        return re.sub(r"/\*.*?\*/", "", file.read(), flags=re.S)
+
+
+def functions(text):
+    """(name, whether it is static, lines of its body) of each in a file."""
+    for match in re.finditer(r"^(static )?(?:[\w*]+ +)*?\**(\w+)\([^;{}]*\)\n"
+                             r"(\{\n.*?^\}\n)", text, re.M | re.S):
+        yield match[2], bool(match[1]), match[3].count("\n")
+
+
+class FloorsTest(unittest.TestCase):
+    texts = {name: read(name) for floor in FLOORS for name in floor}
+
+    def test_every_file_has_a_floor(self):
+        self.assertEqual(
+            sorted(self.texts), sorted(
+                os.path.basename(path)[len("virtio-balloon"):-2]
+                for path in glob.glob(f"{FOLDER}/virtio-balloon*.c")))
+
+    def test_calls_run_down(self):
+        floor = {name: i for i, names in enumerate(FLOORS) for name in names}
+        home = {function: name for name, text in self.texts.items()
+                for function, static, _ in functions(text) if not static}
+        self.assertEqual(home["virtio_balloon_pages_served"], "-pages")
+        wrong = [f"{name} calls {function}() of {home[function]}"
+                 for name, text in self.texts.items()
+                 for function in set(re.findall(r"\b\w+\b", text)) & set(home)
+                 if home[function] != name
+                 and floor[home[function]] <= floor[name]]
+        self.assertEqual(wrong, [])
+
+    def test_functions_fit_a_screen(self):
+        self.assertEqual([(name, lines) for text in self.texts.values()
+                          for name, _, lines in functions(text)
+                          if lines > LONGEST], [])
+
+
+if __name__ == "__main__":
+    unittest.main()
