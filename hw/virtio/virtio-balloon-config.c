@@ -144,7 +144,10 @@ void virtio_balloon_get_config(VirtIODevice *vdev, uint8_t *data)
         /* The core does this only for changes that it notifies of */
         vdev->generation++;
     }
-    qemu_bh_schedule(s->config_rearm);
+    /* The core has just overwritten its copy; a modern driver's is as it was */
+    if (virtio_balloon_driver_is_legacy(s)) {
+        qemu_bh_schedule(s->config_rearm);
+    }
 }
 
 void virtio_balloon_set_config(VirtIODevice *vdev, const uint8_t *data)
