@@ -196,7 +196,7 @@ int main(int argc, char **argv)
 {
     const char *command = argc > 1 ? argv[1] : "";
     size_t mib = argc > 2 ? atoi(argv[argc == 5 ? 3 : 2]) : 0;
-    uint64_t seed = argc == 5 ? strtoull(argv[4], NULL, 0) : 1;
+    uint64_t seed = argc == 5 ? atoll(argv[4]) : 1;
     bool good = true;
 
     setlinebuf(stdout);
