@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Measure this balloon against QEMU's own: cost, system calls, waits.
 
-Both sides are measured in turns, in one run.  Figures are medians with the
-smallest and the largest.  Writes a table, bench.json and pictures.
+All sides are measured in turns, in one run.  Figures are medians with the
+smallest and the largest.  Writes tables, bench.json and pictures.
 """
 
 import argparse
@@ -18,6 +18,8 @@ import bench_granules
 import bench_guest
 import bench_latency
 import bench_migration
+import bench_peers
+import bench_peers_report as peers_report
 import bench_plot
 import bench_report as report
 import bench_scale
@@ -29,8 +31,6 @@ from bench_qtest import MUST_TELL_HOST
 
 FOLDER = os.path.join(guests.BUILD, "bench")
 STOCK = os.path.join(guests.BUILD, "stock", "qemu-system-x86_64")
-PARTS = ("device", "waits", "guest", "hugetlb", "migration", "granules",
-         "scale")
 # Profiled with perf and strace
 BOUNDS = """\
 What bounds ours: scattered pages of a memfd are truncated by the kernel one by
@@ -46,52 +46,6 @@ class Side(NamedTuple):
     tree: str                   # its source
     balloon: str = "virtio-balloon-pci"
     features: int = 0           # for a driver to accept, beyond the usual
-
-
-def parse():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    guests.add_options(parser)
-    parser.add_argument("--stock", default=STOCK,
-                        help="the QEMU to compare with")
-    parser.add_argument("--quick", action="store_true",
-                        help="fewer passes, a smaller guest")
-    parser.add_argument("--repeat", type=int, help="passes a row")
-    parser.add_argument("--guest", type=int, help="GiB of the Linux guest")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--backings", nargs="+", choices=list(BACKINGS),
-                        default=list(BACKINGS))
-    parser.add_argument("--output", default=FOLDER)
-    options = parser.parse_args()
-    quick = options.quick
-    options.repeat = options.repeat or (2 if quick else 5)
-    options.guest_repeat = min(options.repeat, 1 if quick else 3)
-    options.guest = options.guest or (2 if quick else 4)
-    options.size = 64 if quick else 128         # MiB of a pass
-    options.patience = 2 if quick else 12       # s until a wait is cut short
-    options.bursts = 2 if quick else 6          # the same, ahead of others
-    options.seconds = 1 if quick else 5         # of a driver at full speed
-    ours, stock = (Side(os.path.abspath(binary), options.tree)
-                   for binary in (options.qemu, options.stock))
-    told = ours._replace(balloon="virtio-balloon-pci,must-tell-host=on",
-                         features=MUST_TELL_HOST)
-    options.sides = {"ours": ours, "stock": stock}
-    options.all_sides = {"ours": ours, "told": told, "stock": stock}
-    options.told_sides = {"told": told, "stock": stock}
-    return options
-
-
-def version(binary):
-    return subprocess.run([binary, "--version"], stdout=subprocess.PIPE,
-                          text=True, check=True).stdout.splitlines()[0]
-
-
-def conditions(options):
-    """What a reader of the figures needs to know."""
-    return {"ours": version(options.qemu), "stock": version(options.stock),
-            "kernel": os.uname().release, "processors": os.cpu_count(),
-            "load": os.getloadavg()[0], "passes": options.repeat,
-            "mib": options.size}
 
 
 def run_device(options, document):
@@ -150,9 +104,75 @@ def run_scale(options, document):
     print("\n" + scale_report.tables(scale))
 
 
+def run_peers(options, document):
+    peers = document["peers"] = peers_report.plain(
+        bench_peers.bench(options, progress))
+    print("\n" + peers_report.tables(peers))
+
+
 def run_waits(options, document):
     found = bench_latency.bench(options, progress)
     document.setdefault("waits", {}).update(report.plain(found))
+
+
+PARTS = {
+    "device": run_device,
+    "guest": run_guest,
+    "hugetlb": run_hugetlb,
+    "migration": run_migration,
+    "granules": run_granules,
+    "peers": run_peers,
+    "scale": run_scale,
+    "waits": run_waits,
+}
+
+
+def parse():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    guests.add_options(parser)
+    parser.add_argument("--stock", default=STOCK,
+                        help="the QEMU to compare with")
+    parser.add_argument("--quick", action="store_true",
+                        help="fewer passes, a smaller guest")
+    parser.add_argument("--repeat", type=int, help="passes a row")
+    parser.add_argument("--guest", type=int, help="GiB of the Linux guest")
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS),
+                        default=list(PARTS))
+    parser.add_argument("--backings", nargs="+", choices=list(BACKINGS),
+                        default=list(BACKINGS))
+    parser.add_argument("--output", default=FOLDER)
+    options = parser.parse_args()
+    quick = options.quick
+    options.repeat = options.repeat or (2 if quick else 5)
+    options.guest_repeat = min(options.repeat, 1 if quick else 3)
+    options.guest = options.guest or (2 if quick else 4)
+    options.size = 64 if quick else 128         # MiB of a pass
+    options.patience = 2 if quick else 12       # s until a wait is cut short
+    options.bursts = 2 if quick else 6          # the same, ahead of others
+    options.seconds = 1 if quick else 5         # of a driver at full speed
+    ours, stock = (Side(os.path.abspath(binary), options.tree)
+                   for binary in (options.qemu, options.stock))
+    told = ours._replace(balloon="virtio-balloon-pci,must-tell-host=on",
+                         features=MUST_TELL_HOST)
+    options.sides = {"ours": ours, "stock": stock}
+    options.all_sides = {"ours": ours, "told": told, "stock": stock}
+    options.told_sides = {"told": told, "stock": stock}
+    return options
+
+
+def version(binary):
+    return subprocess.run([binary, "--version"], stdout=subprocess.PIPE,
+                          text=True, check=True).stdout.splitlines()[0]
+
+
+def conditions(options):
+    """What a reader of the figures needs to know."""
+    return {"ours": version(options.qemu), "stock": version(options.stock),
+            "kernel": os.uname().release, "processors": os.cpu_count(),
+            "accelerator": options.accelerator, "load": os.getloadavg()[0],
+            "passes": options.repeat, "quick": options.quick,
+            "mib": options.size, "guest": options.guest}
 
 
 def pictures(folder, document):
@@ -165,32 +185,37 @@ def pictures(folder, document):
         paths += bench_plot.draw_guest(folder, document)
     if "waits" in document:
         paths += bench_plot.draw_waits(folder, document["waits"])
+    if "peers" in document:
+        paths += peers_report.pictures(folder, document["peers"])
     if document.get("scale", {}).get("requests"):
         paths += bench_plot.draw_scale(folder, document["scale"]["requests"])
     return paths
 
 
-def run(options):
-    """All parts that were asked for."""
+def measure(options, path):
+    """All parts that were asked for; what is found is in the file @path, too.
+    """
     document = {"conditions": conditions(options)}
-    options.accelerator = guests.accelerator(options)
-    for part, function in (("device", run_device), ("guest", run_guest),
-                           ("hugetlb", run_hugetlb),
-                           ("migration", run_migration),
-                           ("granules", run_granules),
-                           ("scale", run_scale), ("waits", run_waits)):
+    for part, function in PARTS.items():
         if part in options.parts:
             function(options, document)
+            report.write_json(path, document)
+    return document
+
+
+def run(options):
+    """The whole benchmark."""
+    path = f"{options.output}/bench.json"
+    options.accelerator = guests.accelerator(options)
+    document = measure(options, path)
     if "waits" in document:
         print("\n" + report.wait_table(document["waits"]))
         print("no request: what the machine takes by itself; QEMU first: its"
               " threads never wait\nfor a processor, so that no other process"
               " counts")
     print()
-    path = f"{options.output}/bench.json"
-    report.write_json(path, document)
-    for path in (path, *pictures(options.output, document)):
-        print(f"written: {os.path.relpath(path)}", flush=True)
+    for written in (path, *pictures(options.output, document)):
+        print(f"written: {os.path.relpath(written)}", flush=True)
 
 
 def main():

@@ -57,13 +57,15 @@ def memfd_bytes(pid):
 class Tested:
     """A booted guest that is stopped except in running()."""
 
+    LOAD = "(while :; do :; done) &"    # what runs in it all the time
+
     def __init__(self, guest, monitor, backing):
         self.guest = guest
         self.monitor = monitor
         self.backing = backing
         guest.start()
         guest.run("echo 1 >/proc/sys/vm/overcommit_memory", timeout=TIMEOUT)
-        guest.run("(while :; do :; done) &")
+        guest.run(self.LOAD)
         self.pid = guest.vm.get_pid()
         self.vcpus = [cpu["thread-id"]
                       for cpu in guest.vm.cmd("query-cpus-fast")]
@@ -115,18 +117,22 @@ def memory_arguments(backing, size):
 
 
 @contextlib.contextmanager
-def booted(options, side, backing="anonymous", memory=None):
-    """A Tested guest that runs on @side's QEMU."""
+def booted(options, side, backing="anonymous", memory=None, kind=Tested,
+           arguments=(), **settings):
+    """A Tested guest, of @kind, that runs on @side's QEMU.
+
+    @arguments: more for QEMU.  @settings: of the guest, as of guests.guest().
+    """
     memory = memory or options.guest * GIB
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         monitor = f"{folder}/qmp"
         with guests.guest(
-                side, memory=memory, balloon=side.balloon,
-                accelerator=options.accelerator,
+                side, memory=memory, accelerator=options.accelerator,
                 arguments=["-smp", "2", *memory_arguments(backing, memory),
-                           "-qmp", f"unix:{monitor},server=on,wait=off"]
-                ) as guest:
-            yield Tested(guest, monitor, backing)
+                           "-qmp", f"unix:{monitor},server=on,wait=off",
+                           *arguments],
+                **{"balloon": side.balloon, **settings}) as guest:
+            yield kind(guest, monitor, backing)
 
 
 def measure(tested):

@@ -74,6 +74,34 @@ plot {lines}
 """
 
 
+# A row of the data is a peer, three columns of it a figure
+PANELS = """\
+set output "{output}"
+set datafile separator "\t"
+set datafile missing ""
+set multiplot layout {lines},2 title "{title}" font ",17"
+set border 1 lc rgb "#404040"
+set grid xtics lc rgb "#e0e0e0" lt 1 lw 1
+set xrange [0:0.01<*]
+set yrange [{rows}-0.4:-0.6]
+set xtics nomirror out
+set ytics nomirror scale 0 ({names})
+set lmargin {margin}
+set rmargin 4
+set tmargin 2.5
+set bmargin 2.5
+set style fill solid 1 noborder
+unset key
+{panels}
+"""
+PANEL = """\
+set title "{name}" font ",13"
+plot "{data}" using {first}:0:(0):{first}:($0-0.3):($0+0.3) \
+        with boxxyerror lc rgb "#1f6fb4", \
+     "" using {first}:0:{low}:{high} with xerrorbars pt 0 lc rgb "#0b2f52"
+"""
+
+
 class Bar(NamedTuple):
     """A pair of bars: Spread-like triples (median, low, high) of both sides
     and, where there is one, a mark."""
@@ -179,6 +207,31 @@ def draw_guest(folder, document):
                 title="What a Linux guest's balloon costs",
                 unit="times what stock takes: median, smallest and largest"
                      " (no bar: less than a thousandth)")
+
+
+def draw_peers(folder, name, title, peers, figures):
+    """A panel for each of @figures, {name: title}, with a bar for each of
+    @peers, {title: {figure: Spread-like dictionary}}."""
+    data = os.path.join(folder, f"{name}.dat")
+    with open(data, "w", encoding="ascii") as file:
+        for found in peers.values():
+            cells = []
+            for figure in figures:
+                cells += triple(found[figure]) if figure in found else [""] * 3
+            file.write("\t".join(map(str, cells)) + "\n")
+    panels = "".join(PANEL.format(data=data, name=text, first=3 * n + 1,
+                                  low=3 * n + 2, high=3 * n + 3)
+                     for n, text in enumerate(figures.values()))
+    names = ", ".join(f'"{peer}" {n}' for n, peer in enumerate(peers))
+    lines = (len(figures) + 1) // 2
+    paths = []
+    for kind, terminal in TERMINALS.items():
+        paths.append(os.path.join(folder, f"{name}.{kind}"))
+        script = terminal.format(height=80 + 250 * lines) + PANELS.format(
+            output=paths[-1], title=title, lines=lines, rows=len(peers),
+            names=names, margin=max(map(len, peers)) + 2, panels=panels)
+        subprocess.run(["gnuplot"], input=script, text=True, check=True)
+    return paths
 
 
 def wait_bars(waits):

@@ -45,6 +45,12 @@ def table(head, rows):
     return "\n".join(lines)
 
 
+def markdown(head, rows):
+    """The same for a document."""
+    lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def device_rows(device):
     """One dictionary of plain figures a row of the device part."""
     found = []

@@ -23,6 +23,8 @@ from virtio_balloon_guest import GuestError  # noqa: E402
 from virtio_balloon_image import Image, make, only, read  # noqa: E402,F401
 
 META_PACKAGE = "linux-image-cloud-amd64"
+# A device of virtio-mem may be there as well; the balloon must be the last
+MODULES = ("virtio_mem", *made_of.MODULES)
 
 
 def package_names():
@@ -61,13 +63,14 @@ def image():
         return given
     busybox, kernel = packages()
     vmlinuz = only(f"{kernel}/boot/vmlinuz-*")
-    key = content_key(vmlinuz, only(f"{busybox}/**/bin/busybox"), made_of.__file__,
-                      made_of.INIT, *map(made_of.source, made_of.PROGRAMS))
+    key = content_key(vmlinuz, only(f"{busybox}/**/bin/busybox"), __file__,
+                      made_of.__file__, made_of.INIT,
+                      *map(made_of.source, made_of.PROGRAMS))
     initrd = base.cache("guest", f"initrd-{key}.cpio")
     with base.locked("guest"):
         if not os.path.exists(initrd):
             base.say("making the guest's initramfs")
-            make(busybox, kernel, initrd, made_of.PROGRAMS)
+            make(busybox, kernel, initrd, made_of.PROGRAMS, MODULES)
     return Image(vmlinuz, initrd)
 
 

@@ -13,6 +13,10 @@
  *   memtool work FILE MIB SEED     allocate, fill, verify and free pieces of
  *                                  memory at random, MIB at most, for ever;
  *                                  FILE says how many bytes were verified
+ *   memtool pace FILE              use a little memory, rest a millisecond, and
+ *                                  so on for ever; FILE says how many rounds
+ *                                  that were and how many us the slowest took,
+ *                                  the first ones excepted
  *
  * The exit code is 0 when all went well, 1 when a pattern was damaged and 2
  * when the system refused something.
@@ -28,11 +32,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MIB (1024 * 1024)
 #define PIECE (16 * 1024)       /* as large as a small file */
 #define PAGE_WORDS (4096 / sizeof(uint64_t))
+#define REST_US 1000            /* between two rounds of pace() */
+#define WARM_ROUNDS 200         /* of pace() that do not count */
 
 typedef struct {
     uint64_t *words;
@@ -177,6 +184,42 @@ static bool work(int fd, size_t mib, uint64_t seed)
     }
 }
 
+static uint64_t now_us(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * UINT64_C(1000000) + now.tv_nsec / 1000;
+}
+
+/* Whatever keeps this from running makes a round longer, its rest included. */
+static void pace(int fd)
+{
+    uint64_t begin = now_us(), slowest = 0;
+
+    for (uint64_t round = 1; ; round++) {
+        Memory memory = map_anonymous(1);
+        uint64_t end;
+
+        for (size_t i = 0; i < memory.count / 8; i += PAGE_WORDS) {
+            memory.words[i] = round;
+        }
+        munmap(memory.words, MIB);
+        usleep(REST_US);
+        end = now_us();
+        if (round > WARM_ROUNDS) {
+            slowest = end - begin > slowest ? end - begin : slowest;
+            /* as wide as any, so that the old numbers are overwritten */
+            if (lseek(fd, 0, SEEK_SET) ||
+                dprintf(fd, "%20" PRIu64 " %20" PRIu64 "\n",
+                        round - WARM_ROUNDS, slowest) < 0) {
+                err(2, "cannot tell how it goes");
+            }
+        }
+        begin = end;
+    }
+}
+
 static int create(const char *name)
 {
     int fd = open(name, O_WRONLY | O_CREAT | O_TRUNC, 0600);
@@ -217,8 +260,10 @@ int main(int argc, char **argv)
         good = churn(argv[2], map_file(argv[2], mib, true), seed);
     } else if (is(command, "work", argc, 5)) {
         good = work(create(argv[2]), mib, seed);
+    } else if (is(command, "pace", argc, 3)) {
+        pace(create(argv[2]));
     } else {
-        errx(2, "usage: memtool dirty|hog MIB | "
+        errx(2, "usage: memtool dirty|hog MIB | pace FILE | "
              "fill|verify|churn|scatter|work FILE MIB SEED");
     }
     return good ? 0 : 1;

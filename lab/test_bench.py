@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Tests of the benchmark's figures, without a machine."""
+
+import os
+import tempfile
+import unittest
+
+import guests  # noqa: F401  pylint: disable=unused-import  sets the path
+import bench_peers
+import bench_peers_report
+from bench_peers import Sample
+from virtio_balloon_guest import MIB
+
+
+class Clock:
+    """A clock that goes on only when somebody sleeps."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+def spread(median, low=None, high=None):
+    return {"median": median, "low": median if low is None else low,
+            "high": median if high is None else high}
+
+
+class WatchTest(unittest.TestCase):
+    """When is it done, and when did the memory come?"""
+
+    @staticmethod
+    def watch(held, reached, still):
+        """@held, @reached: functions of the seconds."""
+        clock = Clock()
+        return bench_peers.watch(lambda: held(clock.now),
+                                 lambda: reached(clock.now), still, clock)
+
+    def test_it_goes_on_until_nothing_changes(self):
+        """Memory that comes later than the target is waited for."""
+        found = self.watch(lambda now: int(100 - 10 * min(now, 4)) * MIB,
+                           lambda now: now >= 1, 0.5)
+        self.assertAlmostEqual(found.reached, 1.0, delta=0.05)
+        self.assertAlmostEqual(found.changed, 4.0, delta=0.25)
+        self.assertAlmostEqual(found.samples[-1].seconds, 4.5, delta=0.3)
+
+    def test_a_target_that_comes_last(self):
+        found = self.watch(lambda now: 7 * MIB, lambda now: now >= 3, 0.5)
+        self.assertEqual(found.changed, 0.0)
+        self.assertAlmostEqual(found.samples[-1].seconds, 3.5, delta=0.1)
+
+    def test_slow_changes_are_changes(self):
+        """Each is less than what counts, all of them are more."""
+        found = self.watch(lambda now: int(now * MIB / 2) if now < 9 else
+                           int(4.5 * MIB), lambda now: True, 4.0)
+        self.assertGreater(found.changed, 5.0)
+
+    def test_never(self):
+        with self.assertRaises(TimeoutError):
+            self.watch(lambda now: 7 * MIB, lambda now: False, 0.5)
+
+    def test_nine_tenths(self):
+        samples = [Sample(n, held * MIB) for n, held in
+                   enumerate((1000, 1020, 500, 110, 101, 100, 0, 0))]
+        self.assertEqual(bench_peers.given_seconds(samples[:-2]), 3)
+        self.assertEqual(bench_peers.given_seconds(samples), 5)
+        self.assertEqual(bench_peers.given_seconds(samples, 0.5), 2)
+        self.assertEqual(bench_peers.given_seconds(samples[:1]), 0)
+
+
+class PeersReportTest(unittest.TestCase):
+    def result(self, **changes):
+        names = bench_peers.Result._fields
+        return bench_peers.Result(*range(1, len(names) + 1))._replace(**changes)
+
+    def document(self):
+        nothing = {name: None for name in bench_peers.Result._fields
+                   if name.startswith("up_")}
+        return bench_peers_report.plain({2: {
+            "stock": [self.result(), self.result(down_main=1)],
+            "reporting": [self.result(**nothing)]}})
+
+    def test_all_figures_are_told(self):
+        self.assertEqual(set(bench_peers_report.FIGURES),
+                         set(bench_peers.Result._fields))
+        self.assertEqual(set(bench_peers_report.TITLES),
+                         set(bench_peers.PEERS))
+
+    def test_what_there_is_not_is_left_out(self):
+        figures = self.document()["2 GiB"]
+        self.assertEqual(figures["stock"]["down_main"], spread(2.5, 1, 4))
+        self.assertNotIn("up_main", figures["reporting"])
+        self.assertIn("splits", figures["reporting"])
+
+    def test_tables(self):
+        text = bench_peers_report.tables(self.document())
+        line, = (line for line in text.splitlines()
+                 if line.startswith("down: CPU of the main"))
+        self.assertIn("2.500 (1.000..4.000)", line)
+        marked = bench_peers_report.tables(self.document(),
+                                           bench_peers_report.markdown)
+        rows = [line for line in marked.splitlines() if line[:1] == "|"]
+        self.assertEqual(len(rows), 2 + len(bench_peers_report.FIGURES))
+        self.assertEqual({line.count("|") for line in rows}, {4})
+        self.assertEqual(rows[1], "| --- | --: | --: |")
+
+    def test_pictures_have_no_bar_for_what_there_is_not(self):
+        with tempfile.TemporaryDirectory() as folder:
+            paths = bench_peers_report.pictures(folder, self.document())
+            self.assertEqual([os.path.basename(path) for path in paths],
+                             ["peers-2GiB.svg", "peers-2GiB.png",
+                              "peers-2GiB.md"])
+            with open(f"{folder}/peers-2GiB.dat", encoding="ascii") as file:
+                stock, reporting = (line.rstrip("\n").split("\t")
+                                    for line in file)
+        self.assertEqual(len(stock), len(reporting))
+        self.assertNotIn("", stock)
+        self.assertEqual(reporting[-6:], [""] * 6)
+
+
+if __name__ == "__main__":
+    unittest.main()
