@@ -3,21 +3,25 @@
 """Measure this balloon against QEMU's own: cost, system calls, waits.
 
 All sides are measured in turns, in one run.  Figures are medians with the
-smallest and the largest.  Writes tables, bench.json and pictures.
+smallest and the largest.  Writes tables, bench.json and pictures; compared with
+an earlier bench.json, it fails if something of ours got worse.
 """
 
 import argparse
+import json
 import os
 import signal
 import subprocess
 import sys
 from typing import NamedTuple
 
+import bench_compare
 import bench_device
 import bench_granules
 import bench_guest
 import bench_latency
 import bench_migration
+import bench_noise
 import bench_peers
 import bench_peers_report as peers_report
 import bench_plot
@@ -127,6 +131,14 @@ PARTS = {
 }
 
 
+def read_document(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def parse():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -142,6 +154,9 @@ def parse():
     parser.add_argument("--backings", nargs="+", choices=list(BACKINGS),
                         default=list(BACKINGS))
     parser.add_argument("--output", default=FOLDER)
+    parser.add_argument("--against", metavar="FILE", type=read_document,
+                        help="an earlier bench.json to compare with; the exit"
+                        "\ncode is 1 if something of ours got worse")
     options = parser.parse_args()
     quick = options.quick
     options.repeat = options.repeat or (2 if quick else 5)
@@ -196,15 +211,18 @@ def measure(options, path):
     """All parts that were asked for; what is found is in the file @path, too.
     """
     document = {"conditions": conditions(options)}
+    noise = bench_noise.Noise()
     for part, function in PARTS.items():
         if part in options.parts:
             function(options, document)
+            noise.part(part)
+            document["noise"] = noise.document()
             report.write_json(path, document)
     return document
 
 
 def run(options):
-    """The whole benchmark."""
+    """The whole benchmark; returns how many figures of ours got worse."""
     path = f"{options.output}/bench.json"
     options.accelerator = guests.accelerator(options)
     document = measure(options, path)
@@ -213,9 +231,14 @@ def run(options):
         print("no request: what the machine takes by itself; QEMU first: its"
               " threads never wait\nfor a processor, so that no other process"
               " counts")
-    print()
+    print("\n" + bench_noise.text(document["noise"]) + "\n")
     for written in (path, *pictures(options.output, document)):
         print(f"written: {os.path.relpath(written)}", flush=True)
+    if not options.against:
+        return 0
+    text, worse = bench_compare.text(options.against, document)
+    print("\n" + text)
+    return worse
 
 
 def main():
@@ -224,11 +247,12 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: terminated"))
     os.makedirs(options.output, exist_ok=True)
     try:
-        run(options)
+        worse = run(options)
     except (guests.GuestError, guests.image.base.BaseError, OSError,
             subprocess.CalledProcessError) as error:
         sys.exit(f"bench: {error}")
     progress("done")
+    sys.exit(bool(worse))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Tests of the benchmark's figures, without a machine."""
 
+import copy
 import os
 import tempfile
 import unittest
 
 import guests  # noqa: F401  pylint: disable=unused-import  sets the path
+import bench_compare
+import bench_noise
 import bench_peers
 import bench_peers_report
 from bench_peers import Sample
@@ -120,6 +123,132 @@ class PeersReportTest(unittest.TestCase):
         self.assertEqual(len(stock), len(reporting))
         self.assertNotIn("", stock)
         self.assertEqual(reporting[-6:], [""] * 6)
+
+
+class NoiseTest(unittest.TestCase):
+    def look(self, user, idle, steal, own):
+        return bench_noise.Look((user, 0, 0, idle, 0, 0, 0, steal), own)
+
+    def test_shares(self):
+        found = bench_noise.shares(self.look(10, 10, 10, 5),
+                                   self.look(60, 35, 35, 45))
+        self.assertEqual(found, {"steal": 0.25, "others": 0.1})
+
+    def test_nothing_went_on(self):
+        look = self.look(1, 1, 1, 1)
+        self.assertEqual(bench_noise.shares(look, look),
+                         {"steal": 0.0, "others": 0.0})
+
+    def test_doubts(self):
+        quiet = {"calibration": spread(10, 9.6, 10.4), "steal": 0.01,
+                 "others": 0.02}
+        self.assertEqual(bench_noise.doubts(quiet), [])
+        self.assertNotIn("DOUBTFUL", bench_noise.text(quiet))
+        for name, value in (("calibration", spread(10, 9, 10.1)),
+                            ("steal", 0.1), ("others", 0.2)):
+            noisy = quiet | {name: value}
+            self.assertEqual(bench_noise.doubts(noisy), [name])
+            self.assertIn(f"DOUBTFUL by {name}", bench_noise.text(noisy))
+
+    def test_parts_are_told_apart(self):
+        noise = bench_noise.Noise()
+        noise.part("one")
+        noise.part("two")
+        document = noise.document()
+        self.assertEqual(list(document["parts"]), ["one", "two"])
+        self.assertEqual(len(noise.rounds), 3)
+        self.assertGreater(document["calibration"]["low"], 0)
+
+
+class CompareTest(unittest.TestCase):
+    DOCUMENT = {
+        "conditions": {"passes": 2, "load": 1.0},
+        "device": [{"backing": "thp", "operation": "inflate",
+                    "order": "random", "state": "touched",
+                    "ours": {"cpu": spread(1.0, 0.9, 1.1), "calls": 513,
+                             "returned": 1.0},
+                    "stock": {"cpu": spread(1.0, 0.9, 1.1)}}],
+        "waits": {"list": {"ours": {"qmp": {
+            "longest": 0.01, "percentile": 0.002, "cut": False}}}},
+        "granules": {"2097152": {"fresh, a half": 0.9}},
+    }
+    CPU = "device: thp inflate random touched: ours: cpu"
+
+    def verdicts(self, now, before=None):
+        return {change.name: change.verdict for change in
+                bench_compare.compare(before or self.DOCUMENT, now)
+                if change.verdict}
+
+    def changed(self):
+        now = copy.deepcopy(self.DOCUMENT)
+        return now, now["device"][0]
+
+    def test_the_same(self):
+        self.assertEqual(self.verdicts(self.DOCUMENT), {})
+        self.assertEqual(len(bench_compare.flatten(self.DOCUMENT)), 6)
+
+    def test_by_more_than_its_spread(self):
+        for median, verdict in ((1.15, {}), (1.25, {self.CPU: "worse"}),
+                                (0.85, {}), (0.75, {self.CPU: "better"})):
+            now, row = self.changed()
+            row["ours"]["cpu"] = spread(median, median - 0.05, median + 0.05)
+            self.assertEqual(self.verdicts(now), verdict)
+
+    def test_the_larger_spread_counts(self):
+        now, row = self.changed()
+        row["ours"]["cpu"] = spread(1.25, 1.0, 1.3)
+        self.assertEqual(self.verdicts(now), {})
+
+    def test_what_was_measured_once(self):
+        now, row = self.changed()
+        for median, verdict in ((1.9, {}), (2.1, {self.CPU: "worse"})):
+            row["ours"]["cpu"] = spread(median)
+            self.assertEqual(self.verdicts(now), verdict)
+
+    def test_noise_is_allowed_for(self):
+        now, row = self.changed()
+        row["ours"]["cpu"] = spread(1.25, 1.2, 1.3)
+        now["noise"] = {"calibration": spread(10, 9, 12)}
+        self.assertEqual(self.verdicts(now), {})
+
+    def test_what_has_no_spread(self):
+        now, row = self.changed()
+        row["ours"]["calls"] = 600
+        row["ours"]["returned"] = 0.5
+        now["waits"]["list"]["ours"]["qmp"]["percentile"] = 0.0039
+        now["granules"]["2097152"]["fresh, a half"] = 0.99
+        self.assertEqual(self.verdicts(now), {
+            self.CPU.replace("cpu", "calls"): "worse",
+            self.CPU.replace("cpu", "returned"): "worse",
+            "granules: 2097152: fresh, a half": "better"})
+        now["waits"]["list"]["ours"]["qmp"]["percentile"] = 0.0041
+        self.assertEqual(self.verdicts(now)["waits: list: ours: qmp"], "worse")
+
+    def test_only_ours_counts(self):
+        now, row = self.changed()
+        row["stock"]["cpu"] = spread(9.0)
+        text, bad = bench_compare.text(self.DOCUMENT, now)
+        self.assertEqual(bad, 0)
+        self.assertIn("9.00  worse", text)
+        row["ours"]["cpu"] = spread(2.0, 1.9, 2.1)
+        text, bad = bench_compare.text(self.DOCUMENT, now)
+        self.assertEqual(bad, 1)
+        self.assertIn("WORSE", text)
+        self.assertIn(f"1 of ours got worse\n  {self.CPU}", text)
+
+    def test_what_only_one_has(self):
+        now, row = self.changed()
+        del now["waits"]
+        row["state"] = "empty"
+        self.assertEqual([change.name for change in
+                          bench_compare.compare(self.DOCUMENT, now)],
+                         ["granules: 2097152: fresh, a half"])
+
+    def test_conditions(self):
+        now, _ = self.changed()
+        now["conditions"] = {"passes": 5, "load": 9.0}
+        self.assertEqual(bench_compare.other_conditions(self.DOCUMENT, now),
+                         ["passes: 2, now 5"])
 
 
 if __name__ == "__main__":
