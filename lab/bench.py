@@ -202,8 +202,8 @@ def pictures(folder, document):
         paths += bench_plot.draw_waits(folder, document["waits"])
     if "peers" in document:
         paths += peers_report.pictures(folder, document["peers"])
-    if document.get("scale", {}).get("requests"):
-        paths += bench_plot.draw_scale(folder, document["scale"]["requests"])
+    if "scale" in document:
+        paths += scale_report.pictures(folder, document["scale"])
     return paths
 
 

@@ -54,12 +54,12 @@ PERCENTILES = """\
      "" using 6:($1+0.19) with points pt 7 ps 0.9 lc rgb "#555555" \\
         title "99th percentile"
 """
-# A row of the data is a size of the guest: what each request takes.  Settings
-# differ in their dashes, the orders of the pages in their colours
-COLOURS = ("#d9622b", "#1f6fb4", "#2f8f4e", "#7a4fa3")
+# A row of the data is a size of the guest, three columns of it a curve.  Curves
+# of a group differ in their colours, groups in their dashes and marks
+COLOURS = ("#d9622b", "#1f6fb4", "#2f8f4e", "#7a4fa3", "#b0a020", "#404040")
 SCALE = """\
 set output "{output}"
-set title "What an inflate request of 256 pages takes" font ",17"
+set title "{title}" font ",17"
 set datafile separator "\\t"
 set border 3 lc rgb "#404040"
 set grid lc rgb "#e0e0e0" lt 1 lw 1
@@ -68,12 +68,10 @@ set xrange [{first}*0.8:{last}*1.25]
 set xtics nomirror out ({names})
 set ytics nomirror out
 set xlabel "memory of the guest"
-set ylabel "CPU, microseconds: median, smallest and largest"
+set ylabel "{unit}: median, smallest and largest"
 set key outside right center vertical Left reverse samplen 1.6
 plot {lines}
 """
-
-
 # A row of the data is a peer, three columns of it a figure
 PANELS = """\
 set output "{output}"
@@ -151,30 +149,34 @@ def gib(text):
     return int(number) * {"GiB": 1, "TiB": 1024}[unit]
 
 
-def draw_scale(folder, rows):
-    """Lines over the size of the guest, both axes logarithmic."""
-    data = os.path.join(folder, "scale.dat")
-    rows = {name: row["cpu"] for name, row in rows.items()
-            if name.endswith(", inflate")}
-    sizes = list(next(iter(rows.values())))
+def draw_curves(folder, name, rows, group, **texts):
+    """Lines over the size of the guest, both axes logarithmic.
+
+    @rows: {name: {size: Spread-like dictionary}}; some may lack a size.
+    @group: how many of them make a group.  @texts: title, unit.
+    """
+    data = os.path.join(folder, f"{name}.dat")
+    sizes = list(max(rows.values(), key=len))
     with open(data, "w", encoding="ascii") as file:
         for size in sizes:
             cells = [gib(size)]
             for row in rows.values():
-                cells += triple(row[size])
+                # a logarithm knows no zero
+                cells += [value if value > 0 else "NaN" for value in
+                          triple(row[size])] if size in row else ["NaN"] * 3
             file.write("\t".join(map(str, cells)) + "\n")
     lines = ", ".join(
         f'"{data}" using 1:{3 * n + 2}:{3 * n + 3}:{3 * n + 4} with'
-        f' yerrorlines lw 1.5 pt 7 ps 0.5 dt {n // len(COLOURS) + 1}'
-        f' lc rgb "{COLOURS[n % len(COLOURS)]}" title "{name}"'
-        for n, name in enumerate(rows))
+        f' yerrorlines lw 1.5 pt {n // group + 4} ps 0.9 dt {n // group + 1}'
+        f' lc rgb "{COLOURS[n % group]}" title "{curve}"'
+        for n, curve in enumerate(rows))
     names = ", ".join(f'"{size}" {gib(size)}' for size in sizes)
     paths = []
     for kind, terminal in TERMINALS.items():
-        paths.append(os.path.join(folder, f"scale.{kind}"))
-        script = terminal.format(height=760) + SCALE.format(
-            output=paths[-1], names=names, lines=lines, first=gib(sizes[0]),
-            last=gib(sizes[-1]))
+        paths.append(os.path.join(folder, f"{name}.{kind}"))
+        script = terminal.format(height=max(500, 200 + 22 * len(rows))) + (
+            SCALE.format(output=paths[-1], names=names, lines=lines,
+                         first=gib(sizes[0]), last=gib(sizes[-1]), **texts))
         subprocess.run(["gnuplot"], input=script, text=True, check=True)
     return paths
 

@@ -3,7 +3,9 @@
 
 Guests of up to 8 TiB, none of which the host has in memory.  Requests are made
 one at a time, of 256 pages, like Linux makes them; what they cost should
-depend neither on the size of the guest nor on what is in the balloon.
+depend neither on the size of the guest nor on what is in the balloon.  A
+quarter of the memory, or what there is time for, goes into the balloon and
+comes out of it again, in longer lists.
 """
 
 import array
@@ -22,28 +24,35 @@ REQUESTS = 16                   # one after another, of one measurement
 QUERIES = 100
 HOLE_START = 3 * GIB            # of a machine with more memory than that
 HOLE_SIZE = GIB
-DRIVERS = 64 * MIB              # the first of memory are the driver's
-FILLED = GIB                    # where a filled balloon has its pages
-MANY = 4096                     # pages of a request that fills a balloon
-LARGE = 1024 * 1024             # the same where all of them are in a row
-MAP_SIZE = 64 * GIB             # of the guest whose map is measured,
-MAP_RANGE = 8 * GIB             # and how much of it the balloon lies in
+CHUNK = 32 * MIB                # in which a request lists the pages
+LARGE = 4 * GIB                 # the same where all of them are in a row
+MAP_RANGE = 8 * GIB             # that the balloon lies in whose map is measured
 MOVED = 5 * GIB // 4            # a guest that migrates
+# The largest ones that do, in GiB, by what is in their balloons
+LARGEST = {"one piece": 1024, "2 MiB pieces": 64, "every second page": 64}
+QUICK_LARGE = {"one piece": 64, "2 MiB pieces": 4, "every second page": 4}
 CALLS_RANGE = 64 * MIB
 
 SIZES = [4 * GIB, 64 * GIB, 512 * GIB, 1024 * GIB, 8192 * GIB]
 QUICK_SIZES = [4 * GIB, 1024 * GIB, 8192 * GIB]
-# (title, must-tell-host, a filled balloon); without must-tell-host the device
-# does not know what is in it
-SETTINGS = (("at once", False, False), ("told", True, False),
-            ("told, filled", True, True))
+# (title, side, must-tell-host); without it the device does not know what is in
+# the balloon
+SETTINGS = (("stock", "stock", False), ("at once", "told", False),
+            ("told", "told", True))
 ORDERS = ("far apart, first", "far apart", "scattered", "contiguous")
 LAYOUTS = {"one piece": (1, 1), "2 MiB pieces": (512, 1024),
            "every second page": (1, 2)}
+# Memory that at most goes into the balloon, in the order of LAYOUTS
+QUARTER = {"one piece": 256 * GIB, "2 MiB pieces": 64 * GIB,
+           "every second page": 16 * GIB}
+QUICK_QUARTER = {"one piece": 16 * GIB, "2 MiB pieces": 8 * GIB,
+                 "every second page": 2 * GIB}
+STOCK_QUARTER = GIB             # the same of stock, which makes a call a page
 
 
 class Cost(NamedTuple):
-    """Of one request, in us: of CPU in all, and until it was answered."""
+    """Of one request, in us, or of a GiB, in ms: of CPU in all, and until it
+    was answered."""
 
     cpu: float
     wall: float
@@ -73,9 +82,9 @@ def pages(start, length, layout):
 
 
 def far_pages(size, count, seed):
-    """@count pages anywhere in a guest's memory but where the driver is."""
+    """@count pages anywhere in the upper half of a guest's memory."""
     numbers = random.Random(seed).sample(
-        range(DRIVERS // BALLOON_PAGE, size // BALLOON_PAGE), count)
+        range(size // 2 // BALLOON_PAGE, size // BALLOON_PAGE), count)
     return array.array("I", (address(n * BALLOON_PAGE, size) // BALLOON_PAGE
                              for n in numbers))
 
@@ -98,17 +107,34 @@ def requests(order, size, seed):
     return split(numbers, PFNS)
 
 
+def lists_of(start, length, layout):
+    """Lists of pages that put the memory at @start into the balloon."""
+    step = LARGE if layout == "one piece" else CHUNK
+    for at in range(start, start + length, step):
+        yield pages(at, min(step, start + length - at), layout)
+
+
 def fill(tested, start, length, layout):
     """Put the memory at @start into the balloon."""
-    count = LARGE if layout == "one piece" else MANY
-    for numbers in split(pages(start, length, layout), count):
+    for numbers in lists_of(start, length, layout):
         tested.request(INFLATE, numbers)
+
+
+def quarter(size, layout, title, quick):
+    """(start, length) of the memory that goes into the balloon, all of it in
+    the lower half of the guest's."""
+    most = (QUICK_QUARTER if quick else QUARTER)[layout]
+    if title == "stock":
+        most = STOCK_QUARTER
+    start = GIB if size <= HOLE_START + HOLE_SIZE else HOLE_START + HOLE_SIZE
+    return start, min(size // 4, most)
 
 
 # --- requests and queries --------------------------------------------------
 
 def measure_requests(tested, seed):
-    """{(order, operation): Cost} with what is in the balloon."""
+    """{(order, operation): Cost} with what is in the balloon; the query has no
+    order."""
     found = {}
     for order in ORDERS:
         lists = requests(order, tested.size, seed)
@@ -116,7 +142,16 @@ def measure_requests(tested, seed):
             walls, cpu = tested.serve(queue, lists)
             found[order, name] = Cost(cpu / REQUESTS * 1e6,
                                       sum(walls) / REQUESTS * 1e6)
+    found["", "query-balloon"] = measure_query(tested, "query-balloon")
     return found
+
+
+def measure_quarter(tested, queue, start, length, layout):
+    """Cost of a GiB that goes into the balloon, or out of it."""
+    walls, cpu = tested.serve(queue, lists_of(start, length, layout))
+    count, step = LAYOUTS[layout]
+    gib = length * count / step / GIB
+    return Cost(cpu / gib * 1e3, sum(walls) / gib * 1e3)
 
 
 def measure_query(tested, command):
@@ -129,83 +164,127 @@ def measure_query(tested, command):
     return Cost((tested.cpu() - before) / QUERIES / 1e3, wall / QUERIES * 1e6)
 
 
-def measure(tested, seed):
-    """{(setting, order, operation): Cost}; queries have no order."""
-    found = {}
-    for title, told, filled in SETTINGS:
+def measure_setting(tested, title, told, quick, seed):
+    """({(title, order, operation): Cost}, {(title, layout, operation): Cost})
+    of requests, and of a quarter of the memory."""
+    found, whole = {}, {}
+
+    def ask(title):
+        for key, cost in measure_requests(tested, seed).items():
+            found[(title, *key)] = cost
+
+    tested.restart(told)
+    ask(title)
+    for layout in LAYOUTS:
+        area = quarter(tested.size, layout, title, quick)
         tested.restart(told)
-        if filled:
-            fill(tested, FILLED, GIB, "every second page")
-        tested.settle()
-        for (order, name), cost in measure_requests(tested, seed).items():
-            found[title, order, name] = cost
-        found[title, "", "query-balloon"] = measure_query(tested,
-                                                          "query-balloon")
+        whole[title, layout, "inflate"] = measure_quarter(
+            tested, INFLATE, *area, layout)
+        if told:
+            ask(f"{title}, {layout}")
+        whole[title, layout, "deflate"] = measure_quarter(
+            tested, DEFLATE, *area, layout)
     tested.check()
-    found["", "", "query-status"] = measure_query(tested, "query-status")
-    return found
+    return found, whole
 
 
-def start_all(options, stack, missing, progress):
-    """{size: Giant that runs} of those that the host takes."""
+def start_all(options, size, stack, missing, progress):
+    """{side: Giant that runs} of those that the host takes."""
     machines = {}
-    for size in QUICK_SIZES if options.quick else SIZES:
-        progress(f"scale: starting a guest of {size // GIB} GiB")
+    for _, name, _ in SETTINGS:
+        if name in machines:
+            continue
+        progress(f"scale: starting a guest of {size // GIB} GiB on {name}")
         try:
-            tested = stack.enter_context(giant(options.all_sides["told"],
+            tested = stack.enter_context(giant(options.all_sides[name],
                                                "anonymous", size))
         except Unavailable as error:
-            missing[f"guest of {size // GIB} GiB"] = str(error)
+            missing[f"guest of {size // GIB} GiB, {name}"] = str(error)
             continue
         stack.enter_context(tested.running())
-        machines[size] = tested
+        machines[name] = tested
     return machines
 
 
-def bench_requests(options, missing, progress):
-    """{size: {(setting, order, operation): [Cost...]}}."""
+def bench_requests(options, sizes, missing, progress):
+    """Twice {size: {(title, order or layout, operation): [Cost...]}}: of
+    requests, and of a quarter of the memory."""
     with contextlib.ExitStack() as stack:
-        machines = start_all(options, stack, missing, progress)
-        found = {size: {} for size in machines}
+        machines = {size: start_all(options, size, stack, missing, progress)
+                    for size in sizes}
+        found = {size: {} for size in sizes if machines[size]}
+        whole = {size: {} for size in found}
+
+        def keep(results, key, cost):
+            results.setdefault(key, []).append(cost)
+
         for seed in range(options.repeat):
-            progress(f"scale: pass {seed + 1} of {options.repeat}")
-            for size, tested in machines.items():
-                for key, cost in measure(tested, seed).items():
-                    found[size].setdefault(key, []).append(cost)
-    return found
+            for size in found:
+                progress(f"scale: {size // GIB} GiB, pass {seed + 1} of"
+                         f" {options.repeat}")
+                for title, side, told in SETTINGS:
+                    tested = machines[size].get(side)
+                    if not tested:
+                        continue
+                    costs, wholes = measure_setting(tested, title, told,
+                                                    options.quick, seed)
+                    for key, cost in costs.items():
+                        keep(found[size], key, cost)
+                    for key, cost in wholes.items():
+                        keep(whole[size], key, cost)
+                keep(found[size], ("", "", "query-status"), measure_query(
+                    next(iter(machines[size].values())), "query-status"))
+    return found, whole
 
 
 # --- what the map takes ----------------------------------------------------
 
-def measure_map(side, layout):
-    """KiB that QEMU grows by for each GiB in the balloon, and for each GiB of
-    the memory that it lies in."""
-    with giant(side, "memfd", MAP_SIZE) as tested, tested.running():
+def measure_map(side, size, layout):
+    """What QEMU takes, by name, in KiB."""
+    with giant(side, "memfd", size) as tested, tested.running():
         fill(tested, 1 * GIB, 64 * MIB, layout)     # what requests need
-        numbers = pages(top(MAP_SIZE) + GIB - MAP_RANGE, MAP_RANGE, layout)
+        length = min(MAP_RANGE, size // 4)
         tested.settle()         # what QEMU frees after its start is free
         before = tested.anonymous()
-        for some in split(numbers, MANY):
-            tested.request(INFLATE, some)
+        fill(tested, top(size) + GIB - length, length, layout)
         tested.check()
         grown = (tested.anonymous() - before) / 1024
-        held = len(numbers) * BALLOON_PAGE
-        return grown / held * GIB, grown / MAP_RANGE * GIB
+        count, step = LAYOUTS[layout]
+        return {f"{layout}, for a GiB in the balloon":
+                grown * step / count / length * GIB,
+                f"{layout}, for a GiB that it lies in": grown / length * GIB}
 
 
-def bench_map(options, missing, progress):
-    """{layout: [(KiB a GiB held, KiB a GiB of the range)...]}."""
-    found = {}
+def measure_process(side, size, name):
+    """KiB that QEMU takes, its balloon empty.
+
+    Most of it is not the balloon's: QEMU has bits for each page of the guest.
+    """
+    with giant(side, "memfd", size) as tested, tested.running():
+        tested.settle()
+        return {f"nothing in the balloon, all of {name}":
+                tested.anonymous() / 1024}
+
+
+def bench_map(options, sizes, missing, progress):
+    """{size: {name: [KiB...]}}."""
+    found = {size: {} for size in sizes}
+    sides = options.all_sides
     for turn in range(options.guest_repeat):
-        for layout in LAYOUTS:
-            progress(f"scale: map of {layout}, pass {turn + 1} of"
+        for size in sizes:
+            progress(f"scale: map of {size // GIB} GiB, pass {turn + 1} of"
                      f" {options.guest_repeat}")
             try:
-                found.setdefault(layout, []).append(
-                    measure_map(options.all_sides["told"], layout))
+                figures = measure_process(sides["stock"], size, "stock's QEMU")
+                figures |= measure_process(sides["told"], size, "our QEMU")
+                for layout in LAYOUTS:
+                    figures |= measure_map(sides["told"], size, layout)
             except Unavailable as error:
-                missing[f"map of {layout}"] = str(error)
-    return {layout: figures for layout, figures in found.items() if figures}
+                missing[f"map of {size // GIB} GiB"] = str(error)
+                continue
+            for name, kib in figures.items():
+                found[size].setdefault(name, []).append(kib)
+    return {size: figures for size, figures in found.items() if figures}
 
 
 # --- migration -------------------------------------------------------------
@@ -218,8 +297,8 @@ def movers(stack, side, size, layout):
         stack.enter_context(tested.running())
         set_up(tested)
         if size > MOVED:        # all of it but the first GiB
-            fill(tested, GIB, 2 * GIB, "one piece")
-            fill(tested, 4 * GIB, size - HOLE_START, "one piece")
+            fill(tested, GIB, 2 * GIB, layout)
+            fill(tested, 4 * GIB, size - HOLE_START, layout)
         elif layout:
             fill(tested, top(size), GIB, layout)
         tested.settle()
@@ -232,8 +311,8 @@ def bench_migration(options, missing, progress):
     side = options.all_sides["told"]
     cases = {"empty balloon": (MOVED, None)}
     cases |= {f"1 GiB, {layout}": (MOVED, layout) for layout in LAYOUTS}
-    large = (64 if options.quick else 1024) * GIB
-    cases[f"{large // GIB} GiB, one piece"] = large, None
+    for layout, gib in (QUICK_LARGE if options.quick else LARGEST).items():
+        cases[f"{gib} GiB, {layout}"] = gib * GIB, layout
     found = {}
     with contextlib.ExitStack() as stack:
         machines = {}
@@ -285,8 +364,10 @@ def bench_calls(options, missing, progress):
 def bench(options, progress):
     """What was found of each section, and what could not be: {what: why}."""
     missing = {}
+    sizes = QUICK_SIZES if options.quick else SIZES
     found = {"calls": bench_calls(options, missing, progress),
-             "map": bench_map(options, missing, progress),
-             "migration": bench_migration(options, missing, progress),
-             "requests": bench_requests(options, missing, progress)}
+             "map": bench_map(options, sizes, missing, progress),
+             "migration": bench_migration(options, missing, progress)}
+    found["requests"], found["quarter"] = bench_requests(
+        options, sizes, missing, progress)
     return found, missing

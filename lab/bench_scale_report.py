@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Figures of guests of different sizes, as plain dictionaries and tables."""
 
+from bench_plot import draw_curves
 from bench_report import Spread, table
 from virtio_balloon_guest import GIB
 
@@ -23,21 +24,30 @@ def spread_text(spread, digits=1):
     return f"{middle} ({low}..{high})"
 
 
+def curves(found, figure=lambda value: value):
+    """{name: {size: dictionary of Spread}} of {size: {name: [value...]}}."""
+    rows = {}
+    for size, results in found.items():
+        for key, passes in results.items():
+            name = key if isinstance(key, str) else ", ".join(filter(None, key))
+            rows.setdefault(name, {})[size_text(size)] = Spread.of(
+                map(figure, passes))._asdict()
+    return rows
+
+
+def costs(found):
+    """{name: {"cpu", "wall": {size: dictionary of Spread}}}."""
+    cpu, wall = (curves(found, figure) for figure in
+                 (lambda cost: cost.cpu, lambda cost: cost.wall))
+    return {name: {"cpu": cpu[name], "wall": wall[name]} for name in cpu}
+
+
 def plain(found, missing):
     """A dictionary for JSON."""
-    rows = {}
-    for size, costs in found["requests"].items():
-        for key, passes in costs.items():
-            name = ", ".join(part for part in key if part)
-            for figure in ("cpu", "wall"):
-                rows.setdefault(name, {}).setdefault(figure, {})[
-                    size_text(size)] = Spread.of(
-                        getattr(cost, figure) for cost in passes)._asdict()
     return {
-        "requests": rows,
-        "map": {layout: {"held": Spread.of(p[0] for p in passes)._asdict(),
-                         "range": Spread.of(p[1] for p in passes)._asdict()}
-                for layout, passes in found["map"].items()},
+        "requests": costs(found["requests"]),
+        "quarter": costs(found["quarter"]),
+        "map": curves(found["map"]),
         "migration": {name: {figure: Spread.of(getattr(p, figure) for p in
                                                passes)._asdict()
                              for figure in MIGRATION_FIGURES}
@@ -50,23 +60,36 @@ def plain(found, missing):
 def growth(figures):
     """How many times the smallest guest's figure the largest one's is."""
     medians = [spread["median"] for spread in figures.values()]
-    return medians[-1] / medians[0]
+    return f"{medians[-1] / medians[0]:.2f}" if medians[0] else ""
 
 
-def request_table(rows, figure, title):
-    sizes = list(next(iter(rows.values()))[figure])
-    lines = [[name, *(spread_text(spread) for spread in row[figure].values()),
-              f"{growth(row[figure]):.2f}"]
+def curve_table(rows, title):
+    """A column a size; a row may lack some."""
+    sizes = list(max(rows.values(), key=len))
+    lines = [[name, *(spread_text(row[size]) if size in row else ""
+                      for size in sizes), growth(row)]
              for name, row in rows.items()]
     return table([title, *sizes, "largest/smallest"], lines)
 
 
-def map_table(figures):
-    return table(["what the map takes, KiB", "a GiB in the balloon",
-                  "a GiB of memory it lies in"],
-                 [[layout, spread_text(row["held"]),
-                   spread_text(row["range"])]
-                  for layout, row in figures.items()])
+# (section, figure of it if it has several, title)
+CURVES = (
+    ("requests", "cpu", "CPU of a request, us"),
+    ("requests", "wall", "time until its answer, us"),
+    ("quarter", "cpu", "CPU of a GiB of a quarter of the memory, ms"),
+    ("quarter", "wall", "time until its answers, ms"),
+    ("map", None, "what QEMU takes, KiB"),
+)
+
+
+def sections(scale):
+    """(title, rows) of each of CURVES that there is."""
+    for section, figure, title in CURVES:
+        rows = scale[section]
+        if figure:
+            rows = {name: row[figure] for name, row in rows.items()}
+        if rows:
+            yield title, rows
 
 
 def migration_table(figures):
@@ -88,14 +111,45 @@ def calls_table(figures):
 
 def tables(scale):
     """All that is printed."""
-    parts = []
-    if scale["requests"]:
-        parts += [request_table(scale["requests"], "cpu",
-                                "CPU of a request, us"),
-                  request_table(scale["requests"], "wall",
-                                "time until its answer, us")]
-    parts += [map_table(scale["map"]), migration_table(scale["migration"]),
-              calls_table(scale["calls"])]
+    parts = [curve_table(rows, title) for title, rows in sections(scale)]
+    parts += [migration_table(scale["migration"]), calls_table(scale["calls"])]
     parts += [f"{what}: left out: {why}"
               for what, why in scale["missing"].items()]
     return "\n\n".join(parts)
+
+
+# --- pictures ----------------------------------------------------------------
+
+def of_requests(name):
+    return name.endswith(", inflate")
+
+
+def of_queries(name):
+    return "query" in name
+
+
+# name: (section, figure, which rows, how many of them are a group, title, unit)
+PICTURES = {
+    "scale": ("requests", "cpu", of_requests, 4,
+              "What an inflate request of 256 pages takes",
+              "CPU, microseconds"),
+    "scale-queries": ("requests", "cpu", of_queries, 6,
+                      "What query-balloon takes", "CPU, microseconds"),
+    "scale-quarter": ("quarter", "cpu", bool, 6,
+                      "What a GiB of a quarter of the memory takes",
+                      "CPU, milliseconds"),
+    "scale-map": ("map", None, bool, 2, "What QEMU takes", "KiB"),
+}
+
+
+def pictures(folder, scale):
+    """Curves over the size of the guest; returns the paths."""
+    paths = []
+    for name, (section, figure, wanted, group, title,
+               unit) in PICTURES.items():
+        rows = {key: row[figure] if figure else row
+                for key, row in scale[section].items() if wanted(key)}
+        if rows:
+            paths += draw_curves(folder, name, rows, group, title=title,
+                                 unit=unit)
+    return paths
