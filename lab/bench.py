@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import bench_compare
 import bench_device
+import bench_figures
 import bench_granules
 import bench_guest
 import bench_latency
@@ -149,16 +150,23 @@ def parse():
                         help="fewer passes, a smaller guest")
     parser.add_argument("--repeat", type=int, help="passes a row")
     parser.add_argument("--guest", type=int, help="GiB of the Linux guest")
-    parser.add_argument("--parts", nargs="+", choices=list(PARTS),
-                        default=list(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS))
     parser.add_argument("--backings", nargs="+", choices=list(BACKINGS),
                         default=list(BACKINGS))
     parser.add_argument("--output", default=FOLDER)
     parser.add_argument("--against", metavar="FILE", type=read_document,
                         help="an earlier bench.json to compare with; the exit"
                         "\ncode is 1 if something of ours got worse")
+    parser.add_argument("--record", action="store_true",
+                        help="keep the figures of README.md, and renew its"
+                        " tables; measures what\nthey need if no parts are"
+                        " said")
     options = parser.parse_args()
     quick = options.quick
+    options.parts = options.parts or (bench_figures.PARTS if options.record
+                                      else list(PARTS))
+    if options.record and set(bench_figures.PARTS) - set(options.parts):
+        parser.error("--record needs " + ", ".join(bench_figures.PARTS))
     options.repeat = options.repeat or (2 if quick else 5)
     options.guest_repeat = min(options.repeat, 1 if quick else 3)
     options.guest = options.guest or (2 if quick else 4)
@@ -232,7 +240,10 @@ def run(options):
               " threads never wait\nfor a processor, so that no other process"
               " counts")
     print("\n" + bench_noise.text(document["noise"]) + "\n")
-    for written in (path, *pictures(options.output, document)):
+    paths = [path, *pictures(options.output, document)]
+    if options.record:
+        paths += bench_figures.record(document)
+    for written in paths:
         print(f"written: {os.path.relpath(written)}", flush=True)
     if not options.against:
         return 0

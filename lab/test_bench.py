@@ -2,12 +2,14 @@
 """Tests of the benchmark's figures, without a machine."""
 
 import copy
+import json
 import os
 import tempfile
 import unittest
 
 import guests  # noqa: F401  pylint: disable=unused-import  sets the path
 import bench_compare
+import bench_figures
 import bench_noise
 import bench_peers
 import bench_peers_report
@@ -249,6 +251,101 @@ class CompareTest(unittest.TestCase):
         now["conditions"] = {"passes": 5, "load": 9.0}
         self.assertEqual(bench_compare.other_conditions(self.DOCUMENT, now),
                          ["passes: 2, now 5"])
+
+
+class FiguresTest(unittest.TestCase):
+    """README's tables, and the file that they are made of."""
+
+    README = ("before\n<!-- figures: costs -->\nold\n<!-- end of figures -->\n"
+              "<!-- figures: guest -->\n<!-- end of figures -->\nbetween\n"
+              "<!-- figures: peers -->\nold\nolder\n<!-- end of figures -->\n"
+              "after\n")
+
+    def figures(self, **changes):
+        """What is kept of a document with just what is needed."""
+        sides = ("stock", "ours", "told")
+        wait = {"longest": 2.0, "percentile": 0.0012345, "cut": True}
+        row = {"backing": "thp", "operation": "inflate", "order": "ascending",
+               "state": "touched", "ours": {"cpu": spread(0.123456)},
+               "stock": {"cpu": spread(3.0)}}
+        nothing = row | {"backing": "anonymous", "operation": "deflate",
+                         "state": "empty", "ours": {"cpu": spread(-0.002)}}
+        guest = {side: {name: spread(n + 0.5) for n, name in
+                        enumerate(bench_figures.GUEST)} for side in sides}
+        return bench_figures.reduced({
+            "conditions": {
+                "stock": "QEMU emulator version 10.0.13 (Debian 1:10.0.13-1)",
+                "kernel": "6.18.44-some-name", "processors": 2,
+                "accelerator": "tcg", "passes": 5, "quick": False},
+            "noise": {"calibration": spread(10), "steal": 0, "others": 0.01},
+            "device": [row, nothing], "floor": {"thp": spread(0.03)},
+            "guest": {"gib": 2, "sides": guest},
+            "waits": {"one 64 MiB list": {side: {"qmp": wait}
+                                          for side in sides}},
+            "peers": {"2 GiB": {"stock": {"given": spread(1536.4)}}},
+            **changes})
+
+    def test_the_machine_has_no_name(self):
+        found = self.figures()["conditions"]
+        self.assertEqual(found["kernel"], "6.18")
+        self.assertEqual(found["stock"], "10.0.13")
+
+    def test_what_is_kept_is_short(self):
+        found = self.figures()
+        cost = found["costs"]["inflate, transparent huge pages"]
+        self.assertEqual(cost["ours"]["median"], 0.1235)
+        self.assertEqual(cost["floor"]["median"], 0.03)
+        wait = found["waits"]["one list of 64 MiB"]["ours"]
+        self.assertEqual(wait, {"longest": 2.0, "percentile": 0.001234,
+                                "cut": True})
+        self.assertLess(len(json.dumps(found)), 5000)
+
+    def test_tables(self):
+        text = bench_figures.filled(self.README, self.figures())
+        for line in ("| inflate, transparent huge pages | 3.00 | 0.12 | 0.03 |",
+                     "| deflate | 3.00 | 0.00 |  |",
+                     "| Linux guest, 2 GiB to 512 MiB, seconds | 0.5 | 0.5 |"
+                     " 0.5 |",
+                     "| QMP answer, one list of 64 MiB, 99 % and longest, ms |"
+                     " 1.2, > 2000.0 | 1.2, > 2000.0 | 1.2, > 2000.0 |",
+                     "| QMP answer, while the guest inflates, 99 % and longest,"
+                     " ms |  |  |  |",
+                     "| MiB that the host gets | 1536 |"):
+            self.assertIn(line + "\n", text)
+        self.assertIn("`./balloon bench --record`, ours against stock 10.0.13",
+                      text)
+        self.assertNotIn("other processes", text)
+        self.assertNotIn("old", text)
+        self.assertTrue(text.startswith("before\n"))
+        self.assertTrue(text.endswith("after\n"))
+        # nothing changes when it is done again
+        self.assertEqual(bench_figures.filled(text, self.figures()), text)
+
+    def test_noise_is_told(self):
+        noise = {"calibration": spread(10), "steal": 0, "others": 0.62}
+        text = bench_figures.filled(self.README, self.figures(noise=noise))
+        self.assertIn("62% of whose time other processes took",
+                      text.replace("\n", " "))
+
+    def test_a_line_a_figure(self):
+        figures = self.figures()
+        text = bench_figures.one_line_each(json.dumps(figures, indent=1))
+        self.assertEqual(json.loads(text), figures)
+        self.assertIn('"floor": { "median": 0.03, "low": 0.03, "high": 0.03 }',
+                      text)
+
+    def test_a_table_is_missing(self):
+        with self.assertRaisesRegex(ValueError, "2 tables"):
+            bench_figures.filled(self.README.replace(": peers", ""),
+                                 self.figures())
+
+    def test_readme_says_what_was_measured(self):
+        readme = bench_figures.read(bench_figures.README)
+        figures = json.loads(bench_figures.read(bench_figures.FILE))
+        self.assertEqual(
+            bench_figures.filled(readme, figures), readme,
+            "README.md's tables are not what lab/figures.json gives:"
+            " `python3 lab/bench_figures.py` writes them anew")
 
 
 if __name__ == "__main__":
