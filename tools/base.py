@@ -163,13 +163,13 @@ def run(command, environment, folder=None):
                         " has the mirror what it lists?")
 
 
-def apt_get(arguments, folder, suite=SUITE):
+def apt_get(arguments, folder, suite=SUITE, architecture=None):
     """Run apt-get in @folder; with fresh lists if the old ones do not do."""
     command = ["apt-get", "-q", *arguments]
     try:
-        run(command, apt_environment(suite=suite), folder)
+        run(command, apt_environment(False, suite, architecture), folder)
     except BaseError:
-        run(command, apt_environment(refresh=True, suite=suite), folder)
+        run(command, apt_environment(True, suite, architecture), folder)
 
 
 def query(command, environment):
@@ -188,23 +188,27 @@ def unpacking(path):
         os.rename(new, path)
 
 
-def download_deb(name, folder):
-    """Fetch Debian 13's package @name into @folder; returns its path."""
-    say(f"fetching the package {name}")
-    apt_get(["download", name], folder)
-    deb, = glob.glob(f"{folder}/*.deb")
-    return deb
+def download_debs(names, folder, architecture=None):
+    """Fetch Debian 13's packages into @folder; returns their paths."""
+    say(f"fetching {' '.join(names)}")
+    apt_get(["download", *names], folder, architecture=architecture)
+    return glob.glob(f"{folder}/*.deb")
+
+
+def fetch_debs(path, names, architecture=None):
+    """Unpack Debian 13's packages into a new folder @path; returns it."""
+    with locked("apt"):
+        if not os.path.isdir(path):
+            with unpacking(path) as folder:
+                for deb in download_debs(names, os.path.dirname(folder),
+                                         architecture):
+                    subprocess.run(["dpkg-deb", "-x", deb, folder], check=True)
+    return path
 
 
 def fetch_deb(name):
     """Unpack Debian 13's package @name; returns the folder."""
-    path = cache("packages", name)
-    with locked("apt"):
-        if not os.path.isdir(path):
-            with unpacking(path) as folder:
-                deb = download_deb(name, os.path.dirname(folder))
-                subprocess.run(["dpkg-deb", "-x", deb, folder], check=True)
-    return path
+    return fetch_debs(cache("packages", name), [name])
 
 
 def fetch_asset(name):
@@ -217,7 +221,7 @@ def fetch_asset(name):
         if not os.path.islink(known):
             folder = cache("assets", "download", "")
             with tempfile.TemporaryDirectory(dir=folder) as new:
-                deb = download_deb(name, new)
+                deb, = download_debs([name], new)
                 with open(deb, "rb") as file:
                     key = hashlib.file_digest(file, "sha256").hexdigest()
                 os.rename(deb, f"{folder}/{key}")

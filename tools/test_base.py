@@ -2,6 +2,7 @@
 """Finding the mirror, and telling the user what is missing."""
 
 import os
+import subprocess
 import tempfile
 import unittest
 from unittest import mock
@@ -144,6 +145,32 @@ class SourceTest(unittest.TestCase):
         with mock.patch.dict(os.environ, QEMU_BASE="7.2"):
             with self.assertRaisesRegex(base.BaseError, "7.2: known are 10.0"):
                 base.chosen()
+
+
+class FetchTest(unittest.TestCase):
+    def test_packages_of_an_architecture(self):
+        def apt_get(arguments, folder, architecture):
+            fetched.append((arguments, architecture))
+            for name in arguments[1:]:
+                with open(f"{folder}/{name}.deb", "w", encoding="ascii"):
+                    pass
+
+        def unpack(command, check):
+            self.assertTrue(check)
+            unpacked.append(os.path.basename(command[2]))
+            return subprocess.CompletedProcess(command, 0)
+
+        fetched, unpacked = [], []
+        with tempfile.TemporaryDirectory() as folder, \
+                mock.patch.dict(os.environ, XDG_CACHE_HOME=folder), \
+                mock.patch("base.apt_get", apt_get), \
+                mock.patch("base.subprocess.run", unpack):
+            for _ in range(2):
+                path = base.fetch_debs(base.cache("hosts", "x"), ["a", "b"],
+                                       "s390x")
+            self.assertEqual(os.listdir(path), [])
+        self.assertEqual(fetched, [(["download", "a", "b"], "s390x")])
+        self.assertEqual(sorted(unpacked), ["a.deb", "b.deb"])
 
 
 if __name__ == "__main__":
