@@ -24,6 +24,7 @@ import overlay
 
 REPO = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FIRMWARE = ("/usr/share/seabios", "/usr/share/qemu", "/usr/lib/ipxe/qemu")
+FIRMWARE_OPTIONS = " ".join(f"-L {folder}" for folder in FIRMWARE)
 OPTIONS = ("--without-default-features", "--enable-system", "--enable-tcg",
            "--enable-kvm", "--enable-fdt=system", "--enable-werror",
            "--enable-hv-balloon",    # another device that is a balloon
@@ -64,8 +65,8 @@ def ninja(build, targets, environment):
 
 def write_launcher(path, binary):
     """A program named like QEMU's that finds the firmware."""
-    options = " ".join(f"-L {folder}" for folder in FIRMWARE)
-    overlay.replace(path, f'#!/bin/sh\nexec {binary} {options} "$@"\n')
+    overlay.replace(path,
+                    f'#!/bin/sh\nexec {binary} {FIRMWARE_OPTIONS} "$@"\n')
     os.chmod(path, 0o755)
 
 

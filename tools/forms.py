@@ -8,10 +8,12 @@ usage: forms.py [NAME...]
   targets    for other architectures of guests: aarch64, ppc64, s390x
   no-device  with Kconfig leaving the balloon out: the commands stay, and link
   default    as QEMU's configure does it: all features, tools, manual
+  i386       on a host of 32 bits, run by QEMU's user mode emulation
+  mingw      on Windows, run by Wine; GLib for it is built once
 
 In each a warning is an error.  Each is built in build/form-NAME, from the tree
-in build/qemu, is asked whether it has the device, and passes those qtests of
-the balloon that its machines can run.
+in build/qemu, is asked whether it has the device, and passes the unit tests of
+the balloon and those qtests that its machines can run.
 """
 
 import glob
@@ -19,10 +21,11 @@ import os
 import re
 import subprocess
 import sys
-from typing import NamedTuple, Tuple
+from typing import Callable, NamedTuple, Tuple
 
 import base
 import build
+import hosts
 import overlay
 
 FOLDER = base.build_folder(build.REPO)
@@ -33,15 +36,20 @@ class Form(NamedTuple):
     targets: Tuple[str, ...] = ("x86_64",)
     cc: str = "gcc"
     options: Tuple[str, ...] = build.OPTIONS
-    # what to build beside the emulators: ours, or all
-    more: str = "ours"
-    # the architecture and program of a test
+    # what to build beside the emulators: kinds of our tests, or all there is
+    more: Tuple[str, ...] = ("unit",)
+    # the architecture and program of a qtest
     tests: Tuple[Tuple[str, str], ...] = ()
+    # qtests that are built only
+    built: Tuple[str, ...] = ()
     has_device: bool = True
+    # QEMU is built so before this release
+    before: int = 99
+    host: Callable[[], hosts.Host] = hosts.native
 
 
 FORMS = {
-    "clang": Form(cc="clang", tests=(
+    "clang": Form(cc="clang", more=("unit", "qtest"), tests=(
         ("x86_64", "qos-test"), ("x86_64", "virtio-balloon-test"),
         ("x86_64", "virtio-balloon-tell-test"))),
     "targets": Form(targets=("aarch64", "ppc64", "s390x"), tests=(
@@ -50,12 +58,20 @@ FORMS = {
         ("s390x", "device-introspect-test"))),
     # What a machine needs is on, the rest of the devices is not
     "no-device": Form(options=(*build.OPTIONS, "--without-default-devices"),
-                      more="none", has_device=False),
+                      more=(), has_device=False),
     # Debian's source of QEMU comes without its firmware
     "default": Form(options=("--enable-werror", "--enable-tools",
                              "--enable-docs", "--disable-download",
                              "--disable-install-blobs"),
-                    more="all", tests=(("x86_64", "qos-test"),)),
+                    more=("all",), tests=(("x86_64", "qos-test"),)),
+    # QEMU does not emulate 64 bits on 32
+    "i386": Form(targets=("i386",), host=hosts.i386, before=11, options=(
+        *build.OPTIONS, "--without-default-devices",
+        "--with-devices-i386=../x86_64-softmmu/virtio-balloon"), tests=(
+        ("i386", "qos-test"), ("i386", "virtio-balloon-test"))),
+    # Wine has not the sockets that qtests talk through
+    "mingw": Form(host=hosts.mingw, built=("qos-test",), options=(
+        *build.OPTIONS, *build.FEW_DEVICES)),
 }
 
 
@@ -63,35 +79,35 @@ class FormError(Exception):
     """A form that is not what it should be."""
 
 
-def our_programs(tree):
-    """The test programs of the balloon, as Ninja knows them."""
+def our_programs(tree, kind):
+    """The balloon's test programs in tests/@kind, as Ninja knows them."""
     return sorted(os.path.relpath(path, tree)[:-2] for path in
-                  glob.glob(f"{tree}/tests/unit/test-*balloon*.c")
-                  + glob.glob(f"{tree}/tests/qtest/virtio-balloon*-test.c")
-                  if is_program(tree, os.path.basename(path)[:-2]))
+                  glob.glob(f"{tree}/tests/{kind}/*balloon*.c")
+                  if is_program(tree, kind, os.path.basename(path)[:-2]))
 
 
-def is_program(tree, name):
-    """Has tests/*/meson.build a program of that name, not only a file?"""
-    text = "".join(overlay.read(f"{tree}/tests/{folder}/meson.build")
-                   for folder in ("unit", "qtest"))
+def is_program(tree, kind, name):
+    """Has tests/@kind/meson.build a program of that name, not only a file?"""
+    text = overlay.read(f"{tree}/tests/{kind}/meson.build")
     return re.search(rf"'{re.escape(name)}'\s*:", text) is not None
 
 
-def goals(form, tree):
-    """What Ninja is to build."""
-    if form.more == "all":
+def goals(form, tree, suffix):
+    """What Ninja is to build; all if that is empty."""
+    if form.more == ("all",):
         return []
     programs = [f"qemu-system-{target}" for target in form.targets]
-    if form.tests and "x86_64" in form.targets:
-        programs += our_programs(tree)
-    return programs + sorted({f"tests/qtest/{name}" for _, name in form.tests})
+    for kind in form.more:
+        programs += our_programs(tree, kind)
+    qtests = {*form.built, *(name for _, name in form.tests)}
+    programs += [f"tests/qtest/{name}" for name in qtests]
+    return sorted({program + suffix for program in programs})
 
 
-def check_device(emulator, form):
+def check_device(emulator, form, environment):
     """Does @emulator have the device, as it should or should not?"""
-    text = subprocess.run([emulator, "-device", "help"], check=True, text=True,
-                          stdout=subprocess.PIPE).stdout
+    text = subprocess.run([emulator, "-device", "help"], env=environment,
+                          check=True, text=True, stdout=subprocess.PIPE).stdout
     if (f'"{DEVICE}"' in text) != form.has_device:
         raise FormError(f"{emulator} should have {DEVICE}: {form.has_device}")
 
@@ -108,13 +124,8 @@ def paths_of(program, environment):
     return sorted(set(below))
 
 
-def run_test(folder, target, name):
-    """Run a test; returns how many cases passed."""
-    emulator = f"{folder}/run/qemu-system-{target}"
-    os.makedirs(f"{folder}/run", exist_ok=True)
-    build.write_launcher(emulator, f"{folder}/qemu-system-{target}")
-    environment = dict(os.environ, QTEST_QEMU_BINARY=emulator)
-    program = f"{folder}/tests/qtest/{name}"
+def run_test(program, environment):
+    """Run a test program; returns how many cases passed."""
     passed = 0
     for path in paths_of(program, environment):
         done = subprocess.run(
@@ -123,29 +134,57 @@ def run_test(folder, target, name):
             check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         cases = len(re.findall(r"^ok \d", done.stdout, re.M))
         if done.returncode or not cases or "\nnot ok" in done.stdout:
-            raise FormError(f"{name} fails for {target}:\n"
-                            f"{done.stdout[-3000:]}")
+            raise FormError(f"{program} fails:\n{done.stdout[-3000:]}")
         passed += cases
     return passed
 
 
+def run_all(form, host, tree, folder, environment):
+    """Run what was built; yields programs and how many cases passed."""
+    def launcher(program, arguments=""):
+        path = f"{folder}/run/{os.path.basename(program)}"
+        host.write_launcher(path, f"{folder}/{program}", arguments)
+        return path
+
+    os.makedirs(f"{folder}/run", exist_ok=True)
+    for target in form.targets:
+        check_device(launcher(f"qemu-system-{target}", build.FIRMWARE_OPTIONS),
+                     form, environment)
+    for unit in our_programs(tree, "unit") if form.more else ():
+        yield os.path.basename(unit), run_test(launcher(unit), environment)
+    for target, test in form.tests:
+        yield f"{target} {test}", run_test(
+            launcher(f"tests/qtest/{test}"),
+            {**environment, "QTEST_QEMU_BINARY":
+             f"{folder}/run/qemu-system-{target}"})
+
+
 def build_form(name, tree, environment):
     form = FORMS[name]
+    host = form.host()
     folder = f"{FOLDER}/form-{name}"
     base.say(f"building the form {name} in {folder}")
-    environment = dict(environment, CCACHE_BASEDIR=FOLDER)
+    environment = {**environment, **dict(host.environment),
+                   "CCACHE_BASEDIR": FOLDER}
     targets = ",".join(f"{target}-softmmu" for target in form.targets)
     build.configure(tree, folder, [
-        *form.options, f"--target-list={targets}", f"--cc=ccache {form.cc}"],
-        environment)
-    build.ninja(folder, goals(form, tree), environment)
-    for target in form.targets:
-        check_device(f"{folder}/qemu-system-{target}", form)
-    passed = [f"{target} {test}: {run_test(folder, target, test)} passed"
-              for target, test in form.tests]
+        *form.options, *host.options, f"--target-list={targets}",
+        f"--cc=ccache {host.prefix}{form.cc}"], environment)
+    build.ninja(folder, goals(form, tree, host.suffix), environment)
+    passed = list(run_all(form, host, tree, folder, environment))
     print(f"{name}: built without a warning, "
           f"{'with' if form.has_device else 'without'} {DEVICE}"
-          + "".join(f"; {line}" for line in passed), flush=True)
+          + "".join(f"; {test}: {cases} passed" for test, cases in passed),
+          flush=True)
+
+
+def buildable(names, version):
+    """Those of the forms that QEMU of that @version can be built in."""
+    for name in names:
+        if int(version.partition(".")[0]) < FORMS[name].before:
+            yield name
+        else:
+            base.say(f"QEMU {version} is not built in the form {name}")
 
 
 def main():
@@ -156,7 +195,7 @@ def main():
     try:
         environment = base.build_environment()
         overlay.lay(build.REPO, base.source(), tree)
-        for name in names:
+        for name in buildable(names, base.version_of_tree(tree)):
             build_form(name, tree, environment)
     except (base.BaseError, overlay.OverlayError, FormError) as error:
         sys.exit(f"forms: {error}")
