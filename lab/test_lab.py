@@ -32,7 +32,7 @@ import thread
 import vfio
 import vfio_linux
 import vfio_nest
-import virtio_balloon_image
+import virtio_balloon_image as made_of
 from guests import GuestError
 from virtio_balloon_guest import MIB, Channel
 
@@ -59,7 +59,7 @@ def members(archive):
 
 class NewcTest(unittest.TestCase):
     def test_round_trip(self):
-        archive = virtio_balloon_image.archive(["bin"], {"bin/a": (b"12345", 0o755)},
+        archive = made_of.archive(["bin"], {"bin/a": (b"12345", 0o755)},
                                {"bin/b": "a"})
         self.assertEqual(members(archive), [
             ("bin", 0o040755, b""),
@@ -70,10 +70,10 @@ class NewcTest(unittest.TestCase):
 
 class ImageTest(unittest.TestCase):
     def test_dependencies(self):
-        self.assertEqual(virtio_balloon_image.dependencies(b"x\0depends=virtio,ring\0y"),
+        self.assertEqual(made_of.dependencies(b"x\0depends=virtio,ring\0y"),
                          ["virtio", "ring"])
-        self.assertEqual(virtio_balloon_image.dependencies(b"x\0depends=\0y"), [])
-        self.assertEqual(virtio_balloon_image.dependencies(b"nothing"), [])
+        self.assertEqual(made_of.dependencies(b"x\0depends=\0y"), [])
+        self.assertEqual(made_of.dependencies(b"nothing"), [])
 
     def test_modules_are_in_loading_order(self):
         with tempfile.TemporaryDirectory() as kernel:
@@ -83,13 +83,13 @@ class ImageTest(unittest.TestCase):
                                 ("virtio-ring", "")):
                 with open(f"{folder}/{name}.ko", "wb") as file:
                     file.write(f"\0depends={needs}\0".encode())
-            self.assertEqual(list(virtio_balloon_image.modules(kernel)),
+            self.assertEqual(list(made_of.modules(kernel)),
                              ["virtio_ring.ko", "virtio_balloon.ko"])
 
     def test_kernel_without_balloon(self):
         with tempfile.TemporaryDirectory() as kernel:
             with self.assertRaisesRegex(GuestError, "no module"):
-                virtio_balloon_image.modules(kernel)
+                made_of.modules(kernel)
 
     def test_key_follows_content(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -103,9 +103,9 @@ class ImageTest(unittest.TestCase):
 
 
     def test_more_files_have_their_folders(self):
-        with unittest.mock.patch.object(virtio_balloon_image, "modules", return_value={}), \
-                unittest.mock.patch.object(virtio_balloon_image, "read", return_value=b""):
-            names = [name for name, *_ in members(virtio_balloon_image.initrd_bytes(
+        with unittest.mock.patch.object(made_of, "modules", return_value={}), \
+                unittest.mock.patch.object(made_of, "read", return_value=b""):
+            names = [name for name, *_ in members(made_of.initrd_bytes(
                 "busybox", "kernel", more={"usr/lib/a/b": (b"1", 0o644)}))]
         for name in ("usr", "usr/lib", "usr/lib/a"):
             self.assertLess(names.index(name), names.index("usr/lib/a/b"))
@@ -525,7 +525,8 @@ class ThreadTest(unittest.TestCase):
             hints + self.report("iothread_run", "iothread.c") + hints +
             self.report("qmp_balloon", "system/balloon.c"))
         self.assertEqual(found, {
-            ("ours", "data race hw/virtio/virtio-balloon-hint-rounds.c in apply"): 2,
+            ("ours", "data race hw/virtio/virtio-balloon-hint-rounds.c"
+                     " in apply"): 2,
             ("ours", "data race system/balloon.c in qmp_balloon"): 1,
             ("qemu", "data race iothread.c in iothread_run"): 1})
         self.assertEqual(shown, 2)
