@@ -42,6 +42,8 @@ class Guest:
         self.whole = self.extra = self.actual = self.target = self.first = 0
         self.state, self.inhibited = "unknown", False
         self.used, self.heard, self.task = None, 0.0, None
+        # When it was asked what it uses, and how large it was then
+        self.asked, self.asked_actual = 0.0, None
 
     async def start(self):
         await self.qmp.connect(self.name)
@@ -70,9 +72,15 @@ class Guest:
             async for event in self.qmp.events:
                 await self.look()
                 free = event.get("data", {}).get("available-memory")
-                if free is not None and self.state in AT_REST:
-                    self.heard = time.monotonic()
-                    self.used = min(max(self.actual - free, 0), self.actual)
+                if free is not None:
+                    self.hear(free)
+
+    def hear(self, free):
+        """The guest has @free bytes; or had, if it has moved since."""
+        if self.state in AT_REST and self.actual == self.asked_actual:
+            self.heard = time.monotonic()
+            self.used = min(max(self.actual - free, 0), self.actual)
+        self.asked_actual = None
 
     async def ask(self):
         """Have the guest say what it uses; an event will tell."""
@@ -81,7 +89,10 @@ class Guest:
         age = time.monotonic() - self.heard
         if age > STALE:
             self.used = None
-        if age > SPACE and self.state in AT_REST:
+        waits = (self.asked_actual is not None and
+                 time.monotonic() - self.asked < PATIENCE)
+        if age > SPACE and self.state in AT_REST and not waits:
+            self.asked, self.asked_actual = time.monotonic(), self.actual
             with contextlib.suppress(qmp.ExecuteError):     # it cannot say
                 await self.qmp.execute("request-balloon-stats")
 
