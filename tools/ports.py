@@ -117,6 +117,10 @@ PORTS = {
              "MigrateSetParameters", "MigrationParameters", 1),
     ),
     (11, 1): (
+        Port("devices are saved without a header",
+             "tests/qtest/fuzz/virtio_balloon_fuzz_host.c",
+             r" {4}/\* A magic number and a version \*/\n"
+             r"( {4}qemu_get_be32\(file\);\n){2}", "", 1),
         Port("a discard is traced by another name",
              "system/physmem.c", "trace_ram_block_discard_range",
              "trace_ram_block_discard_shared_range", 1),
