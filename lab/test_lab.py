@@ -269,6 +269,16 @@ class MatrixTest(unittest.TestCase):
         self.assertIn("FAIL", bad)
         self.assertTrue(none.startswith("| none | cannot be had: x |  |  |"))
 
+    def test_nothing_tested_is_no_success(self):
+        row = guests_matrix.Row
+        good, bad, none = (row("6.1", 4, {"tell": "ok"}, 1),
+                           row("6.1", 4, {"tell": "FAIL"}, 1),
+                           row("cannot be had: x", 0, {}, 1))
+        for rows, verdict in (([good], 0), ([good, none], 0), ([bad], 1),
+                              ([good, bad], 1), ([none, bad], 1),
+                              ([none, none], guests_matrix.SKIPPED)):
+            self.assertEqual(guests_matrix.verdict(rows), verdict)
+
     def test_every_guest_has_a_machine(self):
         for guest in guests_matrix.GUESTS.values():
             self.assertIn(guest.target, guests_matrix.MACHINES)
