@@ -69,9 +69,10 @@ def run_guest(options, document):
     found = bench_guest.bench(options, progress)
     figures = report.guest_figures(found)
     document["guest"] = {"gib": options.guest, "sides": figures}
-    document.setdefault("waits", {})["Linux guest inflating"] = {
-        side: {"qmp": results["waits"]._asdict()}
-        for side, results in found.items()}
+    for side, results in found.items():
+        for what, waits in results["waits"].items():
+            document.setdefault("waits", {}).setdefault(
+                f"Linux guest {what}", {})[side] = {"qmp": waits._asdict()}
     print("\n" + report.guest_table(figures, options.guest))
 
 

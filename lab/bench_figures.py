@@ -44,6 +44,8 @@ GUEST = {
 }
 # QMP's answers: (scenario, who asks)
 WAITS = {
+    "while the guest only writes to memory":
+        ("Linux guest writing to memory", "qmp"),
     "while the guest inflates": ("Linux guest inflating", "qmp"),
     "a ring of 256-page lists, QEMU first":
         ("ring of 256-page lists", "qmp_first"),
