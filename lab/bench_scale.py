@@ -247,6 +247,7 @@ def measure_map(side, size, layout):
         tested.settle()         # what QEMU frees after its start is free
         before = tested.anonymous()
         fill(tested, top(size) + GIB - length, length, layout)
+        tested.settle()
         tested.check()
         grown = (tested.anonymous() - before) / 1024
         count, step = LAYOUTS[layout]

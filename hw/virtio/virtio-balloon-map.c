@@ -27,7 +27,8 @@ struct BalloonMap {
     unsigned long n_units;
     /*
      * A bit is set in @waiting only if it is in @held.  Of a host page that is
-     * in the balloon as a whole, all balloon pages wait or none.
+     * in the balloon as a whole, all balloon pages wait or none.  While no page
+     * waits, and no unit is worth a look, @waiting may be NULL.
      */
     unsigned long *held;
     unsigned long *waiting;
@@ -50,7 +51,6 @@ BalloonMap *balloon_map_new(uint64_t size, uint64_t page_size,
     map->unit = unit_size >> VIRTIO_BALLOON_PFN_SHIFT;
     map->n_units = DIV_ROUND_UP(map->size, map->unit);
     map->held = bitmap_new(map->size);
-    map->waiting = bitmap_new(map->size);
     map->count = g_new0(uint32_t, map->n_units);
     map->complete.bits = bitmap_new(map->n_units);
     map->partial.bits = bitmap_new(map->n_units);
@@ -114,15 +114,15 @@ static unsigned long unit_set_next(const BalloonMap *map, UnitSet *set)
     return set->next;
 }
 
-/* Pages of unit @u wait that did not */
+/* Pages of unit @u may wait that did not */
 static void map_look_at(BalloonMap *map, unsigned long u)
 {
+    bool some = map->n_waiting && map->count[u];
     bool complete = unit_is_complete(map, u);
 
-    unit_set_put(&map->complete, u, complete);
+    unit_set_put(&map->complete, u, some && complete);
     /* Where a unit is a host page, there is no less to take */
-    unit_set_put(&map->partial, u, !complete && map->count[u] &&
-                                   map->unit > map->page);
+    unit_set_put(&map->partial, u, some && !complete && map->unit > map->page);
 }
 
 /* Where the host pages of all before page @end end; the last may be small */
@@ -146,12 +146,24 @@ static unsigned long map_wait(BalloonMap *map, unsigned long first,
     while ((first = find_next_bit(map->held, end, first)) < end) {
         unsigned long stop = find_next_zero_bit(map->held, end, first);
 
+        if (!map->waiting) {
+            map->waiting = bitmap_new(map->size);
+        }
         map->n_waiting += stop - first -
             bitmap_count_one_with_offset(map->waiting, first, stop - first);
         bitmap_set(map->waiting, first, stop - first);
         first = stop;
     }
     return map->n_waiting - before;
+}
+
+static void map_stop_waiting(BalloonMap *map, unsigned long first,
+                             unsigned long n)
+{
+    if (map->waiting) {
+        map->n_waiting -= bitmap_count_one_with_offset(map->waiting, first, n);
+        bitmap_clear(map->waiting, first, n);
+    }
 }
 
 /* Pages @first to before @end, of unit @u, come into the balloon */
@@ -197,9 +209,8 @@ static unsigned long map_release(BalloonMap *map, unsigned long u,
     if (held) {
         map->count[u] -= held;
         map->n_held -= held;
-        map->n_waiting -= bitmap_count_one_with_offset(map->waiting, first, n);
         bitmap_clear(map->held, first, n);
-        bitmap_clear(map->waiting, first, n);
+        map_stop_waiting(map, first, n);
         again = map_wait(map, ROUND_DOWN(first, map->page), first) +
                 map_wait(map, end, page_end(map, end));
         map_look_at(map, u);
@@ -304,10 +315,12 @@ bool balloon_map_take(BalloonMap *map, bool partial, uint64_t limit,
 
     if (!map_take_complete(map, bytes_to_pages(limit), &first, &end) &&
         (!partial || !map_take_partial(map, &first, &end))) {
+        if (partial && !map->n_waiting) {
+            g_clear_pointer(&map->waiting, g_free);
+        }
         return false;
     }
-    bitmap_clear(map->waiting, first, end - first);
-    map->n_waiting -= end - first;
+    map_stop_waiting(map, first, end - first);
     *range = bytes_of(first, end);
     return true;
 }

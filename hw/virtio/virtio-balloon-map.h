@@ -66,7 +66,8 @@ uint64_t balloon_map_wait_again(BalloonMap *map, const BalloonRange *range);
  * @range: filled in; whole host pages, all of them in the balloon
  *
  * What is taken does not wait any more.  Takes constant time: no more is looked
- * at than what was inserted since, and a bit for each unit.
+ * at than what was inserted since, and a bit for each unit.  With @partial, a
+ * map of which nothing waits gives half of its memory back.
  *
  * Returns: false when there is nothing.
  */

@@ -407,7 +407,7 @@ static bool pages_came_back(VirtIOBalloon *s)
 }
 
 static void pages_wake_later(VirtIOBalloon *s, const BalloonSlice *slice,
-                             bool more)
+                             bool more, bool settled)
 {
     VirtIOBalloonPages *p = &s->pages;
 
@@ -415,7 +415,7 @@ static void pages_wake_later(VirtIOBalloon *s, const BalloonSlice *slice,
         balloon_slice_go_on(p->timer, MAX(IDLE_SHARE *
                                           balloon_slice_used(slice),
                                           BALLOON_GAP_NS));
-    } else if (pages_is_pending(s)) {
+    } else if (!settled || pages_is_pending(s)) {
         timer_mod_ns(p->timer, MIN(p->last_insert + SETTLE_NS,
                                    p->first_insert + SETTLE_MAX_NS));
     } else if (p->blocks->len) {
@@ -448,7 +448,7 @@ static void pages_work(void *opaque)
     }
     virtio_balloon_discard_flush(s);
     trace_virtio_balloon_pages_work(partial, virtio_balloon_pages_waiting(s));
-    pages_wake_later(s, &slice, more);
+    pages_wake_later(s, &slice, more, partial);
 }
 
 void virtio_balloon_pages_replace(VirtIOBalloon *s, GPtrArray *loaded)
