@@ -158,9 +158,9 @@ class NestTest(unittest.TestCase):
         self.assertEqual(vfio.trace_costs([
             (1.0, "virtio_balloon_flush", "1 ranges, 2097152 bytes"),
             (2.0, name + "discard", "region ram from 0x0 to 0x400000"),
-            (2.5, "virtio_balloon_pages_work", "partial: 1"),
+            (2.5, "virtio_balloon_reclaim", "partial: 1"),
             (3.0, name + "populate", "region ram offset 0x0 ret 0"),
-            (4.0, "virtio_balloon_pages_work", "partial: 1")]),
+            (4.0, "virtio_balloon_reclaim", "partial: 1")]),
             ([0.25], [0.5]))
 
 

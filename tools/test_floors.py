@@ -17,6 +17,7 @@ FLOORS = (
     ("-roles",),
     ("-config", "-queue", "-stats", "-hint-queue", "-migration"),
     ("-pages", "-hint-rounds"),
+    ("-reclaim",),
     ("-state",),
     ("-discard",),
     ("-coordinator",),

@@ -11,7 +11,6 @@
 
 #include "qemu/osdep.h"
 #include "qemu/error-report.h"
-#include "qemu/units.h"
 #include "exec/address-spaces.h"
 #include "exec/ramblock.h"
 #include "hw/boards.h"

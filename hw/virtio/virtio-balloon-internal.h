@@ -10,6 +10,7 @@
 #define HW_VIRTIO_BALLOON_INTERNAL_H
 
 #include "qapi/error.h"
+#include "qemu/units.h"
 #include "hw/virtio/virtio-balloon.h"
 #include "virtio-balloon-map.h"
 #include "virtio-balloon-ranges.h"
@@ -19,6 +20,9 @@
  * pages are smaller: some 300 microseconds' work.
  */
 #define BALLOON_DISCARD_STEP (4 * MiB)
+
+/* What waits for its neighbours, where there are no larger pages */
+#define BALLOON_UNIT_SIZE (2 * MiB)
 
 /* --- virtio-balloon-driver.c -------------------------------------------- */
 
@@ -234,15 +238,6 @@ void virtio_balloon_pages_remove(VirtIOBalloon *s, RAMBlock *rb,
 /* Nothing is in the balloon: who drives the device next knows of no pages */
 void virtio_balloon_pages_reset(VirtIOBalloon *s);
 
-/* The machine runs: go on with what waits */
-void virtio_balloon_pages_start(VirtIOBalloon *s);
-
-/* The machine stops: do not wake up for nothing */
-void virtio_balloon_pages_stop(VirtIOBalloon *s);
-
-/* Give back once more what the host has in memory again, whatever read it */
-void virtio_balloon_pages_look_again(VirtIOBalloon *s);
-
 /*
  * What the guest wants back, and cannot have yet; NULL: there is no such thing.
  * The caller frees it.
@@ -255,7 +250,7 @@ BalloonHeld *virtio_balloon_pages_held(VirtIOBalloon *s);
  */
 void virtio_balloon_pages_served(VirtIOBalloon *s);
 
-/* Bytes given up that the host has not got back yet */
+/* Bytes given up, staged or in the balloon, that the host has not got back */
 uint64_t virtio_balloon_pages_waiting(VirtIOBalloon *s);
 
 /*
@@ -263,6 +258,32 @@ uint64_t virtio_balloon_pages_waiting(VirtIOBalloon *s);
  * callee's now
  */
 void virtio_balloon_pages_replace(VirtIOBalloon *s, GPtrArray *loaded);
+
+/* --- virtio-balloon-reclaim.c ------------------------------------------- */
+
+void virtio_balloon_reclaim_init(VirtIOBalloon *s);
+void virtio_balloon_reclaim_cleanup(VirtIOBalloon *s);
+
+/* Pages are about to come into the balloon: see to them some time later */
+void virtio_balloon_reclaim_soon(VirtIOBalloon *s);
+
+/* All that is in the balloon was loaded */
+void virtio_balloon_reclaim_loaded(VirtIOBalloon *s);
+
+/* One of the blocks is no longer there */
+void virtio_balloon_reclaim_block_gone(VirtIOBalloon *s);
+
+/* Give back once more what the host has in memory again, whatever read it */
+void virtio_balloon_reclaim_look_again(VirtIOBalloon *s);
+
+/* Bytes in the balloon that the host has not got back yet */
+uint64_t virtio_balloon_reclaim_waiting(VirtIOBalloon *s);
+
+/* The machine runs: go on with what waits */
+void virtio_balloon_reclaim_start(VirtIOBalloon *s);
+
+/* The machine stops: do not wake up for nothing */
+void virtio_balloon_reclaim_stop(VirtIOBalloon *s);
 
 /* --- virtio-balloon-migration.c ----------------------------------------- */
 

@@ -29,29 +29,11 @@
 #include "trace.h"
 #include "virtio-balloon-coordinator.h"
 #include "virtio-balloon-internal.h"
-#include "virtio-balloon-slice.h"
 
-#define BALLOON_PAGE_SIZE (1ULL << VIRTIO_BALLOON_PFN_SHIFT)
-
-/* What is discarded at a time where there are no huge pages */
-#define UNIT_SIZE (2 * MiB)
 /* A request that comes to more ranges has the others discarded at once */
 #define STAGED_MAX 4096
-
-/* Enough for a few requests to arrive, which make larger pieces together */
-#define GATHER_NS (1 * SCALE_MS)
-/* So long after the last request, nothing is waited for that is missing ... */
-#define SETTLE_NS (100 * SCALE_MS)
-/* ... nor for longer than this, if the driver goes on and on */
-#define SETTLE_MAX_NS (1000 * SCALE_MS)
-/* A number that no block has: nothing is to be looked at */
-#define LOOK_DONE UINT_MAX
-/* How often to see what inhibits: nobody tells */
-#define INHIBITED_NS (10 * NANOSECONDS_PER_SECOND)
 /* The most that a deflate populates at a time, where granules are smaller */
 #define POPULATE_STEP (64 * KiB)
-/* Nobody waits for this work: it takes a fifth of the main loop's time */
-#define IDLE_SHARE 4
 
 /* Pages of a request that is not answered yet */
 typedef struct BalloonStaged {
@@ -83,8 +65,8 @@ BalloonBlock *balloon_block_new(VirtIOBalloon *s, RAMBlock *rb)
     block->rb = rb;
     block->granule = balloon_coordinator_granule(s->pages.coordinator, rb);
     page = MAX(page, block->granule);
-    block->map = balloon_map_new(size, page,
-                                 MAX(MAX(page, UNIT_SIZE), pages_thp_size()));
+    block->map = balloon_map_new(size, page, MAX(MAX(page, BALLOON_UNIT_SIZE),
+                                                 pages_thp_size()));
     return block;
 }
 
@@ -130,26 +112,6 @@ void virtio_balloon_pages_stage(VirtIOBalloon *s, RAMBlock *rb,
     }
 }
 
-/* Has something pinned what is not coordinated? */
-static bool pages_are_pinned(VirtIOBalloon *s)
-{
-    return s->pages.coordinator && ram_block_discard_is_disabled();
-}
-
-static bool pages_is_pending(VirtIOBalloon *s)
-{
-    bool pinned = pages_are_pinned(s);
-
-    for (unsigned i = 0; i < s->pages.blocks->len; i++) {
-        BalloonBlock *block = balloon_block(s, i);
-
-        if ((block->granule || !pinned) && balloon_map_is_pending(block->map)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static void pages_insert(VirtIOBalloon *s, const BalloonStaged *staged)
 {
     BalloonBlock *block = pages_find(s, staged->rb);
@@ -175,15 +137,11 @@ void virtio_balloon_pages_commit(VirtIOBalloon *s)
     if (!p->blocks || !p->staged->len) {
         return;
     }
-    p->last_insert = qemu_clock_get_ns(BALLOON_CLOCK);
-    if (!pages_is_pending(s)) {
-        p->first_insert = p->last_insert;
-    }
+    virtio_balloon_reclaim_soon(s);
     for (guint i = 0; i < p->staged->len; i++) {
         pages_insert(s, &g_array_index(p->staged, BalloonStaged, i));
     }
     g_array_set_size(p->staged, 0);
-    timer_mod_anticipate_ns(p->timer, p->last_insert + GATHER_NS);
 }
 
 static uint64_t pages_staged_size(VirtIOBalloon *s)
@@ -210,7 +168,7 @@ uint64_t virtio_balloon_pages_step(VirtIOBalloon *s)
     if (s->pages.coordinator) {
         return MAX(s->discard_granule, POPULATE_STEP);
     }
-    return s->populate_on_deflate ? UNIT_SIZE : UINT64_MAX;
+    return s->populate_on_deflate ? BALLOON_UNIT_SIZE : UINT64_MAX;
 }
 
 /* Have the host provide what is in the balloon of @range: 0, or an errno */
@@ -274,191 +232,11 @@ void virtio_balloon_pages_remove(VirtIOBalloon *s, RAMBlock *rb,
     }
 }
 
-/* --- discards ------------------------------------------------------------ */
-
-/*
- * A host page or granule is in memory, if only in part, or not.  A granule that
- * is not, because it never came, goes without a discard; that is to be told.
- */
-static void pages_look_at(VirtIOBalloon *s, BalloonBlock *block,
-                          const BalloonRange *range, bool resident)
-{
-    unsigned long end = (range->start + range->size) / BALLOON_PAGE_SIZE;
-
-    if (resident) {
-        s->counts.revived += balloon_map_wait_again(block->map, range);
-    } else if (block->granule &&
-               find_next_zero_bit(balloon_map_bits(block->map), end,
-                                  range->start / BALLOON_PAGE_SIZE) >= end) {
-        balloon_coordinator_discard(s->pages.coordinator, block->rb, range);
-    }
-}
-
-/* Is any of the host pages, each @step pages of the host long, in memory? */
-static bool pages_are_resident(const uint8_t *resident, size_t first,
-                               size_t end, size_t step)
-{
-    for (size_t i = first; i < end; i += step) {
-        if (resident[i] & 1) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/*
- * Have some pages that were given back wait again, where the host has them in
- * memory once more.  False when all that is in the balloon was looked at.
- */
-static bool pages_look(VirtIOBalloon *s)
-{
-    const uint64_t host_page = qemu_real_host_page_size();
-    VirtIOBalloonPages *p = &s->pages;
-    uint8_t resident[BALLOON_DISCARD_STEP / BALLOON_PAGE_SIZE];
-    BalloonBlock *block;
-    BalloonRange row;
-    uint64_t page, piece, seen;
-
-    if (p->look_block >= p->blocks->len) {
-        p->look_block = LOOK_DONE;
-        return false;
-    }
-    block = balloon_block(s, p->look_block);
-    page = qemu_ram_pagesize(block->rb);
-    if (!balloon_map_next(block->map, p->look_offset, &row)) {
-        p->look_block++;
-        p->look_offset = 0;
-        return true;
-    }
-    piece = MAX(page, block->granule);
-    row.size = MIN(row.size, MAX(BALLOON_DISCARD_STEP, piece));
-    p->look_offset = row.start + row.size;
-    /* A huge page is in memory as a whole: its first part tells */
-    seen = page < row.size ? MIN(row.size, BALLOON_DISCARD_STEP) : host_page;
-    ram_block_resident(block->rb, row.start, seen, resident);
-    for (uint64_t at = 0; at < row.size; at += piece) {
-        BalloonRange range = { row.start + at, MIN(piece, row.size - at) };
-        /* Of a granule that large, nothing is known */
-        bool unseen = page < row.size && at + range.size > seen;
-
-        pages_look_at(s, block, &range, unseen || pages_are_resident(
-            resident, at / host_page, MIN(at + range.size, seen) / host_page,
-            page / host_page));
-    }
-    return true;
-}
-
-static void pages_look_from_start(VirtIOBalloonPages *p)
-{
-    p->look_block = 0;
-    p->look_offset = 0;
-}
-
-void virtio_balloon_pages_look_again(VirtIOBalloon *s)
-{
-    if (s->pages.blocks) {
-        pages_look_from_start(&s->pages);
-        virtio_balloon_pages_start(s);
-    }
-}
-
-/* First the memory goes, then everybody lets go of it */
-static void pages_discard_piece(VirtIOBalloon *s, BalloonBlock *block,
-                                BalloonRange range)
-{
-    BalloonRange told = range;
-
-    virtio_balloon_discard_block(s, block->rb, &range);
-    if (block->granule) {
-        virtio_balloon_discard_flush(s);
-        balloon_coordinator_discard(s->pages.coordinator, block->rb, &told);
-    }
-}
-
-/* Discard one piece; false when there is none */
-static bool pages_discard(VirtIOBalloon *s, bool partial)
-{
-    bool pinned = pages_are_pinned(s);
-
-    for (unsigned i = 0; i < s->pages.blocks->len; i++) {
-        BalloonBlock *block = balloon_block(s, i);
-        BalloonRange range;
-
-        if (!block->granule && pinned) {
-            continue;
-        }
-        if (balloon_map_take(block->map, partial, block->granule ? UNIT_SIZE :
-                             BALLOON_DISCARD_STEP, &range)) {
-            pages_discard_piece(s, block, range);
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Did something bring back what is in the balloon, and is that over? */
-static bool pages_came_back(VirtIOBalloon *s)
-{
-    bool pinned = pages_are_pinned(s);
-    bool over = s->pages.was_pinned && !pinned;
-
-    s->pages.was_pinned = pinned;
-    return qatomic_xchg(&s->discard.was_inhibited, false) || over;
-}
-
-static void pages_wake_later(VirtIOBalloon *s, const BalloonSlice *slice,
-                             bool more, bool settled)
-{
-    VirtIOBalloonPages *p = &s->pages;
-
-    if (more) {
-        balloon_slice_go_on(p->timer, MAX(IDLE_SHARE *
-                                          balloon_slice_used(slice),
-                                          BALLOON_GAP_NS));
-    } else if (!settled || pages_is_pending(s)) {
-        timer_mod_ns(p->timer, MIN(p->last_insert + SETTLE_NS,
-                                   p->first_insert + SETTLE_MAX_NS));
-    } else if (p->blocks->len) {
-        /* Whether something begins to inhibit, which brings pages back */
-        balloon_slice_go_on(p->timer, INHIBITED_NS);
-    }
-}
-
-static void pages_work(void *opaque)
-{
-    VirtIOBalloon *s = opaque;
-    VirtIOBalloonPages *p = &s->pages;
-    BalloonSlice slice = balloon_slice_begin();
-    int64_t now = qemu_clock_get_ns(BALLOON_CLOCK);
-    bool partial = now >= p->last_insert + SETTLE_NS ||
-                   now >= p->first_insert + SETTLE_MAX_NS;
-    bool more = true;
-
-    if (!virtio_balloon_may_discard_pages(s)) {
-        if (virtio_balloon_discard_inhibited(s)) {
-            balloon_slice_go_on(p->timer, INHIBITED_NS);
-        }
-        return;
-    }
-    if (pages_came_back(s)) {
-        pages_look_from_start(p);
-    }
-    while (more && !balloon_slice_is_over(&slice)) {
-        more = pages_look(s) || pages_discard(s, partial);
-    }
-    virtio_balloon_discard_flush(s);
-    trace_virtio_balloon_pages_work(partial, virtio_balloon_pages_waiting(s));
-    pages_wake_later(s, &slice, more, partial);
-}
-
 void virtio_balloon_pages_replace(VirtIOBalloon *s, GPtrArray *loaded)
 {
     virtio_balloon_pages_reset(s);
     g_ptr_array_extend_and_steal(s->pages.blocks, loaded);
-    /* They did not come, but the host may have them in memory all the same */
-    pages_look_from_start(&s->pages);
-    s->pages.last_insert = 0;
-    s->pages.first_insert = 0;
+    virtio_balloon_reclaim_loaded(s);
 }
 
 BalloonHeld *virtio_balloon_pages_held(VirtIOBalloon *s)
@@ -493,15 +271,8 @@ void virtio_balloon_pages_served(VirtIOBalloon *s)
 
 uint64_t virtio_balloon_pages_waiting(VirtIOBalloon *s)
 {
-    uint64_t size = 0;
-
-    if (s->pages.blocks) {
-        size = pages_staged_size(s);
-        for (unsigned i = 0; i < s->pages.blocks->len; i++) {
-            size += balloon_map_waiting(balloon_block(s, i)->map);
-        }
-    }
-    return size;
+    return s->pages.blocks ? pages_staged_size(s) +
+                             virtio_balloon_reclaim_waiting(s) : 0;
 }
 
 /* --- life cycle ---------------------------------------------------------- */
@@ -515,30 +286,13 @@ static void pages_forget(VirtIOBalloon *s, unsigned i)
     s->counts.skipped[BALLOON_SKIP_TAKEN_BACK] +=
         balloon_map_waiting(balloon_block(s, i)->map);
     g_ptr_array_remove_index_fast(s->pages.blocks, i);
-    if (s->pages.look_block != LOOK_DONE) {
-        pages_look_from_start(&s->pages);
-    }
+    virtio_balloon_reclaim_block_gone(s);
 }
 
 void virtio_balloon_pages_reset(VirtIOBalloon *s)
 {
     while (s->pages.blocks && s->pages.blocks->len) {
         pages_forget(s, 0);
-    }
-}
-
-void virtio_balloon_pages_start(VirtIOBalloon *s)
-{
-    if (VIRTIO_DEVICE(s)->vm_running && s->pages.blocks &&
-        s->pages.blocks->len) {
-        balloon_slice_go_on(s->pages.timer, BALLOON_GAP_NS);
-    }
-}
-
-void virtio_balloon_pages_stop(VirtIOBalloon *s)
-{
-    if (s->pages.blocks) {
-        timer_del(s->pages.timer);
     }
 }
 
@@ -618,9 +372,8 @@ void virtio_balloon_pages_init(VirtIOBalloon *s)
     VirtIOBalloonPages *p = &s->pages;
 
     p->blocks = g_ptr_array_new_with_free_func(balloon_block_free);
-    p->look_block = LOOK_DONE;
     p->staged = g_array_new(false, false, sizeof(BalloonStaged));
-    p->timer = balloon_slice_timer_new(pages_work, s);
+    virtio_balloon_reclaim_init(s);
     p->memory = (MemoryListener) {
         .name = "virtio-balloon-pages",
         .commit = pages_memory_commit,
@@ -641,7 +394,7 @@ void virtio_balloon_pages_cleanup(VirtIOBalloon *s)
     if (p->coordinator) {
         notifier_remove(&p->missing);
     }
-    g_clear_pointer(&p->timer, timer_free);
+    virtio_balloon_reclaim_cleanup(s);
     g_clear_pointer(&p->staged, g_array_unref);
     g_clear_pointer(&p->blocks, g_ptr_array_unref);
 }

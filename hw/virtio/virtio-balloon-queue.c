@@ -12,14 +12,11 @@
 #include "qemu/osdep.h"
 #include "qemu/iov.h"
 #include "qemu/log.h"
-#include "qemu/units.h"
 #include "exec/ramblock.h"
 #include "hw/virtio/virtio-access.h"
 #include "trace.h"
 #include "virtio-balloon-internal.h"
 #include "virtio-balloon-slice.h"
-
-#define BALLOON_PAGE_SIZE (1ULL << VIRTIO_BALLOON_PFN_SHIFT)
 
 /* A chain has no more segments, and lists are read in parts of so many pages */
 #define RANGES_MAX VIRTQUEUE_MAX_SIZE

@@ -5,10 +5,7 @@
  */
 
 #include "qemu/osdep.h"
-#include "standard-headers/linux/virtio_balloon.h"
 #include "virtio-balloon-ranges.h"
-
-#define BALLOON_PAGE_SIZE (1ULL << VIRTIO_BALLOON_PFN_SHIFT)
 
 /* Grow @range by a balloon page inside it or next to it, if @addr is one */
 static bool range_absorb(BalloonRange *range, uint64_t addr)

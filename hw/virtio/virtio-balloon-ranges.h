@@ -9,6 +9,11 @@
 #ifndef HW_VIRTIO_BALLOON_RANGES_H
 #define HW_VIRTIO_BALLOON_RANGES_H
 
+#include "standard-headers/linux/virtio_balloon.h"
+
+/* What a page frame number of the driver's stands for (section 5.5.6) */
+#define BALLOON_PAGE_SIZE (1ULL << VIRTIO_BALLOON_PFN_SHIFT)
+
 /**
  * struct BalloonRange: some bytes in a row, never empty
  * @start: address of the first byte

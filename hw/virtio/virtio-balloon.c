@@ -95,7 +95,7 @@ static void balloon_set_target(void *opaque, uint64_t target)
     trace_virtio_balloon_target(target, s->num_pages);
     if (s->num_pages == before) {
         /* Something may have read what was given back, a dump for instance */
-        virtio_balloon_pages_look_again(s);
+        virtio_balloon_reclaim_look_again(s);
     }
     virtio_balloon_state_moved(s);
     virtio_notify_config(VIRTIO_DEVICE(s));
@@ -150,7 +150,7 @@ static void balloon_settle(VirtIOBalloon *s)
     virtio_balloon_queue_put_back(&s->report);
     virtio_balloon_stats_stop(s);
     virtio_balloon_hinting_stop(s);
-    virtio_balloon_pages_stop(s);
+    virtio_balloon_reclaim_stop(s);
 }
 
 /* Who drives the device next, if anybody, does not know of pages given up */
@@ -187,7 +187,7 @@ static void virtio_balloon_set_status(VirtIODevice *vdev, uint8_t status)
         virtio_balloon_queue_start(&s->report);
         virtio_balloon_stats_start(s);
         virtio_balloon_hinting_start(s);
-        virtio_balloon_pages_start(s);
+        virtio_balloon_reclaim_start(s);
     }
     virtio_balloon_state_set_status(s, status);
 }

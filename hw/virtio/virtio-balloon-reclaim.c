@@ -1,0 +1,290 @@
+/*
+ * Virtio balloon: giving back to the host what waits in the balloon
+ *
+ * A timer sees to pages that were given up: in the largest pieces that the
+ * backing has, as soon as these are complete, and in what there is when the
+ * driver rests.  It looks for pages that came back, too.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bitmap.h"
+#include "exec/ramblock.h"
+#include "trace.h"
+#include "virtio-balloon-coordinator.h"
+#include "virtio-balloon-internal.h"
+#include "virtio-balloon-slice.h"
+
+/* Enough for a few requests to arrive, which make larger pieces together */
+#define GATHER_NS (1 * SCALE_MS)
+/* So long after the last request, nothing is waited for that is missing ... */
+#define SETTLE_NS (100 * SCALE_MS)
+/* ... nor for longer than this, if the driver goes on and on */
+#define SETTLE_MAX_NS (1000 * SCALE_MS)
+/* A number that no block has: nothing is to be looked at */
+#define LOOK_DONE UINT_MAX
+/* How often to see what inhibits: nobody tells */
+#define INHIBITED_NS (10 * NANOSECONDS_PER_SECOND)
+/* Nobody waits for this work: it takes a fifth of the main loop's time */
+#define IDLE_SHARE 4
+
+/* Has something pinned what is not coordinated? */
+static bool reclaim_is_pinned(VirtIOBalloon *s)
+{
+    return s->pages.coordinator && ram_block_discard_is_disabled();
+}
+
+static bool reclaim_is_pending(VirtIOBalloon *s)
+{
+    bool pinned = reclaim_is_pinned(s);
+
+    for (unsigned i = 0; i < s->pages.blocks->len; i++) {
+        BalloonBlock *block = balloon_block(s, i);
+
+        if ((block->granule || !pinned) && balloon_map_is_pending(block->map)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * A host page or granule is in memory, if only in part, or not.  A granule that
+ * is not, because it never came, goes without a discard; that is to be told.
+ */
+static void reclaim_look_at(VirtIOBalloon *s, BalloonBlock *block,
+                            const BalloonRange *range, bool resident)
+{
+    unsigned long end = (range->start + range->size) / BALLOON_PAGE_SIZE;
+
+    if (resident) {
+        s->counts.revived += balloon_map_wait_again(block->map, range);
+    } else if (block->granule &&
+               find_next_zero_bit(balloon_map_bits(block->map), end,
+                                  range->start / BALLOON_PAGE_SIZE) >= end) {
+        balloon_coordinator_discard(s->pages.coordinator, block->rb, range);
+    }
+}
+
+/* Is any of the host pages, each @step pages of the host long, in memory? */
+static bool reclaim_is_resident(const uint8_t *resident, size_t first,
+                                size_t end, size_t step)
+{
+    for (size_t i = first; i < end; i += step) {
+        if (resident[i] & 1) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * Have some pages that were given back wait again, where the host has them in
+ * memory once more.  False when all that is in the balloon was looked at.
+ */
+static bool reclaim_look(VirtIOBalloon *s)
+{
+    const uint64_t host_page = qemu_real_host_page_size();
+    VirtIOBalloonPages *p = &s->pages;
+    uint8_t resident[BALLOON_DISCARD_STEP / BALLOON_PAGE_SIZE];
+    BalloonBlock *block;
+    BalloonRange row;
+    uint64_t page, piece, seen;
+
+    if (p->look_block >= p->blocks->len) {
+        p->look_block = LOOK_DONE;
+        return false;
+    }
+    block = balloon_block(s, p->look_block);
+    page = qemu_ram_pagesize(block->rb);
+    if (!balloon_map_next(block->map, p->look_offset, &row)) {
+        p->look_block++;
+        p->look_offset = 0;
+        return true;
+    }
+    piece = MAX(page, block->granule);
+    row.size = MIN(row.size, MAX(BALLOON_DISCARD_STEP, piece));
+    p->look_offset = row.start + row.size;
+    /* A huge page is in memory as a whole: its first part tells */
+    seen = page < row.size ? MIN(row.size, BALLOON_DISCARD_STEP) : host_page;
+    ram_block_resident(block->rb, row.start, seen, resident);
+    for (uint64_t at = 0; at < row.size; at += piece) {
+        BalloonRange range = { row.start + at, MIN(piece, row.size - at) };
+        /* Of a granule that large, nothing is known */
+        bool unseen = page < row.size && at + range.size > seen;
+
+        reclaim_look_at(s, block, &range, unseen || reclaim_is_resident(
+            resident, at / host_page, MIN(at + range.size, seen) / host_page,
+            page / host_page));
+    }
+    return true;
+}
+
+static void reclaim_look_from_start(VirtIOBalloonPages *p)
+{
+    p->look_block = 0;
+    p->look_offset = 0;
+}
+
+/* First the memory goes, then everybody lets go of it */
+static void reclaim_discard_piece(VirtIOBalloon *s, BalloonBlock *block,
+                                  BalloonRange range)
+{
+    BalloonRange told = range;
+
+    virtio_balloon_discard_block(s, block->rb, &range);
+    if (block->granule) {
+        virtio_balloon_discard_flush(s);
+        balloon_coordinator_discard(s->pages.coordinator, block->rb, &told);
+    }
+}
+
+/* Discard one piece; false when there is none */
+static bool reclaim_discard(VirtIOBalloon *s, bool partial)
+{
+    bool pinned = reclaim_is_pinned(s);
+
+    for (unsigned i = 0; i < s->pages.blocks->len; i++) {
+        BalloonBlock *block = balloon_block(s, i);
+        BalloonRange range;
+
+        if (!block->granule && pinned) {
+            continue;
+        }
+        if (balloon_map_take(block->map, partial, block->granule ?
+                             BALLOON_UNIT_SIZE : BALLOON_DISCARD_STEP,
+                             &range)) {
+            reclaim_discard_piece(s, block, range);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Did something bring back what is in the balloon, and is that over? */
+static bool reclaim_came_back(VirtIOBalloon *s)
+{
+    bool pinned = reclaim_is_pinned(s);
+    bool over = s->pages.was_pinned && !pinned;
+
+    s->pages.was_pinned = pinned;
+    return qatomic_xchg(&s->discard.was_inhibited, false) || over;
+}
+
+static void reclaim_wake_later(VirtIOBalloon *s, const BalloonSlice *slice,
+                               bool more, bool settled)
+{
+    VirtIOBalloonPages *p = &s->pages;
+
+    if (more) {
+        balloon_slice_go_on(p->timer, MAX(IDLE_SHARE *
+                                          balloon_slice_used(slice),
+                                          BALLOON_GAP_NS));
+    } else if (!settled || reclaim_is_pending(s)) {
+        timer_mod_ns(p->timer, MIN(p->last_insert + SETTLE_NS,
+                                   p->first_insert + SETTLE_MAX_NS));
+    } else if (p->blocks->len) {
+        /* Whether something begins to inhibit, which brings pages back */
+        balloon_slice_go_on(p->timer, INHIBITED_NS);
+    }
+}
+
+static void reclaim_work(void *opaque)
+{
+    VirtIOBalloon *s = opaque;
+    VirtIOBalloonPages *p = &s->pages;
+    BalloonSlice slice = balloon_slice_begin();
+    int64_t now = qemu_clock_get_ns(BALLOON_CLOCK);
+    bool partial = now >= p->last_insert + SETTLE_NS ||
+                   now >= p->first_insert + SETTLE_MAX_NS;
+    bool more = true;
+
+    if (!virtio_balloon_may_discard_pages(s)) {
+        if (virtio_balloon_discard_inhibited(s)) {
+            balloon_slice_go_on(p->timer, INHIBITED_NS);
+        }
+        return;
+    }
+    if (reclaim_came_back(s)) {
+        reclaim_look_from_start(p);
+    }
+    while (more && !balloon_slice_is_over(&slice)) {
+        more = reclaim_look(s) || reclaim_discard(s, partial);
+    }
+    virtio_balloon_discard_flush(s);
+    trace_virtio_balloon_reclaim(partial, virtio_balloon_reclaim_waiting(s));
+    reclaim_wake_later(s, &slice, more, partial);
+}
+
+/* --- what the pages tell ------------------------------------------------- */
+
+void virtio_balloon_reclaim_soon(VirtIOBalloon *s)
+{
+    VirtIOBalloonPages *p = &s->pages;
+
+    p->last_insert = qemu_clock_get_ns(BALLOON_CLOCK);
+    if (!reclaim_is_pending(s)) {
+        p->first_insert = p->last_insert;
+    }
+    timer_mod_anticipate_ns(p->timer, p->last_insert + GATHER_NS);
+}
+
+void virtio_balloon_reclaim_loaded(VirtIOBalloon *s)
+{
+    /* They did not come, but the host may have them in memory all the same */
+    reclaim_look_from_start(&s->pages);
+    s->pages.last_insert = 0;
+    s->pages.first_insert = 0;
+}
+
+void virtio_balloon_reclaim_block_gone(VirtIOBalloon *s)
+{
+    if (s->pages.look_block != LOOK_DONE) {
+        reclaim_look_from_start(&s->pages);
+    }
+}
+
+void virtio_balloon_reclaim_look_again(VirtIOBalloon *s)
+{
+    if (s->pages.blocks) {
+        reclaim_look_from_start(&s->pages);
+        virtio_balloon_reclaim_start(s);
+    }
+}
+
+uint64_t virtio_balloon_reclaim_waiting(VirtIOBalloon *s)
+{
+    uint64_t size = 0;
+
+    for (unsigned i = 0; i < s->pages.blocks->len; i++) {
+        size += balloon_map_waiting(balloon_block(s, i)->map);
+    }
+    return size;
+}
+
+void virtio_balloon_reclaim_start(VirtIOBalloon *s)
+{
+    if (VIRTIO_DEVICE(s)->vm_running && s->pages.blocks &&
+        s->pages.blocks->len) {
+        balloon_slice_go_on(s->pages.timer, BALLOON_GAP_NS);
+    }
+}
+
+void virtio_balloon_reclaim_stop(VirtIOBalloon *s)
+{
+    if (s->pages.blocks) {
+        timer_del(s->pages.timer);
+    }
+}
+
+void virtio_balloon_reclaim_init(VirtIOBalloon *s)
+{
+    s->pages.look_block = LOOK_DONE;
+    s->pages.timer = balloon_slice_timer_new(reclaim_work, s);
+}
+
+void virtio_balloon_reclaim_cleanup(VirtIOBalloon *s)
+{
+    g_clear_pointer(&s->pages.timer, timer_free);
+}
