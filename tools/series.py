@@ -10,7 +10,8 @@ names: the message, a line `-- files`, and what the commit brings, a line each:
 
 `*` stands for anything.  Everything that is laid over QEMU's tree must be in
 one commit; where several lines match, the longest decides.  series/cover-letter
-is subject and text of the cover letter.
+is subject and text of the cover letter, in which `{guest[gib]}`, for instance,
+is a figure of lab/figures.json, which the benchmark writes.
 
 usage: series.py [OUTPUT]     default: build/series
 """
@@ -18,6 +19,7 @@ usage: series.py [OUTPUT]     default: build/series
 import collections
 import contextlib
 import glob
+import json
 import os
 import re
 import subprocess
@@ -221,14 +223,23 @@ def make_commits(scratch, repo, pristine):
     return first, last
 
 
+def cover_letter(repo):
+    """The cover letter, with the figures that it tells."""
+    figures = json.loads(overlay.read(f"{repo}/lab/figures.json"))
+    try:
+        return overlay.read(f"{repo}/series/cover-letter").format(**figures)
+    except KeyError as error:
+        raise SeriesError(f"series/cover-letter: lab/figures.json has no"
+                          f" {error}") from None
+
+
 def write_patches(scratch, repo, first, last, output):
     """The patches as files in @output; returns their paths."""
     os.makedirs(output, exist_ok=True)
     for path in glob.glob(f"{output}/[0-9]*.patch"):
         os.remove(path)
     scratch.git("update-ref", "refs/heads/series", last)
-    scratch.git("config", "branch.series.description",
-                overlay.read(f"{repo}/series/cover-letter"))
+    scratch.git("config", "branch.series.description", cover_letter(repo))
     # A file that is another one now is removed and added, so that it can be
     # read; and the version of git leaves no trace
     return scratch.git(

@@ -91,7 +91,10 @@ class ExportTest(unittest.TestCase):
         self.write("repo/hw/x/Kconfig", OURS)
         self.write("repo/hw/x/balloon.c", "ours\n")
         os.chmod(self.path("repo/hw/x/balloon.c"), 0o755)
-        self.write("repo/series/cover-letter", "A subject\n\nSome text.\n")
+        self.write("repo/series/cover-letter",
+                   "A subject\n\nIt took {guest[stock][median]:.1f} s.\n")
+        self.write("repo/lab/figures.json",
+                   '{"guest": {"stock": {"median": 1.26}}}')
         self.write("repo/series/1", "First\n\n-- files\n"
                                     "hw/x/Kconfig: C\n")
         self.write("repo/series/2", "Second\n\n-- files\nhw/*\n")
@@ -131,8 +134,13 @@ class ExportTest(unittest.TestCase):
         _, _, patches = self.export()
         cover, first = overlay.read(patches[0]), overlay.read(patches[1])
         self.assertIn("Subject: [PATCH 0/2] A subject", cover)
-        self.assertIn("Some text.", cover)
+        self.assertIn("It took 1.3 s.", cover)
         self.assertIn("Signed-off-by: A Name <a@b.example>\n---\n", first)
+
+    def test_a_figure_that_there_is_not(self):
+        self.write("repo/lab/figures.json", "{}")
+        with self.assertRaisesRegex(series.SeriesError, "no 'guest'"):
+            self.export()
 
     def test_the_same_twice(self):
         first = [overlay.read(path) for path in self.export()[2]]
@@ -169,6 +177,9 @@ class RepositoryTest(unittest.TestCase):
         for name in os.listdir(folder):
             if name.startswith("test_") and name != "test_virtio_balloon.py":
                 self.assertIn(f"'{name[5:-3]}'", registered)
+
+    def test_cover_letter_tells_figures(self):
+        self.assertNotRegex(series.cover_letter(series.REPO), "[{}]")
 
     def test_lengths_of_lines(self):
         for one in series.read_commits(series.REPO):
