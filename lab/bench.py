@@ -72,7 +72,8 @@ def run_guest(options, document):
     for side, results in found.items():
         for what, waits in results["waits"].items():
             document.setdefault("waits", {}).setdefault(
-                f"Linux guest {what}", {})[side] = {"qmp": waits._asdict()}
+                f"Linux guest {what}", {})[side] = {
+                    who: wait._asdict() for who, wait in waits.items()}
     print("\n" + report.guest_table(figures, options.guest))
 
 

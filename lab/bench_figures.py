@@ -47,6 +47,7 @@ WAITS = {
     "while the guest only writes to memory":
         ("Linux guest writing to memory", "qmp"),
     "while the guest inflates": ("Linux guest inflating", "qmp"),
+    "the same, QEMU first": ("Linux guest inflating", "qmp_first"),
     "a ring of 256-page lists, QEMU first":
         ("ring of 256-page lists", "qmp_first"),
     "one list of 64 MiB": ("one 64 MiB list", "qmp"),
