@@ -20,7 +20,7 @@ import time
 import guests
 
 # A line of the device that may be another one without harm
-FILE = "hw/virtio/virtio-balloon-pages.c"
+FILE = "hw/virtio/virtio-balloon-reclaim.c"
 BEFORE, AFTER = "(100 * SCALE_MS)", "(99 * SCALE_MS)"
 
 
