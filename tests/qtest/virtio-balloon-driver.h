@@ -56,6 +56,8 @@ typedef struct BalloonDriver {
     /* of a machine that balloon_boot() made */
     QOSState *machine;
     QVirtioPCIDevice *pci;
+    /* what a test is run with, see BalloonTest */
+    const void *data;
 } BalloonDriver;
 
 /* One segment of a request; @write: the device is to write it */
