@@ -15,25 +15,17 @@
 #include "standard-headers/linux/virtio_config.h"
 #include "standard-headers/linux/virtio_ring.h"
 
-#define RAM (128 * MiB)
+#define RAM BALLOON_RAM
 #define PAGES 8
 #define BYTE 0x6c
 
 /* Memory of more than one descriptor, and where all of it is in one piece */
-#define LARGE_OPTIONS "-m 9G -object iothread,id=io0 "
+#define LARGE_OPTIONS "-m 9G " BALLOON_IOTHREAD
 #define LARGE_AREA (4 * GiB)
 #define LARGEST 0xffffffffu
 
 /* In how many pages memory is discarded at most, in one go */
 #define STEP (4 * MiB)
-
-static void start(BalloonDriver *d, const char *more)
-{
-    g_autofree char *device = g_strconcat(BALLOON_HOSTILE_DEVICE, more, NULL);
-
-    balloon_boot(d, device, BALLOON_HOSTILE_OPTIONS);
-    balloon_start(d, BALLOON_ALL_FEATURES);
-}
 
 static void fill_first_pages(BalloonDriver *d)
 {
@@ -43,7 +35,7 @@ static void fill_first_pages(BalloonDriver *d)
 /* All that was given up has had its discard, or will never have one */
 static void settle(BalloonDriver *d)
 {
-    balloon_wait_for(!balloon_counter(d->qts, "waiting"));
+    balloon_wait_discarded(d->qts);
     balloon_assert_sum(d->qts);
 }
 
@@ -51,67 +43,56 @@ static void settle(BalloonDriver *d)
  * A driver that takes page numbers for 64 bits wide: half of what it lists is
  * page 0, which it never meant to give up.
  */
-static void test_wide_numbers(const void *more)
+static void test_wide_numbers(BalloonDriver *d)
 {
-    uint64_t wide[PAGES];
-    uint64_t mem, list;
-    BalloonDriver d;
+    uint64_t mem = balloon_dirty_pages(d, PAGES + 1);
+    uint64_t list = balloon_copy_spread_pfns(d, mem, PAGES);
+    const uint32_t size = 2 * PAGES * sizeof(uint32_t);
 
-    start(&d, more);
-    mem = balloon_dirty_pages(&d, PAGES + 1);
-    fill_first_pages(&d);
-    for (int i = 0; i < PAGES; i++) {
-        wide[i] = cpu_to_le64(BALLOON_PFN(mem) + i);
-    }
-    list = balloon_copy(&d, wide, sizeof(wide));
-    balloon_send_one(&d, BALLOON_VQ_INFLATE, list, sizeof(wide), false);
+    fill_first_pages(d);
+    balloon_send_one(d, BALLOON_VQ_INFLATE, list, size, false);
     /* The same with others beside it, in order */
-    balloon_send_pfns(&d, BALLOON_VQ_INFLATE, (uint32_t[]) { 0, 1, 2 }, 3);
-    settle(&d);
-    balloon_assert_bytes(&d, mem, PAGES * BALLOON_PAGE, 0);
-    balloon_assert_pages(&d, mem + PAGES * BALLOON_PAGE, "x");
-    balloon_assert_bytes(&d, 0, BALLOON_PAGE, BYTE);
-    balloon_assert_bytes(&d, BALLOON_PAGE, 2 * BALLOON_PAGE, 0);
-    balloon_assert_bytes(&d, 3 * BALLOON_PAGE, BALLOON_PAGE, BYTE);
+    balloon_inflate(d, 0, 3 * BALLOON_PAGE);
+    settle(d);
+    balloon_assert_bytes(d, mem, PAGES * BALLOON_PAGE, 0);
+    balloon_assert_pages(d, mem + PAGES * BALLOON_PAGE, "x");
+    balloon_assert_bytes(d, 0, BALLOON_PAGE, BYTE);
+    balloon_assert_bytes(d, BALLOON_PAGE, 2 * BALLOON_PAGE, 0);
+    balloon_assert_bytes(d, 3 * BALLOON_PAGE, BALLOON_PAGE, BYTE);
 
-    balloon_send_one(&d, BALLOON_VQ_DEFLATE, list, sizeof(wide), false);
-    qtest_memset(d.qts, mem, BYTE, PAGES * BALLOON_PAGE);
-    settle(&d);
-    balloon_assert_bytes(&d, mem, PAGES * BALLOON_PAGE, BYTE);
-    balloon_assert_bytes(&d, 0, BALLOON_PAGE, BYTE);
-    balloon_quit(&d);
+    balloon_send_one(d, BALLOON_VQ_DEFLATE, list, size, false);
+    qtest_memset(d->qts, mem, BYTE, PAGES * BALLOON_PAGE);
+    settle(d);
+    balloon_assert_bytes(d, mem, PAGES * BALLOON_PAGE, BYTE);
+    balloon_assert_bytes(d, 0, BALLOON_PAGE, BYTE);
 }
 
 /* Page numbers that come to a page of the guest if bits of them are lost */
-static void test_numbers_wrap(const void *more)
+static void test_numbers_wrap(BalloonDriver *d)
 {
     uint32_t pfns[1024];
-    BalloonDriver d;
-    uint64_t mem;
+    uint64_t mem = balloon_dirty_pages(d, 4);
 
-    start(&d, more);
-    mem = balloon_dirty_pages(&d, 4);
-    fill_first_pages(&d);
+    fill_first_pages(d);
     for (int shift = 20; shift < 32; shift++) {
         /* After that shift, as a 32-bit address ... */
         for (unsigned i = 0; i < ARRAY_SIZE(pfns); i++) {
             pfns[i] = BALLOON_PFN(mem) + (i + 1) % 4 +
                       (UINT32_MAX << shift) - (i / 4 << 20);
         }
-        balloon_send_pfns(&d, BALLOON_VQ_INFLATE, pfns, ARRAY_SIZE(pfns));
-        settle(&d);
-        balloon_send_pfns(&d, BALLOON_VQ_DEFLATE, pfns, ARRAY_SIZE(pfns));
+        balloon_send_pfns(d, BALLOON_VQ_INFLATE, pfns, ARRAY_SIZE(pfns));
+        settle(d);
+        balloon_send_pfns(d, BALLOON_VQ_DEFLATE, pfns, ARRAY_SIZE(pfns));
     }
     /* ... and up to the last one, after which none comes */
     for (unsigned i = 0; i < ARRAY_SIZE(pfns); i++) {
         pfns[i] = UINT32_MAX - ARRAY_SIZE(pfns) + 1 + i;
     }
-    balloon_send_pfns(&d, BALLOON_VQ_INFLATE, pfns, ARRAY_SIZE(pfns));
-    settle(&d);
-    g_assert_cmpuint(balloon_counter(d.qts, "discard-calls"), ==, 0);
-    balloon_assert_pages(&d, mem, "xxxx");
-    balloon_assert_bytes(&d, 0, PAGES * BALLOON_PAGE, BYTE);
-    balloon_quit(&d);
+    balloon_send_pfns(d, BALLOON_VQ_INFLATE, pfns, ARRAY_SIZE(pfns));
+    settle(d);
+    g_assert_cmpuint(balloon_counter(d->qts, "discard-calls"), ==, 0);
+    balloon_assert_pages(d, mem, "xxxx");
+    balloon_assert_bytes(d, 0, PAGES * BALLOON_PAGE, BYTE);
 }
 
 /*
@@ -138,7 +119,7 @@ static void assert_survives(BalloonDriver *d, int queue, BalloonSeg seg)
 }
 
 /* Descriptors that end after the last address, or where there is nothing */
-static void test_addresses_wrap(void)
+static void test_addresses_wrap(BalloonDriver *d)
 {
     static const BalloonSeg segs[] = {
         { UINT64_MAX - BALLOON_PAGE + 1, BALLOON_PAGE },
@@ -150,38 +131,31 @@ static void test_addresses_wrap(void)
         { RAM, LARGEST },
         { 1ull << 63, LARGEST },
     };
-    BalloonDriver d;
 
-    start(&d, "");
     for (int queue = 0; queue < BALLOON_VQ_MAX; queue++) {
         for (int i = 0; i < 2 * ARRAY_SIZE(segs); i++) {
             BalloonSeg seg = segs[i / 2];
 
             seg.write = i % 2;
-            assert_survives(&d, queue, seg);
+            assert_survives(d, queue, seg);
         }
     }
-    balloon_quit(&d);
 }
 
 /* A report as long as a descriptor can tell */
-static void test_largest_report(void)
+static void test_largest_report(BalloonDriver *d)
 {
     const uint64_t last = LARGE_AREA + QEMU_ALIGN_DOWN(LARGEST, BALLOON_PAGE);
-    BalloonDriver d;
 
-    balloon_boot(&d, BALLOON_HOSTILE_DEVICE, LARGE_OPTIONS);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    qtest_memset(d.qts, LARGE_AREA, BYTE, BALLOON_PAGE);
-    qtest_memset(d.qts, last - BALLOON_PAGE, BYTE, 3 * BALLOON_PAGE);
-    balloon_send_one(&d, BALLOON_VQ_REPORT, LARGE_AREA, LARGEST, true);
-    balloon_assert_bytes(&d, LARGE_AREA, BALLOON_PAGE, 0);
-    balloon_assert_bytes(&d, last - BALLOON_PAGE, BALLOON_PAGE, 0);
-    balloon_assert_bytes(&d, last, 2 * BALLOON_PAGE, BYTE);
-    g_assert_cmpuint(balloon_counter(d.qts, "reported"), ==, LARGEST);
-    g_assert_cmpuint(balloon_counter(d.qts, "discard-calls"), <=,
+    qtest_memset(d->qts, LARGE_AREA, BYTE, BALLOON_PAGE);
+    qtest_memset(d->qts, last - BALLOON_PAGE, BYTE, 3 * BALLOON_PAGE);
+    balloon_send_one(d, BALLOON_VQ_REPORT, LARGE_AREA, LARGEST, true);
+    balloon_assert_bytes(d, LARGE_AREA, BALLOON_PAGE, 0);
+    balloon_assert_bytes(d, last - BALLOON_PAGE, BALLOON_PAGE, 0);
+    balloon_assert_bytes(d, last, 2 * BALLOON_PAGE, BYTE);
+    g_assert_cmpuint(balloon_counter(d->qts, "reported"), ==, LARGEST);
+    g_assert_cmpuint(balloon_counter(d->qts, "discard-calls"), <=,
                      LARGEST / STEP + 1);
-    balloon_quit(&d);
 }
 
 static uint64_t inflated(BalloonDriver *d)
@@ -193,28 +167,24 @@ static uint64_t inflated(BalloonDriver *d)
  * A list as long as that, of a gigabyte of numbers, which takes seconds: the
  * monitor sees it grow, nothing is discarded twice, and a reset ends it.
  */
-static void test_largest_list(void)
+static void test_largest_list(BalloonDriver *d)
 {
-    BalloonDriver d;
     uint64_t before;
 
-    balloon_boot(&d, BALLOON_HOSTILE_DEVICE, LARGE_OPTIONS);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    fill_first_pages(&d);
-    balloon_post(&d, BALLOON_VQ_INFLATE,
+    fill_first_pages(d);
+    balloon_post(d, BALLOON_VQ_INFLATE,
                  &(BalloonSeg) { LARGE_AREA, LARGEST }, 1);
-    balloon_wait_for(inflated(&d));
-    before = inflated(&d);
-    balloon_wait_for(inflated(&d) > before);
-    g_assert_false(balloon_has_used(&d, BALLOON_VQ_INFLATE));
-    g_assert_cmpuint(balloon_counter(d.qts, "discard-calls"), ==, 0);
-    balloon_reset(&d);
-    before = inflated(&d);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    g_assert_cmpuint(inflated(&d), ==, before);
-    balloon_assert_bytes(&d, 0, PAGES * BALLOON_PAGE, BYTE);
-    balloon_assert_next_driver(&d);
-    balloon_quit(&d);
+    balloon_wait_for(inflated(d));
+    before = inflated(d);
+    balloon_wait_for(inflated(d) > before);
+    g_assert_false(balloon_has_used(d, BALLOON_VQ_INFLATE));
+    g_assert_cmpuint(balloon_counter(d->qts, "discard-calls"), ==, 0);
+    balloon_reset(d);
+    before = inflated(d);
+    balloon_start(d, BALLOON_ALL_FEATURES);
+    g_assert_cmpuint(inflated(d), ==, before);
+    balloon_assert_bytes(d, 0, PAGES * BALLOON_PAGE, BYTE);
+    balloon_assert_next_driver(d);
 }
 
 #define NEXT VRING_DESC_F_NEXT
@@ -281,48 +251,95 @@ static void make_table(BalloonDriver *d, QVirtQueue *vq, int i, uint64_t data)
 }
 
 /* Also when indirect descriptors were not agreed on */
-static void test_tables(void)
+static void test_tables(BalloonDriver *d)
 {
     const uint64_t features[] = { BALLOON_INDIRECT_TOO, BALLOON_ALL_FEATURES };
     uint32_t nowhere[] = { UINT32_MAX, UINT32_MAX, UINT32_MAX, UINT32_MAX };
-    BalloonDriver d;
-    uint64_t data, mem;
+    uint64_t data = balloon_copy(d, nowhere, sizeof(nowhere));
+    uint64_t mem = balloon_dirty_pages(d, 2);
 
-    start(&d, "");
-    data = balloon_copy(&d, nowhere, sizeof(nowhere));
-    mem = balloon_dirty_pages(&d, 2);
     for (int i = 0; i < ARRAY_SIZE(features) * ARRAY_SIZE(tables); i++) {
         for (int queue = 0; queue < BALLOON_VQ_MAX; queue++) {
-            balloon_reset(&d);
-            balloon_start(&d, features[i % 2]);
-            fill_first_pages(&d);
-            make_table(&d, d.vq[queue], i / 2, data);
-            balloon_publish(&d, queue, 0);
-            balloon_kick(&d, queue);
-            balloon_query(d.qts);
-            balloon_assert_bytes(&d, 0, PAGES * BALLOON_PAGE, BYTE);
-            balloon_assert_pages(&d, mem, "xx");
+            balloon_reset(d);
+            balloon_start(d, features[i % 2]);
+            fill_first_pages(d);
+            make_table(d, d->vq[queue], i / 2, data);
+            balloon_publish(d, queue, 0);
+            balloon_kick(d, queue);
+            balloon_query(d->qts);
+            balloon_assert_bytes(d, 0, PAGES * BALLOON_PAGE, BYTE);
+            balloon_assert_pages(d, mem, "xx");
         }
-        balloon_assert_next_driver(&d);
+        balloon_assert_next_driver(d);
     }
-    balloon_quit(&d);
 }
+
+/* A report of what is no memory, in as many pieces as there may be */
+static void send_bad_report(BalloonDriver *d)
+{
+    BalloonSeg segs[32];
+
+    for (int i = 0; i < ARRAY_SIZE(segs); i++) {
+        segs[i] = (BalloonSeg) { 0x100001 + i * 8, 7 + i, true };
+    }
+    balloon_send(d, BALLOON_VQ_REPORT, segs, ARRAY_SIZE(segs));
+}
+
+/* What a driver does wrong is a line a request, not one a page */
+static void test_log(void)
+{
+    g_autofree char *log = balloon_temp_name("log");
+    g_autofree char *options = g_strdup_printf(
+        "-m 128 " BALLOON_IOTHREAD "-d guest_errors -D %s", log);
+    uint32_t pfns[1000];
+    uint64_t list;
+    unsigned requests = 0;
+    BalloonDriver d;
+
+    balloon_boot(&d, BALLOON_HOSTILE_DEVICE, options);
+    balloon_start(&d, BALLOON_ALL_FEATURES);
+    for (int i = 0; i < ARRAY_SIZE(pfns); i++) {
+        pfns[i] = i % 2 ? 0xffffff00 - i : 0xa0000 / BALLOON_PAGE + i % 32;
+    }
+    list = balloon_copy(&d, pfns, sizeof(pfns));
+    for (int queue = BALLOON_VQ_INFLATE; queue <= BALLOON_VQ_DEFLATE;
+         queue++) {
+        balloon_send_one(&d, queue, list, sizeof(pfns), false);
+        balloon_send_one(&d, queue, list, sizeof(pfns) - 3, false);
+        balloon_send_one(&d, queue, list, sizeof(pfns), true);
+        requests += 3;
+        g_assert_cmpuint(balloon_count_in_file(log, "\n"), <=, requests);
+    }
+    send_bad_report(&d);
+    balloon_send_one(&d, BALLOON_VQ_HINT, list, sizeof(pfns), true);
+    requests += 2;
+    g_assert_cmpuint(balloon_count_in_file(log, "\n"), <=, requests);
+    /* Of two lists for statistics, the first comes back */
+    balloon_post_stats(&d, 1, 25);
+    balloon_send_one(&d, BALLOON_VQ_HINT, list, sizeof(pfns), true);
+    requests += 2;
+    g_assert_cmpuint(balloon_count_in_file(log, "\n"), <=, requests);
+    balloon_quit(&d);
+    unlink(log);
+}
+
+#define TELL BALLOON_HOSTILE_DEVICE ",must-tell-host=on"
+
+static const BalloonTest tests[] = {
+    { "improved/lists/wide-numbers/plain", test_wide_numbers },
+    { "improved/lists/wide-numbers/tell", test_wide_numbers, .device = TELL },
+    { "improved/lists/numbers-wrap/plain", test_numbers_wrap },
+    { "improved/lists/numbers-wrap/tell", test_numbers_wrap, .device = TELL },
+    { "improved/lists/addresses-wrap", test_addresses_wrap },
+    { "improved/lists/largest-report", test_largest_report,
+      .options = LARGE_OPTIONS },
+    { "improved/lists/largest-list", test_largest_list,
+      .options = LARGE_OPTIONS },
+    { "improved/lists/tables", test_tables },
+};
 
 void balloon_add_hostile_list_tests(void)
 {
-    qtest_add_data_func("/virtio-balloon/improved/lists/wide-numbers/plain",
-                        "", test_wide_numbers);
-    qtest_add_data_func("/virtio-balloon/improved/lists/wide-numbers/tell",
-                        ",must-tell-host=on", test_wide_numbers);
-    qtest_add_data_func("/virtio-balloon/improved/lists/numbers-wrap/plain",
-                        "", test_numbers_wrap);
-    qtest_add_data_func("/virtio-balloon/improved/lists/numbers-wrap/tell",
-                        ",must-tell-host=on", test_numbers_wrap);
-    qtest_add_func("/virtio-balloon/improved/lists/addresses-wrap",
-                   test_addresses_wrap);
-    qtest_add_func("/virtio-balloon/improved/lists/largest-report",
-                   test_largest_report);
-    qtest_add_func("/virtio-balloon/improved/lists/largest-list",
-                   test_largest_list);
-    qtest_add_func("/virtio-balloon/improved/lists/tables", test_tables);
+    balloon_add_tests(BALLOON_HOSTILE_DEVICE, tests, ARRAY_SIZE(tests));
+    qtest_add_func("/virtio-balloon/lists/log", test_log);
 }

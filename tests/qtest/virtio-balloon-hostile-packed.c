@@ -11,10 +11,9 @@
 #include "qemu/bswap.h"
 #include "virtio-balloon-hostile.h"
 #include "standard-headers/linux/virtio_config.h"
-#include "standard-headers/linux/virtio_pci.h"
 #include "standard-headers/linux/virtio_ring.h"
 
-#define PACKED_DEVICE                                                   \
+#define DEVICE                                                          \
     "virtio-balloon-pci,packed=on,indirect_desc=off,ioeventfd=off,"     \
     "free-page-reporting=on"
 #define OPTIONS                                                         \
@@ -27,14 +26,13 @@
 #define AREA (256 * MiB)
 #define AREA_SIZE (2560 * MiB)
 
-#define ATTEMPTS 10
-
 #define AVAIL (1 << VRING_PACKED_DESC_F_AVAIL)
 #define USED (1 << VRING_PACKED_DESC_F_USED)
 
 /* Everything up to DRIVER_OK; no ring has anything that looks available */
 static void start(BalloonDriver *d)
 {
+    balloon_reset(d);
     balloon_negotiate(d, BALLOON_INDIRECT_TOO);
     g_assert_true(d->vdev->features & 1ull << VIRTIO_F_RING_PACKED);
     g_assert_false(d->vdev->features & 1ull << VIRTIO_RING_F_INDIRECT_DESC);
@@ -94,12 +92,6 @@ static bool report_is_used(BalloonDriver *d, unsigned at)
     return true;
 }
 
-static void set_running(BalloonDriver *d, bool run)
-{
-    qtest_qmp_assert_success(d->qts, run ? "{'execute': 'cont'}" :
-                                           "{'execute': 'stop'}");
-}
-
 /* A short report is served, from there on in the ring */
 static void assert_serves_report(BalloonDriver *d, unsigned at)
 {
@@ -119,111 +111,77 @@ static bool stop_in_report(BalloonDriver *d)
 
     post_report(d, 0, long_chain(d), (BalloonSeg) { AREA, AREA_SIZE, true },
                 (BalloonSeg) { mem, BALLOON_PAGE, true });
-    set_running(d, false);
+    balloon_stop(d);
     put_back = !report_is_used(d, 0);
     if (put_back) {
         /* Nothing is done while the VM is stopped */
         balloon_assert_pages(d, mem, "xx");
         g_assert_false(report_is_used(d, 0));
     }
-    set_running(d, true);
+    balloon_cont(d);
     balloon_wait_for(report_is_used(d, 0));
     balloon_assert_pages(d, mem, "0x");
     return put_back;
 }
 
-static void test_stop(void)
+static void test_stop(BalloonDriver *d)
 {
-    BalloonDriver d;
     bool put_back = false;
 
-    balloon_boot(&d, PACKED_DEVICE, OPTIONS);
-    for (int i = 0; i < ATTEMPTS && !put_back; i++) {
-        start(&d);
-        put_back = stop_in_report(&d);
-        assert_serves_report(&d, long_chain(&d));
-        assert_serves_report(&d, long_chain(&d) + 2);
-        g_assert_cmphex(balloon_status(&d) & VIRTIO_CONFIG_S_NEEDS_RESET, ==,
+    for (int i = 0; i < BALLOON_ATTEMPTS && !put_back; i++) {
+        start(d);
+        put_back = stop_in_report(d);
+        assert_serves_report(d, long_chain(d));
+        assert_serves_report(d, long_chain(d) + 2);
+        g_assert_cmphex(balloon_status(d) & VIRTIO_CONFIG_S_NEEDS_RESET, ==,
                         0);
-        balloon_reset(&d);
     }
     g_assert_true(put_back);
-    balloon_quit(&d);
-}
-
-/* As that, but the VM never stops */
-static void test_chain(void)
-{
-    BalloonDriver d;
-    uint64_t mem;
-
-    balloon_boot(&d, PACKED_DEVICE, OPTIONS);
-    start(&d);
-    mem = balloon_dirty_pages(&d, 2);
-    post_report(&d, 0, long_chain(&d), (BalloonSeg) { AREA, 2 * MiB, true },
-                (BalloonSeg) { mem, BALLOON_PAGE, true });
-    balloon_wait_for(report_is_used(&d, 0));
-    balloon_assert_pages(&d, mem, "0x");
-    assert_serves_report(&d, long_chain(&d));
-    balloon_quit(&d);
-}
-
-static void write_features(BalloonDriver *d, uint64_t features)
-{
-    uint64_t common = d->pci->common_cfg_offset;
-
-    for (unsigned half = 0; half < 2; half++) {
-        qpci_io_writel(d->pci->pdev, d->pci->bar, common +
-                       offsetof(struct virtio_pci_common_cfg,
-                                guest_feature_select), half);
-        qpci_io_writel(d->pci->pdev, d->pci->bar, common +
-                       offsetof(struct virtio_pci_common_cfg, guest_feature),
-                       features >> 32 * half);
-    }
 }
 
 /*
  * The layout of the rings changes while they are in use, which takes a driver
  * that goes back behind FEATURES_OK
  */
-static void test_features(void)
+static void test_features(BalloonDriver *d)
 {
     const uint8_t status = VIRTIO_CONFIG_S_ACKNOWLEDGE |
                            VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_DRIVER_OK;
-    BalloonDriver d;
 
-    balloon_boot(&d, PACKED_DEVICE, OPTIONS);
     for (int i = 0; i < 3; i++) {
         uint64_t features;
 
-        start(&d);
-        features = d.vdev->features;
-        assert_serves_report(&d, 0);
-        post_report(&d, 2, long_chain(&d),
+        start(d);
+        features = d->vdev->features;
+        assert_serves_report(d, 0);
+        post_report(d, 2, long_chain(d),
                     (BalloonSeg) { AREA, AREA_SIZE, true },
                     (BalloonSeg) { AREA, BALLOON_PAGE, true });
-        d.vdev->bus->set_status(d.vdev, status);
-        write_features(&d, features ^ 1ull << VIRTIO_F_RING_PACKED);
+        d->vdev->bus->set_status(d->vdev, status);
+        d->vdev->bus->set_features(d->vdev,
+                                   features ^ 1ull << VIRTIO_F_RING_PACKED);
         /* An available ring with much to serve */
-        qtest_memset(d.qts, d.vq[REPORT]->avail, 0x11, BALLOON_PAGE);
+        qtest_memset(d->qts, d->vq[REPORT]->avail, 0x11, BALLOON_PAGE);
         for (int queue = 0; queue <= REPORT; queue++) {
-            balloon_kick(&d, queue);
+            balloon_kick(d, queue);
         }
-        set_running(&d, false);
-        set_running(&d, true);
-        write_features(&d, features);
-        balloon_kick(&d, REPORT);
-        balloon_reset(&d);
+        balloon_stop(d);
+        balloon_cont(d);
+        d->vdev->bus->set_features(d->vdev, features);
+        balloon_kick(d, REPORT);
     }
-    start(&d);
-    assert_serves_report(&d, 0);
-    balloon_quit(&d);
+    start(d);
+    assert_serves_report(d, 0);
 }
+
+static const BalloonTest tests[] = {
+    { "improved/packed/stop", test_stop, .options = OPTIONS,
+      .unstarted = true },
+    { "improved/packed/features", test_features, .options = OPTIONS,
+      .unstarted = true },
+};
 
 void balloon_add_hostile_packed_tests(void)
 {
-    qtest_add_func("/virtio-balloon/packed/chain", test_chain);
-    qtest_add_func("/virtio-balloon/improved/packed/stop", test_stop);
-    qtest_add_func("/virtio-balloon/improved/packed/features",
-                   test_features);
+    balloon_add_tests(DEVICE, tests, ARRAY_SIZE(tests));
 }

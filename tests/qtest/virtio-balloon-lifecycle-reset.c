@@ -1,21 +1,17 @@
 /*
  * Resets of a virtio balloon: device, machine, queue, sleep and snapshot
  *
- * Comments name the section of virtio 1.2 that they test.
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
 #include "qemu/timer.h"
-#include "qobject/qdict.h"
 #include "standard-headers/linux/virtio_config.h"
-#include "standard-headers/linux/virtio_pci.h"
 #include "virtio-balloon-lifecycle.h"
 #include "virtio-balloon-migrate.h"
 #include "virtio-balloon-monitor.h"
 
-#define RAM BALLOON_LIFE_RAM
+#define RAM BALLOON_RAM
 #define TARGET_PAGES 0x1000
 #define ACTUAL_PAGES 0x800
 #define ACTUAL_LEFT (RAM - ACTUAL_PAGES * BALLOON_PAGE)
@@ -26,14 +22,6 @@
 #define PM_CONTROL (PM_PORTS + 4)
 #define PM_SLEEP_S3 (1 << 13 | 1 << 10)
 
-static void start(BalloonDriver *d, const char *device, const char *options)
-{
-    g_autofree char *all = g_strdup_printf("-m 256 %s", options);
-
-    balloon_boot(d, device, all);
-    balloon_start(d, BALLOON_ALL_FEATURES);
-}
-
 /* A driver that has reached half of its target */
 static void inflate_some(BalloonDriver *d)
 {
@@ -42,77 +30,40 @@ static void inflate_some(BalloonDriver *d)
     g_assert_cmpint(balloon_next_change(d->qts), ==, ACTUAL_LEFT);
 }
 
-/* The target stays when the device is reset */
-static void test_target_stays(void)
-{
-    BalloonDriver d;
-
-    start(&d, NULL, "");
-    inflate_some(&d);
-    balloon_reset(&d);
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==,
-                    TARGET_PAGES);
-    qtest_system_reset(d.qts);
-    balloon_lose(&d);
-    balloon_find(&d, 4);
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==,
-                    TARGET_PAGES);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    balloon_assert_works(&d);
-    balloon_quit(&d);
-}
-
 /* A reset gives the memory back, and says so once */
-static void test_actual_goes(const void *machine)
+static void test_actual_goes(BalloonDriver *d)
 {
-    BalloonDriver d;
-
-    start(&d, NULL, "");
-    inflate_some(&d);
-    qtest_clock_step(d.qts, 2 * NANOSECONDS_PER_SECOND);
-    if (machine) {
-        qtest_system_reset_nowait(d.qts);
+    inflate_some(d);
+    qtest_clock_step(d->qts, 2 * NANOSECONDS_PER_SECOND);
+    if (d->data) {
+        qtest_system_reset_nowait(d->qts);
+        balloon_wait_for(balloon_query(d->qts) == RAM);
     } else {
-        balloon_reset(&d);
+        balloon_reset(d);
+        g_assert_cmpint(balloon_query(d->qts), ==, RAM);
     }
-    balloon_wait_for(balloon_query(d.qts) == RAM);
-    g_assert_cmpint(balloon_next_change(d.qts), ==, RAM);
-    qtest_clock_step(d.qts, 2 * NANOSECONDS_PER_SECOND);
-    g_assert_cmpint(balloon_next_change(d.qts), ==, -1);
-    balloon_quit(&d);
+    g_assert_cmpint(balloon_next_change(d->qts), ==, RAM);
+    qtest_clock_step(d->qts, 2 * NANOSECONDS_PER_SECOND);
+    g_assert_cmpint(balloon_next_change(d->qts), ==, -1);
 }
 
-/*
- * What one driver wrote does not come back when
- * the next one writes another field
- */
-static void test_poison_is_forgotten(void)
+/* What one driver wrote does not come back when the next one writes another */
+static void test_config_is_forgotten(BalloonDriver *d)
 {
-    BalloonDriver d;
+    inflate_some(d);
+    balloon_writel(d, BALLOON_CFG_POISON, 0xaaaaaaaa);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_POISON), ==, 0xaaaaaaaa);
+    balloon_reset(d);
+    balloon_start(d, BALLOON_ALL_FEATURES);
+    balloon_writel(d, BALLOON_CFG_ACTUAL, 1);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_POISON), ==, 0);
 
-    start(&d, NULL, "");
-    balloon_writel(&d, BALLOON_CFG_POISON, 0xaaaaaaaa);
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_POISON), ==, 0xaaaaaaaa);
-    balloon_reset(&d);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    balloon_writel(&d, BALLOON_CFG_ACTUAL, 1);
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_POISON), ==, 0);
-    balloon_quit(&d);
-}
-
-/* An old actual does not come back either */
-static void test_actual_is_forgotten(void)
-{
-    BalloonDriver d;
-
-    start(&d, NULL, "");
-    inflate_some(&d);
-    balloon_reset(&d);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    balloon_writel(&d, BALLOON_CFG_POISON, 0);
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_ACTUAL), ==, 0);
-    g_assert_cmpint(balloon_query(d.qts), ==, RAM);
-    balloon_quit(&d);
+    balloon_reset(d);
+    balloon_start(d, BALLOON_ALL_FEATURES);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_ACTUAL), ==, 0);
+    balloon_writel(d, BALLOON_CFG_POISON, 0);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_ACTUAL), ==, 0);
+    g_assert_cmpint(balloon_query(d->qts), ==, RAM);
 }
 
 /* Suspend to RAM as the guest does, and wake up */
@@ -130,169 +81,92 @@ static void sleep_and_wake(BalloonDriver *d)
 }
 
 /* Waking up is no reset, the balloon is as large as before */
-static void test_sleep(void)
+static void test_sleep(BalloonDriver *d)
 {
-    BalloonDriver d;
-
-    start(&d, NULL, "");
-    inflate_some(&d);
-    balloon_post_stats(&d, 4711);
-    sleep_and_wake(&d);
-    g_assert_cmpint(balloon_query(d.qts), ==, ACTUAL_LEFT);
-    balloon_lose(&d);
-    balloon_find(&d, 4);
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==,
-                    TARGET_PAGES);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    balloon_assert_works(&d);
-    balloon_quit(&d);
+    inflate_some(d);
+    balloon_leave_stats(d, 4711);
+    sleep_and_wake(d);
+    g_assert_cmpint(balloon_query(d->qts), ==, ACTUAL_LEFT);
+    balloon_lose(d);
+    balloon_find(d, 4);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_NUM_PAGES), ==, TARGET_PAGES);
+    balloon_start(d, BALLOON_ALL_FEATURES);
+    balloon_assert_works(d);
 }
 
 /* A snapshot brings its own balloon back */
-static void test_snapshot(void)
+static void test_snapshot(BalloonDriver *d)
 {
-    BalloonDriver d;
-    g_autofree char *folder = g_dir_make_tmp("virtio-balloon-XXXXXX", NULL);
-    g_autofree char *path = g_build_filename(folder, "disk.qcow2", NULL);
+    g_autofree char *path = balloon_temp_name("disk");
 
-    start(&d, NULL, "");
-    balloon_add_disk(d.qts, path);
-    inflate_some(&d);
-    balloon_snapshot(d.qts, "snapshot-save", "s");
-    balloon_set_target(d.qts, RAM);
-    balloon_writel(&d, BALLOON_CFG_ACTUAL, 1);
-    balloon_snapshot(d.qts, "snapshot-load", "s");
-    g_assert_cmpint(balloon_query(d.qts), ==, ACTUAL_LEFT);
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==,
-                    TARGET_PAGES);
-    balloon_quit(&d);
+    balloon_add_disk(d->qts, path);
+    inflate_some(d);
+    balloon_snapshot(d->qts, "snapshot-save", "s");
+    balloon_set_target(d->qts, RAM);
+    balloon_writel(d, BALLOON_CFG_ACTUAL, 1);
+    balloon_snapshot(d->qts, "snapshot-load", "s");
     unlink(path);
-    rmdir(folder);
+    g_assert_cmpint(balloon_query(d->qts), ==, ACTUAL_LEFT);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_NUM_PAGES), ==, TARGET_PAGES);
 }
 
-/* The held buffer is forgotten with its ring */
-static void test_reset_stats_queue(void)
+/* The held buffer is forgotten with its ring: it is none of the new one's */
+static void test_reset_stats_queue(BalloonDriver *d)
 {
-    BalloonDriver d;
+    uint32_t head;
 
-    start(&d, NULL, "");
-    g_assert_cmphex(d.vdev->features & 1ull << VIRTIO_F_RING_RESET, !=, 0);
+    g_assert_cmphex(d->vdev->features & 1ull << VIRTIO_F_RING_RESET, !=, 0);
     for (int i = 1; i < 4; i++) {
-        balloon_post_stats(&d, i);
-        balloon_reset_queue(&d, BALLOON_VQ_STATS);
-        balloon_renew_queue(&d, BALLOON_VQ_STATS);
-        balloon_set_interval(d.qts, 1);
-        qtest_clock_step(d.qts, 3 * NANOSECONDS_PER_SECOND);
-        g_assert_false(balloon_has_used(&d, BALLOON_VQ_STATS));
-        g_assert_cmpuint(balloon_stat(d.qts, "free-memory"), ==, i);
-        balloon_set_interval(d.qts, 0);
+        balloon_leave_stats(d, i);
+        balloon_reset_queue(d, BALLOON_VQ_STATS);
+        balloon_renew_queue(d, BALLOON_VQ_STATS);
+        balloon_set_interval(d->qts, 1);
+        qtest_clock_step(d->qts, 3 * NANOSECONDS_PER_SECOND);
+        g_assert_false(balloon_has_used(d, BALLOON_VQ_STATS));
+        g_assert_cmpuint(balloon_stat(d->qts, "free-memory"), ==, i);
+
+        head = balloon_leave_stats(d, 1000 + i);
+        g_assert_false(balloon_has_used(d, BALLOON_VQ_STATS));
+        qtest_clock_step(d->qts, 3 * NANOSECONDS_PER_SECOND);
+        balloon_wait_served(d, BALLOON_VQ_STATS, head);
+        g_assert_false(balloon_has_used(d, BALLOON_VQ_STATS));
+        balloon_set_interval(d->qts, 0);
     }
-    balloon_post_stats(&d, 5);
-    balloon_set_interval(d.qts, 1);
-    balloon_wait_used(&d, BALLOON_VQ_STATS, 0);
-    balloon_quit(&d);
+    balloon_assert_works(d);
 }
 
 /* Every queue may be reset, used or not, and works as before */
-static void test_reset_queues(void)
+static void test_reset_queues(BalloonDriver *d)
 {
     static const int queues[] = {
-        BALLOON_VQ_DEFLATE, BALLOON_VQ_FIRST_OPTIONAL,
-        BALLOON_VQ_FIRST_OPTIONAL + 1,
+        BALLOON_VQ_DEFLATE, BALLOON_VQ_HINT, BALLOON_VQ_HINT + 1,
     };
-    BalloonDriver d;
-    uint64_t page;
+    uint64_t page = balloon_alloc(d, BALLOON_PAGE, 0x3c);
 
-    start(&d, "virtio-balloon-pci,free-page-reporting=on,free-page-hint=on,"
-          "iothread=io0", "-object iothread,id=io0");
-    page = balloon_alloc(&d, BALLOON_PAGE, 0x3c);
     for (int i = 0; i < 2 * ARRAY_SIZE(queues); i++) {
         int queue = queues[i % ARRAY_SIZE(queues)];
 
-        balloon_reset_queue(&d, queue);
-        balloon_renew_queue(&d, queue);
-        balloon_send_one(&d, queue, page, BALLOON_PAGE,
+        balloon_reset_queue(d, queue);
+        balloon_renew_queue(d, queue);
+        balloon_send_one(d, queue, page, BALLOON_PAGE,
                          queue != BALLOON_VQ_DEFLATE);
     }
-    balloon_assert_works(&d);
-    balloon_quit(&d);
+    balloon_assert_works(d);
 }
 
-/*
- * The queue, or the device, is reset in a request,
- * which takes nothing more from the guest
- */
-static void test_reset_inflating(const void *whole)
-{
-    BalloonDriver d;
-    uint64_t size = BALLOON_HUGE_PAGES * BALLOON_PAGE;
-    uint64_t pages;
-
-    start(&d, NULL, "");
-    pages = guest_alloc(d.alloc, size);
-    for (int i = 0; i < 2; i++) {
-        balloon_post_huge(&d, pages, BALLOON_HUGE_MAX);
-        if (whole) {
-            balloon_reset(&d);
-            qtest_memset(d.qts, pages, 0x3c, size);
-            balloon_start(&d, BALLOON_ALL_FEATURES);
-        } else {
-            balloon_reset_queue(&d, BALLOON_VQ_INFLATE);
-            qtest_memset(d.qts, pages, 0x3c, size);
-            balloon_renew_queue(&d, BALLOON_VQ_INFLATE);
-        }
-        balloon_assert_works(&d);
-        balloon_assert_bytes(&d, pages, size, 0x3c);
-    }
-    balloon_quit(&d);
-}
-
-/*
- * A request of any size does not keep the monitor waiting: it answers while
- * the request is half done.  A test that was slow to ask may try again.
- */
-static void test_monitor_answers(void)
-{
-    BalloonDriver d;
-    uint64_t pages;
-    bool half_done = false;
-
-    start(&d, NULL, "");
-    pages = guest_alloc(d.alloc, BALLOON_HUGE_PAGES * BALLOON_PAGE);
-    for (int i = 0; i < 3 && !half_done; i++) {
-        uint32_t head;
-
-        qtest_memset(d.qts, pages, 0x3c, BALLOON_PAGE);
-        head = balloon_post_huge(&d, pages, BALLOON_HUGE_MAX);
-        balloon_wait_for(!qtest_readb(d.qts, pages));
-        g_assert_cmpint(balloon_query(d.qts), ==, RAM);
-        half_done = !balloon_has_used(&d, BALLOON_VQ_INFLATE);
-        balloon_wait_served(&d, BALLOON_VQ_INFLATE, head);
-    }
-    g_assert_true(half_done);
-    balloon_quit(&d);
-}
+static const BalloonTest tests[] = {
+    { "improved/reset/device", test_actual_goes },
+    { "improved/reset/machine", test_actual_goes, .data = "machine" },
+    { "improved/reset/config", test_config_is_forgotten },
+    { "reset/sleep", test_sleep },
+    { "reset/snapshot", test_snapshot },
+    { "improved/reset/stats-queue", test_reset_stats_queue },
+    { "reset/queues", test_reset_queues,
+      .device = "virtio-balloon-pci,free-page-reporting=on,free-page-hint=on,"
+                "iothread=io0" },
+};
 
 void balloon_add_reset_tests(void)
 {
-    qtest_add_func("/virtio-balloon/reset/target", test_target_stays);
-    qtest_add_data_func("/virtio-balloon/improved/reset/device", NULL,
-                        test_actual_goes);
-    qtest_add_data_func("/virtio-balloon/improved/reset/machine", "machine",
-                        test_actual_goes);
-    qtest_add_func("/virtio-balloon/improved/reset/poison",
-                   test_poison_is_forgotten);
-    qtest_add_func("/virtio-balloon/improved/reset/actual",
-                   test_actual_is_forgotten);
-    qtest_add_func("/virtio-balloon/reset/sleep", test_sleep);
-    qtest_add_func("/virtio-balloon/reset/snapshot", test_snapshot);
-    qtest_add_func("/virtio-balloon/improved/reset/stats-queue",
-                   test_reset_stats_queue);
-    qtest_add_func("/virtio-balloon/reset/queues", test_reset_queues);
-    qtest_add_data_func("/virtio-balloon/reset/inflate-queue", NULL,
-                        test_reset_inflating);
-    qtest_add_data_func("/virtio-balloon/reset/inflating", "whole",
-                        test_reset_inflating);
-    qtest_add_func("/virtio-balloon/improved/monitor-answers",
-                   test_monitor_answers);
+    balloon_add_tests(NULL, tests, ARRAY_SIZE(tests));
 }

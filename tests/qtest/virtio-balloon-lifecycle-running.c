@@ -11,7 +11,7 @@
 #include "virtio-balloon-migrate.h"
 #include "virtio-balloon-monitor.h"
 
-#define RAM BALLOON_LIFE_RAM
+#define RAM BALLOON_RAM
 #define FIRMWARE_SIZE (64 * KiB)
 /* Where a processor begins */
 #define FIRMWARE_ENTRY 0xfff0
@@ -66,16 +66,13 @@ static const uint8_t busy[] = {
 static char *options_running(const uint8_t *code, size_t size, char **path)
 {
     g_autofree uint8_t *image = g_malloc0(FIRMWARE_SIZE);
-    g_autoptr(GError) err = NULL;
-    int fd = g_file_open_tmp("virtio-balloon-XXXXXX", path, &err);
 
-    g_assert_no_error(err);
-    close(fd);
     memcpy(image, code, size);
     memcpy(image + FIRMWARE_ENTRY, entry, sizeof(entry));
-    g_file_set_contents(*path, (char *)image, FIRMWARE_SIZE, &err);
-    g_assert_no_error(err);
-    return g_strdup_printf("-accel tcg -m 256 -nodefaults -bios %s", *path);
+    *path = balloon_temp_name("firmware");
+    g_assert_true(g_file_set_contents(*path, (char *)image, FIRMWARE_SIZE,
+                                      NULL));
+    return g_strdup_printf("-accel tcg -m 128 -nodefaults -bios %s", *path);
 }
 
 /*
@@ -114,8 +111,7 @@ static int64_t clock_ns(QTestState *qts)
  */
 static void test_clock_set_back(void)
 {
-    g_autofree char *folder = g_dir_make_tmp("virtio-balloon-XXXXXX", NULL);
-    g_autofree char *disk = g_build_filename(folder, "disk.qcow2", NULL);
+    g_autofree char *disk = balloon_temp_name("disk");
     g_autofree char *path = NULL;
     g_autofree char *options = options_running(nothing, sizeof(nothing),
                                                &path);
@@ -128,10 +124,10 @@ static void test_clock_set_back(void)
     balloon_set_interval(d.qts, 1);
     balloon_wait_used(&d, BALLOON_VQ_STATS, 0);
     balloon_leave_stats(&d, 4712);
-    qtest_qmp_assert_success(d.qts, "{'execute': 'stop'}");
+    balloon_stop(&d);
     qtest_writel(d.qts, HPET_CONFIG, 1);
     balloon_snapshot(d.qts, "snapshot-save", "s");
-    qtest_qmp_assert_success(d.qts, "{'execute': 'cont'}");
+    balloon_cont(&d);
 
     balloon_wait_for(clock_ns(d.qts) > RUN_ON_NS);
     balloon_set_target(d.qts, RAM / 2);
@@ -146,7 +142,6 @@ static void test_clock_set_back(void)
     balloon_quit(&d);
     unlink(path);
     unlink(disk);
-    rmdir(folder);
 }
 
 void balloon_add_running_tests(void)

@@ -1,28 +1,53 @@
 /*
- * The life cycle of a virtio balloon: plug, unplug, failed realize, reset
- *
- * Comments name the section of virtio 1.2 that they test.
+ * The life cycle of a virtio balloon: plug, unplug, and memory that goes
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
-#include "qemu/timer.h"
 #include "qobject/qdict.h"
 #include "virtio-balloon-lifecycle.h"
 #include "virtio-balloon-monitor.h"
+#include "virtio-balloon-plug.h"
 
-#define SLOT 5
+/* Where balloon_boot() has it */
+#define SLOT 4
 #define ROUNDS 100
+#define TARGET (64 * MiB)
 
 /* The PC's register to let a PCI slot go */
 #define ACPI_EJECT 0xae08
 
+/* A driver that must tell, so that discards may be put off */
+#define TELL "virtio-balloon-pci,must-tell-host=on"
+#define AREA (64 * MiB)
+#define SIZE (2 * MiB)
+#define OLD 0xa5
+#define NEW 0x33
+
+/* A target reaches the driver, and what that says comes back */
+static void assert_resizes(BalloonDriver *d)
+{
+    balloon_set_target(d->qts, BALLOON_RAM - TARGET);
+    balloon_wait_config_interrupt(d);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_NUM_PAGES), ==,
+                    TARGET / BALLOON_PAGE);
+    balloon_writel(d, BALLOON_CFG_ACTUAL, 2);
+    g_assert_cmpint(balloon_query(d->qts), ==,
+                    BALLOON_RAM - 2 * BALLOON_PAGE);
+    balloon_writel(d, BALLOON_CFG_ACTUAL, 0);
+}
+
+void balloon_assert_works(BalloonDriver *d)
+{
+    assert_resizes(d);
+    balloon_assert_serves(d);
+}
+
 static void plug(BalloonDriver *d)
 {
     qtest_qmp_device_add(d->qts, "virtio-balloon-pci", "balloon0",
-                         "{'addr': %s, 'free-page-reporting': true}",
-                         stringify(SLOT));
+                         "{'addr': '4', 'free-page-reporting': true}");
     balloon_find(d, SLOT);
 }
 
@@ -72,166 +97,87 @@ static unsigned count_fds(QTestState *qts)
 }
 
 /* A hundred times, and nothing is left behind */
-static void test_plug_many(void)
+static void test_plug_many(BalloonDriver *d)
 {
-    BalloonDriver d;
     unsigned fds = 0;
 
-    balloon_boot_without(&d, "");
-    assert_no_balloon(d.qts);
     for (int i = 0; i < ROUNDS; i++) {
-        plug(&d);
-        if (i % (ROUNDS / 10) == 0) {
-            balloon_start(&d, BALLOON_ALL_FEATURES);
-            balloon_assert_works(&d);
-        } else {
-            balloon_negotiate(&d, BALLOON_ALL_FEATURES);
-            qvirtio_set_driver_ok(d.vdev);
-            balloon_assert_resizes(&d);
-        }
-        unplug(&d);
-        assert_no_balloon(d.qts);
+        unplug(d);
+        assert_no_balloon(d->qts);
         if (i == ROUNDS / 10) {
-            fds = count_fds(d.qts);
+            fds = count_fds(d->qts);
+        }
+        plug(d);
+        if (i % (ROUNDS / 10) == 0) {
+            balloon_start(d, BALLOON_ALL_FEATURES);
+            balloon_assert_works(d);
+        } else {
+            balloon_negotiate(d, BALLOON_ALL_FEATURES);
+            qvirtio_set_driver_ok(d->vdev);
+            assert_resizes(d);
         }
     }
-    g_assert_cmpuint(count_fds(d.qts), <=, fds);
-    balloon_quit(&d);
+    unplug(d);
+    g_assert_cmpuint(count_fds(d->qts), <=, fds);
 }
 
-/* Unplugged with a request half done, it stays so */
-static void test_unplug_inflating(void)
+/* Give half of some memory up: discards are late, and the last is later */
+static void give_half(BalloonDriver *d, uint64_t addr)
 {
-    BalloonDriver d;
-    uint64_t pages;
-
-    balloon_boot_without(&d, "");
-    plug(&d);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    pages = guest_alloc(d.alloc, BALLOON_HUGE_PAGES * BALLOON_PAGE);
-    balloon_post_huge(&d, pages, BALLOON_HUGE_MAX / 4);
-    unplug(&d);
-    assert_no_balloon(d.qts);
-
-    qtest_memset(d.qts, pages, 0x3c, BALLOON_HUGE_PAGES * BALLOON_PAGE);
-    plug(&d);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    balloon_assert_works(&d);
-    balloon_assert_bytes(&d, pages, BALLOON_HUGE_PAGES * BALLOON_PAGE, 0x3c);
-    balloon_quit(&d);
+    qtest_memset(d->qts, addr, OLD, SIZE);
+    balloon_inflate(d, addr, SIZE / 2);
 }
 
-/* Unplugged while polling, the buffer held or not */
-static void test_unplug_polling(void)
+/* The device goes while discards wait: the memory is the guest's */
+static void test_unplug_waiting(BalloonDriver *d)
 {
-    BalloonDriver d;
-
-    balloon_boot_without(&d, "");
-    for (int held = 0; held < 2; held++) {
-        plug(&d);
-        balloon_start(&d, BALLOON_ALL_FEATURES);
-        balloon_post_stats(&d, 12345);
-        balloon_set_interval(d.qts, 1);
-        qtest_clock_step(d.qts, NANOSECONDS_PER_SECOND);
-        if (held) {
-            balloon_post_stats(&d, 23456);
-        }
-        unplug(&d);
-        qtest_clock_step(d.qts, 5 * NANOSECONDS_PER_SECOND);
-        assert_no_balloon(d.qts);
-    }
-    plug(&d);
-    g_assert_cmpuint(balloon_stat(d.qts, "free-memory"), ==,
-                     BALLOON_STAT_UNSET);
-    g_assert_cmpint(balloon_get_interval(d.qts), ==, 0);
-    balloon_quit(&d);
+    give_half(d, AREA);
+    unplug(d);
+    qtest_memset(d->qts, AREA, NEW, SIZE);
+    balloon_assert_stays(d, AREA, SIZE, NEW);
+    qtest_qmp_device_add(d->qts, "virtio-balloon-pci", "balloon0",
+                         "{'addr': '4', 'must-tell-host': true}");
+    balloon_find(d, SLOT);
+    balloon_start(d, BALLOON_ALL_FEATURES);
+    give_half(d, AREA + SIZE);
+    balloon_wait_for(qtest_readb(d->qts, AREA + SIZE) == 0);
+    balloon_assert_bytes(d, AREA, SIZE, NEW);
 }
 
-/* The first balloon does not notice a second */
-static void test_second_balloon(void)
+/* Memory goes with pages in the balloon; those of its successor are others */
+static void test_dimm_waiting(BalloonDriver *d)
 {
-    BalloonDriver d;
-
-    balloon_boot_without(&d, "");
-    plug(&d);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    balloon_assert_error(d.qts, "GenericError",
-                         "Only one balloon device is supported",
-                         "{'execute': 'device_add', 'arguments': {'driver':"
-                         " 'virtio-balloon-pci', 'id': 'other'}}");
-    balloon_assert_works(&d);
-    unplug(&d);
-    assert_no_balloon(d.qts);
-    plug(&d);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    balloon_assert_works(&d);
-    balloon_quit(&d);
-}
-
-static const struct {
-    const char *path;
-    const char *properties;
-} realize_errors[] = {
-    { "/virtio-balloon/improved/failed-realize/iothread",
-      "'guest-stats-polling-interval': 1, 'free-page-hint': true" },
-    { "/virtio-balloon/failed-realize/iommu-platform",
-      "'guest-stats-polling-interval': 1, 'iommu_platform': true" },
-    { "/virtio-balloon/failed-realize/interval",
-      "'guest-stats-polling-interval': -1" },
-    { "/virtio-balloon/failed-realize/link", "'iothread': 'nope'" },
-    { "/virtio-balloon/failed-realize/type", "'deflate-on-oom': 7" },
-    { "/virtio-balloon/failed-realize/unknown", "'no-such-property': true" },
-};
-
-/* A failed device_add leaves nothing behind, the next one works */
-static void test_failed_realize(const void *data)
-{
-    BalloonDriver d;
-    g_autofree char *command = g_strdup_printf(
-        "{'execute': 'device_add', 'arguments': {'driver':"
-        " 'virtio-balloon-pci', 'id': 'balloon0', 'addr': '5', %s}}",
-        (const char *)data);
-
-    balloon_boot_without(&d, "");
     for (int i = 0; i < 3; i++) {
-        QDict *error;
-
-        qtest_qmp_send_raw(d.qts, "%s\n", command);
-        error = qtest_qmp_receive(d.qts);
-        g_assert(qdict_haskey(error, "error"));
-        qobject_unref(error);
-        assert_no_balloon(d.qts);
-        qtest_clock_step(d.qts, 5 * NANOSECONDS_PER_SECOND);
+        balloon_add_dimm_memory(d->qts);
+        balloon_plug_dimm(d->qts);
+        qtest_memset(d->qts, BALLOON_DIMM, NEW, SIZE);
+        if (i) {
+            balloon_assert_stays(d, BALLOON_DIMM, SIZE, NEW);
+        }
+        give_half(d, BALLOON_DIMM);
+        balloon_unplug_dimm(d->qts);
+        balloon_remove_dimm_memory(d->qts);
     }
-    plug(&d);
-    g_assert_cmpint(balloon_get_interval(d.qts), ==, 0);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    balloon_assert_works(&d);
-    balloon_quit(&d);
+    give_half(d, AREA);
+    balloon_wait_for(qtest_readb(d->qts, AREA) == 0);
 }
+
+static const BalloonTest tests[] = {
+    { "life/plug-many", test_plug_many },
+    { "improved/tell/unplug", test_unplug_waiting, .device = TELL },
+    { "improved/tell/dimm", test_dimm_waiting, .device = TELL,
+      .options = BALLOON_DIMM_SLOTS },
+};
 
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
 
-    qtest_add_func("/virtio-balloon/life/plug-many", test_plug_many);
-    qtest_add_func("/virtio-balloon/life/unplug-inflating",
-                   test_unplug_inflating);
-    qtest_add_func("/virtio-balloon/life/unplug-polling",
-                   test_unplug_polling);
-    qtest_add_func("/virtio-balloon/life/second-balloon",
-                   test_second_balloon);
-    for (int i = 0; i < ARRAY_SIZE(realize_errors); i++) {
-        qtest_add_data_func(realize_errors[i].path,
-                            realize_errors[i].properties,
-                            test_failed_realize);
-    }
+    balloon_add_tests(NULL, tests, ARRAY_SIZE(tests));
     balloon_add_reset_tests();
     balloon_add_running_tests();
     balloon_add_memory_tests();
     balloon_add_backing_tests();
-    balloon_add_fault_tests();
-    balloon_add_tell_tests();
     balloon_add_pool_tests();
     balloon_add_lost_tests();
     return g_test_run();
