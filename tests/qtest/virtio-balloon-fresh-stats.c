@@ -5,18 +5,9 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/timer.h"
 #include "virtio-balloon-fresh-stats.h"
-#include "virtio-balloon-monitor.h"
 
-#define STATS BALLOON_VQ_STATS
 #define REQUEST "{'execute': 'request-balloon-stats'}"
-
-void fresh_start(BalloonDriver *d)
-{
-    balloon_boot(d, NULL, "-m 128");
-    balloon_start(d, BALLOON_ALL_FEATURES);
-}
 
 BalloonSeg fresh_seg(BalloonDriver *d, const BalloonStat *stats, unsigned n)
 {
@@ -38,10 +29,12 @@ uint32_t fresh_leave(BalloonDriver *d, const BalloonStat *stats, unsigned n)
     return balloon_post(d, STATS, &seg, 1);
 }
 
-uint32_t fresh_leave_free(BalloonDriver *d, uint64_t value)
+uint32_t fresh_answer(BalloonDriver *d, uint64_t value)
 {
-    return fresh_leave(d, &(BalloonStat) { VIRTIO_BALLOON_S_MEMFREE, value },
-                       1);
+    uint32_t head = balloon_post_stats_value(d, value);
+
+    fresh_assert_event(d, value);
+    return head;
 }
 
 void fresh_request(BalloonDriver *d)
@@ -60,6 +53,12 @@ void fresh_assert_refused(BalloonDriver *d, const char *desc)
     balloon_assert_error(d->qts, "GenericError", desc, REQUEST);
 }
 
+void fresh_assert_refused_stopped(BalloonDriver *d)
+{
+    fresh_assert_refused(d, "The machine is stopped, so the guest cannot give"
+                         " statistics");
+}
+
 static QDict *event_data(QDict *event)
 {
     QDict *data = qdict_get_qdict(event, "data");
@@ -72,7 +71,7 @@ static QDict *event_data(QDict *event)
 
 QDict *fresh_event(BalloonDriver *d)
 {
-    qtest_clock_step(d->qts, NANOSECONDS_PER_SECOND);
+    qtest_clock_step(d->qts, SECOND);
     return event_data(qtest_qmp_eventwait_ref(d->qts, "BALLOON_STATS"));
 }
 
@@ -87,7 +86,7 @@ void fresh_assert_event(BalloonDriver *d, uint64_t value)
 
 void fresh_assert_no_event(BalloonDriver *d)
 {
-    qtest_clock_step(d->qts, NANOSECONDS_PER_SECOND);
+    qtest_clock_step(d->qts, SECOND);
     /* The answer to a command comes after all events before it */
     qtest_qmp_assert_success(d->qts, "{'execute': 'query-status'}");
     g_assert_null(qtest_qmp_event_ref(d->qts, "BALLOON_STATS"));
@@ -97,6 +96,15 @@ QDict *fresh_info(BalloonDriver *d)
 {
     return qtest_qmp_assert_success_ref(d->qts,
                                         "{'execute': 'query-balloon-stats'}");
+}
+
+bool fresh_was_asked(BalloonDriver *d)
+{
+    QDict *info = fresh_info(d);
+    bool was = qdict_haskey(info, "asked-ago");
+
+    qobject_unref(info);
+    return was;
 }
 
 bool fresh_is_pending(BalloonDriver *d)

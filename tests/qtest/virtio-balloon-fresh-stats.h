@@ -8,22 +8,21 @@
 #define TESTS_VIRTIO_BALLOON_FRESH_STATS_H
 
 #include "qobject/qdict.h"
-#include "virtio-balloon-driver.h"
+#include "virtio-balloon-manage.h"
+
+#define STATS BALLOON_VQ_STATS
 
 typedef struct BalloonStat {
     uint16_t tag;
     uint64_t value;
 } BalloonStat;
 
-/* A machine whose balloon has a driver */
-void fresh_start(BalloonDriver *d);
-
-/* Statistics in guest memory */
+/* Statistics in guest memory, and in a buffer that is left */
 BalloonSeg fresh_seg(BalloonDriver *d, const BalloonStat *stats, unsigned n);
-
-/* Leave a buffer with statistics, or with the free memory alone */
 uint32_t fresh_leave(BalloonDriver *d, const BalloonStat *stats, unsigned n);
-uint32_t fresh_leave_free(BalloonDriver *d, uint64_t value);
+
+/* Leave a buffer with the free memory alone, which an event tells then */
+uint32_t fresh_answer(BalloonDriver *d, uint64_t value);
 
 /* Ask the guest, which must be possible */
 void fresh_request(BalloonDriver *d);
@@ -31,6 +30,7 @@ void fresh_request(BalloonDriver *d);
 void fresh_request_served(BalloonDriver *d, uint32_t held);
 /* Ask, and be told at once why there is no answer */
 void fresh_assert_refused(BalloonDriver *d, const char *desc);
+void fresh_assert_refused_stopped(BalloonDriver *d);
 
 /*
  * The data of the next BALLOON_STATS, which is waited for; the caller unrefs
@@ -44,6 +44,8 @@ void fresh_assert_no_event(BalloonDriver *d);
 
 /* The answer to query-balloon-stats; the caller unrefs it */
 QDict *fresh_info(BalloonDriver *d);
+/* Was the guest ever asked?  Does it owe an answer? */
+bool fresh_was_asked(BalloonDriver *d);
 bool fresh_is_pending(BalloonDriver *d);
 /* The guest said this of its free memory and nothing else, and owes nothing */
 void fresh_assert_known(BalloonDriver *d, uint64_t value);

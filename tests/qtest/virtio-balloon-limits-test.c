@@ -5,19 +5,15 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/units.h"
 #include "qobject/qjson.h"
-#include "virtio-balloon-info.h"
 #include "virtio-balloon-manage.h"
-#include "virtio-balloon-monitor.h"
 
-#define RAM (128 * MiB)
-#define LIMITED "virtio-balloon-pci,min-size=64M"
+#define LIMITED PLAIN ",min-size=64M"
 #define REFUSAL " bytes is too small a target: the balloon's min-size is" \
                 " 67108864 bytes, give at least that"
 
 /* Below it a target is refused and changes nothing; what is not, works */
-static void min_size(void)
+static void min_size(BalloonDriver *d)
 {
     static const struct {
         int64_t target;
@@ -28,38 +24,22 @@ static void min_size(void)
         { 0, "Parameter 'value' expects a size" },
         { -1, "Parameter 'value' expects a size" },
     };
-    BalloonDriver d;
 
-    balloon_boot(&d, LIMITED, "-m 128");
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    balloon_set_target(d.qts, 96 * MiB);
+    balloon_set_target(d->qts, 96 * MiB);
     for (int i = 0; i < ARRAY_SIZE(refused); i++) {
-        balloon_assert_error(d.qts, "GenericError", refused[i].error,
+        balloon_assert_error(d->qts, "GenericError", refused[i].error,
                              "{'execute': 'balloon',"
                              " 'arguments': {'value': %" PRId64 "}}",
                              refused[i].target);
-        g_assert_cmpuint(balloon_target(d.qts), ==, 96 * MiB);
-        g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==,
+        g_assert_cmpuint(balloon_target(d->qts), ==, 96 * MiB);
+        g_assert_cmphex(balloon_readl(d, BALLOON_CFG_NUM_PAGES), ==,
                         32 * MiB / BALLOON_PAGE);
     }
-    balloon_set_target(d.qts, 64 * MiB);
-    g_assert_cmpuint(balloon_target(d.qts), ==, 64 * MiB);
+    balloon_set_target(d->qts, 64 * MiB);
+    g_assert_cmpuint(balloon_target(d->qts), ==, 64 * MiB);
     /* the driver is not bound by it */
-    balloon_writel(&d, BALLOON_CFG_ACTUAL, 0x5000);
-    g_assert_cmpint(balloon_query(d.qts), ==, RAM - 0x5000 * BALLOON_PAGE);
-    balloon_quit(&d);
-}
-
-/* None is less than anything */
-static void no_min_size(void)
-{
-    BalloonDriver d;
-
-    balloon_boot(&d, NULL, "-m 128");
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    balloon_set_target(d.qts, 1);
-    g_assert_cmpuint(balloon_target(d.qts), ==, BALLOON_PAGE);
-    balloon_quit(&d);
+    balloon_writel(d, BALLOON_CFG_ACTUAL, 0x5000);
+    g_assert_cmpint(balloon_query(d->qts), ==, RAM - 0x5000 * BALLOON_PAGE);
 }
 
 static const char *const device_add =
@@ -69,7 +49,7 @@ static const char *const device_add =
 /* More than there is cannot be had; as much as there is can */
 static void large_min_size(void)
 {
-    QTestState *qts = qtest_init("-m 128");
+    QTestState *qts = qtest_init(MEMORY);
 
     balloon_assert_error(qts, "GenericError",
                          "min-size, 134217729 bytes, is more than the"
@@ -99,76 +79,80 @@ static void assert_says(BalloonDriver *d, const char *command,
     }
 }
 
-static void assert_never_says(BalloonDriver *d, const char *command,
-                              const char *text)
+static void assert_shows(BalloonDriver *d, const char *text)
 {
-    g_autofree char *said = qtest_hmp(d->qts, "%s", command);
+    assert_says(d, "info balloon -v", text);
+}
+
+static void assert_never_shows(BalloonDriver *d, const char *text)
+{
+    g_autofree char *said = qtest_hmp(d->qts, "info balloon -v");
 
     g_assert_null(strstr(said, text));
 }
 
 /* A target that cannot be says which can */
-static void hmp_range(void)
+static void hmp_range(BalloonDriver *d)
 {
-    BalloonDriver d;
-
-    balloon_boot(&d, LIMITED, "-m 128");
-    balloon_assert_hmp(d.qts, "balloon 0",
-                       "Error: Parameter 'value' expects a size");
-    assert_says(&d, "balloon 0", "The guest can be left with 64 MiB to"
-                " 128 MiB.");
-    balloon_assert_hmp(d.qts, "balloon 63", "Error: 66060288" REFUSAL);
-    assert_says(&d, "balloon 63", "64 MiB to 128 MiB.");
-    balloon_assert_hmp(d.qts, "balloon 64", "");
-    balloon_quit(&d);
-
-    balloon_boot(&d, NULL, "-m 128");
-    assert_says(&d, "balloon 0", "The guest can be left with more than 0 B,"
+    assert_says(d, "balloon 0", "The guest can be left with more than 0 B,"
                 " up to 128 MiB.");
-    balloon_quit(&d);
+}
+
+static void hmp_limited_range(BalloonDriver *d)
+{
+    balloon_assert_hmp(d->qts, "balloon 0",
+                       "Error: Parameter 'value' expects a size");
+    assert_says(d, "balloon 0", "The guest can be left with 64 MiB to"
+                " 128 MiB.");
+    balloon_assert_hmp(d->qts, "balloon 63", "Error: 66060288" REFUSAL);
+    assert_says(d, "balloon 63", "64 MiB to 128 MiB.");
+    balloon_assert_hmp(d->qts, "balloon 64", "");
 }
 
 /* For a person: what is so, and nothing of what is not */
-static void hmp_info(void)
+static void hmp_info(BalloonDriver *d)
 {
-    BalloonDriver d;
-    uint64_t mem;
-
-    balloon_boot(&d, "virtio-balloon-pci,free-page-reporting=on", "-m 128");
-    assert_says(&d, "info balloon -v", "state: no-driver");
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    assert_never_says(&d, "info balloon -v", "not given back");
-    assert_never_says(&d, "info balloon -v", "waiting");
-    balloon_set_target(d.qts, 96 * MiB);
-    mem = balloon_dirty_pages(&d, 256);
-    balloon_send_range(&d, BALLOON_VQ_INFLATE, mem, 256);
-    balloon_send_pfns(&d, BALLOON_VQ_INFLATE, (uint32_t[]) { 0xffffffff }, 1);
-    balloon_writel(&d, BALLOON_CFG_ACTUAL, 257);
-    balloon_assert_hmp(d.qts, "info balloon", "balloon: actual=126");
-    assert_says(&d, "info balloon -v", "target: 96 MiB");
-    assert_says(&d, "info balloon -v", "state: inflating");
-    assert_says(&d, "info balloon -v", "free page reporting: on");
-    assert_says(&d, "info balloon -v", "free page hinting: off");
-    assert_says(&d, "info balloon -v", "given back to the host: 1 MiB (system"
-                " calls: 1)");
-    assert_says(&d, "info balloon -v", "not given back: 4 KiB, not the"
-                " machine's memory");
-    assert_never_says(&d, "info balloon -v", "refused");
-    balloon_quit(&d);
+    assert_shows(d, "state: no-driver");
+    balloon_start(d, BALLOON_ALL_FEATURES);
+    assert_never_shows(d, "not given back");
+    assert_never_shows(d, "waiting");
+    balloon_set_target(d->qts, 96 * MiB);
+    balloon_inflate(d, AREA, MiB);
+    balloon_send_pfns(d, BALLOON_VQ_INFLATE, (uint32_t[]) { 0xffffffff }, 1);
+    balloon_writel(d, BALLOON_CFG_ACTUAL, 257);
+    balloon_assert_hmp(d->qts, "info balloon", "balloon: actual=126");
+    assert_shows(d, "target: 96 MiB");
+    assert_shows(d, "state: inflating");
+    assert_shows(d, "free page reporting: on");
+    assert_shows(d, "free page hinting: off");
+    assert_shows(d, "given back to the host: 1 MiB (system calls: 1)");
+    assert_shows(d, "not given back: 4 KiB, not the machine's memory");
+    assert_never_shows(d, "refused");
 }
 
-/* Scripts take the one line apart that there always was */
-static void hmp_info_as_ever(void)
+/*
+ * Who reads actual and BALLOON_CHANGE alone sees what he always saw.  Scripts
+ * take one line apart, and tools the first number of the answer for the size.
+ */
+static void as_ever(BalloonDriver *d)
 {
+    const int64_t actual = RAM - 257 * BALLOON_PAGE;
     g_autofree char *said = NULL;
-    BalloonDriver d;
+    g_autoptr(GString) text = NULL;
+    QDict *info;
+    size_t at;
 
-    balloon_boot(&d, LIMITED, "-m 128");
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    balloon_set_target(d.qts, 96 * MiB);
-    said = qtest_hmp(d.qts, "info balloon");
-    g_assert_cmpstr(said, ==, "balloon: actual=128\r\n");
-    balloon_quit(&d);
+    balloon_set_target(d->qts, 96 * MiB);
+    balloon_writel(d, BALLOON_CFG_ACTUAL, 257);
+    g_assert_cmpint(balloon_next_change(d->qts), ==, actual);
+    said = qtest_hmp(d->qts, "info balloon");
+    g_assert_cmpstr(said, ==, "balloon: actual=126\r\n");
+    info = balloon_info(d->qts);
+    g_assert_cmpint(qdict_get_int(info, "actual"), ==, actual);
+    text = qobject_to_json(QOBJECT(info));
+    at = strcspn(text->str, "0123456789");
+    g_assert_cmpint(g_ascii_strtoll(text->str + at, NULL, 10), ==, actual);
+    qobject_unref(info);
 }
 
 /* Who wants stable interfaces only has all but the counters */
@@ -177,8 +161,8 @@ static void stable(void)
     BalloonDriver d;
     QDict *info;
 
-    balloon_boot(&d, LIMITED, "-m 128 -compat unstable-output=hide");
-    balloon_start(&d, BALLOON_ALL_FEATURES);
+    balloon_boot_and_start(&d, LIMITED,
+                           MEMORY " -compat unstable-output=hide");
     info = balloon_info(d.qts);
     g_assert_cmpstr(qdict_get_str(info, "state"), ==, "reached");
     g_assert_cmpint(qdict_get_int(info, "target"), ==, RAM);
@@ -187,35 +171,17 @@ static void stable(void)
     balloon_quit(&d);
 }
 
-/* Tools take the first number of the answer for the size */
-static void first_number(void)
-{
-    BalloonDriver d;
-    QDict *info;
-    g_autoptr(GString) text = NULL;
-    size_t at;
-
-    balloon_boot(&d, LIMITED, "-m 128");
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    balloon_set_target(d.qts, 96 * MiB);
-    balloon_writel(&d, BALLOON_CFG_ACTUAL, 257);
-    info = balloon_info(d.qts);
-    text = qobject_to_json(QOBJECT(info));
-    at = strcspn(text->str, "0123456789");
-    g_assert_cmpuint(g_ascii_strtoull(text->str + at, NULL, 10), ==,
-                     RAM - 257 * BALLOON_PAGE);
-    qobject_unref(info);
-    balloon_quit(&d);
-}
+static const BalloonCase cases[] = {
+    { "limits/min-size", min_size, LIMITED },
+    { "limits/hmp-range/none", hmp_range },
+    { "limits/hmp-range/min-size", hmp_limited_range, LIMITED },
+    { "limits/hmp-info", hmp_info, REPORTING, .no_driver = true },
+    { "limits/as-ever", as_ever, LIMITED },
+};
 
 void balloon_add_limit_tests(void)
 {
-    qtest_add_func(BALLOON_MANAGE "limits/min-size", min_size);
-    qtest_add_func(BALLOON_MANAGE "limits/no-min-size", no_min_size);
+    balloon_add_cases(BALLOON_MANAGE, cases, ARRAY_SIZE(cases));
     qtest_add_func(BALLOON_MANAGE "limits/large-min-size", large_min_size);
-    qtest_add_func(BALLOON_MANAGE "limits/hmp-range", hmp_range);
-    qtest_add_func(BALLOON_MANAGE "limits/hmp-info", hmp_info);
-    qtest_add_func(BALLOON_MANAGE "limits/hmp-info-as-ever", hmp_info_as_ever);
     qtest_add_func(BALLOON_MANAGE "limits/stable", stable);
-    qtest_add_func(BALLOON_MANAGE "limits/first-number", first_number);
 }

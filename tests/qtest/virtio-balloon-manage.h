@@ -7,7 +7,7 @@
 #ifndef TESTS_VIRTIO_BALLOON_MANAGE_H
 #define TESTS_VIRTIO_BALLOON_MANAGE_H
 
-#include "virtio-balloon-driver.h"
+#include "virtio-balloon-case.h"
 
 /* The balloon that QEMU 10.0 came with has none of this */
 #define BALLOON_MANAGE "/virtio-balloon/manage/"

@@ -6,25 +6,15 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/timer.h"
-#include "standard-headers/linux/virtio_config.h"
-#include "virtio-balloon-info.h"
-#include "virtio-balloon-migrate.h"
-#include "virtio-balloon-monitor.h"
+#include "libqos/pci-pc.h"
 #include "virtio-balloon-pages.h"
-#include "virtio-balloon-plug.h"
 
-#define RAM (128 * MiB)
-#define OPTIONS "-m 128 "
-#define LEGACY BALLOON_TELL ",disable-modern=on"
-#define SIZE BALLOON_AREA_SIZE
+#define LEGACY TELL ",disable-modern=on"
+#define DIMM BALLOON_DIMM_SLOTS BALLOON_DIMM_PLUGGED
 
 /* One way for the guest to have all of its pages back, untold */
 typedef struct Ending {
-    const char *name;
     void (*end)(BalloonDriver *d);
-    const char *device;
-    const char *options;
     uint64_t addr;
 } Ending;
 
@@ -34,23 +24,10 @@ static void end_bus_master(BalloonDriver *d)
     balloon_set_bus_master(d, false);
 }
 
-static void end_driver_ok(BalloonDriver *d)
-{
-    d->vdev->bus->set_status(d->vdev, balloon_status(d) &
-                                      ~VIRTIO_CONFIG_S_DRIVER_OK);
-}
-
-/* A legacy driver may write the features anew at any time */
-static void end_feature(BalloonDriver *d)
-{
-    d->vdev->bus->set_features(d->vdev, d->vdev->features &
-                               ~(1ull << VIRTIO_BALLOON_F_MUST_TELL_HOST));
-}
-
 /* What it took back meanwhile it did not have to tell */
 static void end_feature_for_a_while(BalloonDriver *d)
 {
-    end_feature(d);
+    balloon_drop_tell(d);
     d->vdev->bus->set_features(d->vdev, d->vdev->features);
 }
 
@@ -61,208 +38,147 @@ static void end_dimm(BalloonDriver *d)
     balloon_plug_dimm(d->qts);
 }
 
-static const Ending bus_master = {
-    "bus-master", end_bus_master, BALLOON_TELL, OPTIONS, BALLOON_AREA
-};
-static const Ending driver_ok = {
-    "driver-ok", end_driver_ok, BALLOON_TELL, OPTIONS, BALLOON_AREA
-};
-static const Ending feature = {
-    "feature", end_feature, LEGACY, OPTIONS, BALLOON_AREA
-};
-static const Ending feature_for_a_while = {
-    "feature", end_feature_for_a_while, LEGACY, OPTIONS, BALLOON_AREA
-};
-static const Ending dimm = {
-    "dimm", end_dimm, BALLOON_TELL, BALLOON_DIMM_SLOTS BALLOON_DIMM_PLUGGED,
-    BALLOON_DIMM
-};
-
-static void start(BalloonDriver *d, const Ending *e)
-{
-    balloon_boot(d, e->device, e->options);
-    balloon_start(d, BALLOON_ALL_FEATURES);
-    qtest_memset(d->qts, e->addr, BALLOON_OLD, SIZE);
-}
+static const Ending bus_master = { end_bus_master, AREA };
+static const Ending driver_ok = { balloon_clear_driver_ok, AREA };
+static const Ending feature = { balloon_drop_tell, AREA };
+static const Ending feature_for_a_while = { end_feature_for_a_while, AREA };
+static const Ending dimm = { end_dimm, BALLOON_DIMM };
 
 /* Nothing is discarded of what waited for it: half a huge page does */
-static void test_waiting(const void *data)
+static void test_waiting(BalloonDriver *d)
 {
-    const Ending *e = data;
-    BalloonDriver d;
+    const Ending *e = balloon_case()->data;
 
-    start(&d, e);
-    balloon_inflate(&d, e->addr, SIZE / 2);
-    e->end(&d);
-    qtest_memset(d.qts, e->addr, BALLOON_NEW, SIZE);
-    balloon_assert_stays(&d, e->addr, SIZE, BALLOON_NEW);
-    g_assert_cmpuint(balloon_counter(d.qts, "waiting"), ==, 0);
-    balloon_assert_sum(d.qts);
-    balloon_quit(&d);
+    balloon_inflate(d, e->addr, HUGE / 2);
+    e->end(d);
+    qtest_memset(d->qts, e->addr, NEW, HUGE);
+    balloon_assert_stays(d, e->addr, HUGE, NEW);
+    g_assert_cmpuint(balloon_counter(d->qts, "waiting"), ==, 0);
 }
 
 /* What was discarded is the guest's, too, and migrates */
-static void test_moved(const void *data)
+static void test_moved(BalloonDriver *d)
 {
-    const Ending *e = data;
-    BalloonDriver d;
+    const Ending *e = balloon_case()->data;
 
-    start(&d, e);
-    balloon_inflate(&d, e->addr, SIZE);
-    balloon_wait_discarded(d.qts);
-    e->end(&d);
-    qtest_memset(d.qts, e->addr, BALLOON_NEW, SIZE);
-    balloon_move(&d, e->device, e->options);
-    balloon_assert_bytes(&d, e->addr, SIZE, BALLOON_NEW);
-    balloon_assert_stays(&d, e->addr, SIZE, BALLOON_NEW);
-    balloon_quit(&d);
+    qtest_memset(d->qts, e->addr, OLD, HUGE);
+    balloon_inflate(d, e->addr, HUGE);
+    balloon_wait_discarded(d->qts);
+    e->end(d);
+    qtest_memset(d->qts, e->addr, NEW, HUGE);
+    balloon_case_move(d);
+    balloon_assert_stays(d, e->addr, HUGE, NEW);
 }
 
 /* A deflate of a driver that does not have to tell is of no consequence */
-static void test_feature_later(void)
+static void test_feature_later(BalloonDriver *d)
 {
-    BalloonDriver d;
-
-    start(&d, &feature);
-    balloon_inflate(&d, BALLOON_AREA, SIZE / 2);
-    end_feature(&d);
-    qtest_memset(d.qts, BALLOON_AREA, BALLOON_NEW, SIZE);
-    balloon_deflate(&d, BALLOON_AREA, SIZE / 2);
-    balloon_assert_stays(&d, BALLOON_AREA, SIZE, BALLOON_NEW);
-    balloon_inflate(&d, BALLOON_AREA, BALLOON_PAGE);
-    balloon_assert_bytes(&d, BALLOON_AREA, BALLOON_PAGE, 0);
-    balloon_assert_bytes(&d, BALLOON_AREA + BALLOON_PAGE, SIZE - BALLOON_PAGE,
-                         BALLOON_NEW);
-    balloon_assert_sum(d.qts);
-    balloon_quit(&d);
+    balloon_inflate(d, AREA, HUGE / 2);
+    balloon_drop_tell(d);
+    qtest_memset(d->qts, AREA, NEW, HUGE);
+    balloon_deflate(d, AREA, HUGE / 2);
+    balloon_assert_stays(d, AREA, HUGE, NEW);
+    balloon_inflate(d, AREA, BALLOON_PAGE);
+    balloon_assert_bytes(d, AREA, BALLOON_PAGE, 0);
+    balloon_assert_bytes(d, AREA + BALLOON_PAGE, HUGE - BALLOON_PAGE, NEW);
 }
 
 /* A legacy driver may give pages before it says that it is up */
-static void test_not_up(void)
+static void test_not_up(BalloonDriver *d)
 {
-    BalloonDriver d;
-
-    balloon_boot(&d, LEGACY, OPTIONS);
-    balloon_negotiate(&d, BALLOON_ALL_FEATURES);
-    balloon_setup_queues(&d);
-    balloon_inflate(&d, BALLOON_AREA, SIZE / 2);
-    balloon_set_bus_master(&d, false);
-    qtest_memset(d.qts, BALLOON_AREA, BALLOON_NEW, SIZE);
-    balloon_assert_stays(&d, BALLOON_AREA, SIZE, BALLOON_NEW);
-    balloon_quit(&d);
+    balloon_negotiate(d, BALLOON_ALL_FEATURES);
+    balloon_setup_queues(d);
+    balloon_inflate(d, AREA, HUGE / 2);
+    balloon_set_bus_master(d, false);
+    qtest_memset(d->qts, AREA, NEW, HUGE);
+    balloon_assert_stays(d, AREA, HUGE, NEW);
 }
 
 /* A page is taken back while the chipset has its memory read-only */
-static void test_read_only(void)
+static void test_read_only(BalloonDriver *d)
 {
     const unsigned pam3 = 0x5c;
     const uint64_t addr = 0xd0000;
-    g_autofree QPCIDevice *host = NULL;
-    BalloonDriver d;
+    g_autofree QPCIDevice *host = qpci_device_find(d->machine->pcibus, 0);
 
-    balloon_boot(&d, BALLOON_TELL, "-machine pc " OPTIONS);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    host = qpci_device_find(d.machine->pcibus, 0);
     qpci_config_writeb(host, pam3, 0x33);
-    balloon_inflate(&d, addr, BALLOON_PAGE);
+    balloon_inflate(d, addr, BALLOON_PAGE);
     qpci_config_writeb(host, pam3, 0x11);
-    balloon_deflate(&d, addr, BALLOON_PAGE);
+    balloon_deflate(d, addr, BALLOON_PAGE);
     qpci_config_writeb(host, pam3, 0x33);
-    qtest_memset(d.qts, addr, BALLOON_NEW, BALLOON_PAGE);
-    balloon_assert_stays(&d, addr, BALLOON_PAGE, BALLOON_NEW);
-    balloon_assert_sum(d.qts);
-    balloon_quit(&d);
+    qtest_memset(d->qts, addr, NEW, BALLOON_PAGE);
+    balloon_assert_stays(d, addr, BALLOON_PAGE, NEW);
 }
 
 /* A device that waits for its reset does nothing any more; then it works */
-static void test_broken(void)
+static void test_broken(BalloonDriver *d)
 {
-    BalloonDriver d;
-
-    balloon_boot(&d, BALLOON_TELL, OPTIONS);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    qtest_memset(d.qts, BALLOON_AREA, BALLOON_OLD, SIZE);
-    balloon_inflate(&d, BALLOON_AREA, SIZE / 2);
-    balloon_post(&d, BALLOON_VQ_DEFLATE, &(BalloonSeg) { BALLOON_AREA, 0 }, 1);
-    balloon_wait_for(balloon_status(&d) == BALLOON_STATUS_BROKEN);
-    qtest_memset(d.qts, BALLOON_AREA, BALLOON_NEW, SIZE);
-    balloon_assert_stays(&d, BALLOON_AREA, SIZE, BALLOON_NEW);
-    balloon_reset(&d);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    balloon_assert_stays(&d, BALLOON_AREA, SIZE, BALLOON_NEW);
-    balloon_inflate(&d, BALLOON_AREA, SIZE);
-    balloon_wait_discarded(d.qts);
-    balloon_assert_bytes(&d, BALLOON_AREA, SIZE, 0);
-    balloon_assert_sum(d.qts);
-    balloon_quit(&d);
+    balloon_inflate(d, AREA, HUGE / 2);
+    balloon_post(d, BALLOON_VQ_DEFLATE, &(BalloonSeg) { AREA, 0 }, 1);
+    balloon_wait_for(balloon_status(d) == BALLOON_STATUS_BROKEN);
+    qtest_memset(d->qts, AREA, NEW, HUGE);
+    balloon_assert_stays(d, AREA, HUGE, NEW);
+    balloon_reset(d);
+    balloon_start(d, BALLOON_ALL_FEATURES);
+    balloon_assert_stays(d, AREA, HUGE, NEW);
+    balloon_inflate(d, AREA, HUGE);
+    balloon_wait_discarded(d->qts);
+    balloon_assert_bytes(d, AREA, HUGE, 0);
 }
 
 /* The balloon is empty then, which is told; what was asked for stays */
-static void test_actual(const void *data)
+static void test_actual(BalloonDriver *d)
 {
-    const Ending *e = data;
+    const Ending *e = balloon_case()->data;
     int64_t target = RAM - 4 * MiB;
     int64_t change;
-    BalloonDriver d;
 
-    start(&d, e);
-    balloon_set_target(d.qts, target);
-    balloon_writel(&d, BALLOON_CFG_ACTUAL, MiB / BALLOON_PAGE);
-    g_assert_cmpint(balloon_next_change(d.qts), ==, RAM - MiB);
-    qtest_clock_step(d.qts, 2 * NANOSECONDS_PER_SECOND);
-    e->end(&d);
-    balloon_wait_for((change = balloon_next_change(d.qts)) != -1);
+    balloon_set_target(d->qts, target);
+    balloon_writel(d, BALLOON_CFG_ACTUAL, MiB / BALLOON_PAGE);
+    g_assert_cmpint(balloon_next_change(d->qts), ==, RAM - MiB);
+    qtest_clock_step(d->qts, 2 * SECOND);
+    e->end(d);
+    balloon_wait_for((change = balloon_next_change(d->qts)) != -1);
     g_assert_cmpint(change, ==, RAM);
-    g_assert_cmpint(balloon_query(d.qts), ==, RAM);
-    g_assert_cmpuint(balloon_target(d.qts), ==, target);
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==,
+    g_assert_cmpint(balloon_query(d->qts), ==, RAM);
+    g_assert_cmpuint(balloon_target(d->qts), ==, target);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_NUM_PAGES), ==,
                     4 * MiB / BALLOON_PAGE);
-    qtest_clock_step(d.qts, 2 * NANOSECONDS_PER_SECOND);
-    g_assert_cmpint(balloon_next_change(d.qts), ==, -1);
-    balloon_quit(&d);
+    qtest_clock_step(d->qts, 2 * SECOND);
+    g_assert_cmpint(balloon_next_change(d->qts), ==, -1);
 }
 
 /* Pages of memory that has left the guest are no part of what is saved */
-static void test_dimm_gone(void)
+static void test_dimm_gone(BalloonDriver *d)
 {
-    BalloonDriver d;
-
-    start(&d, &dimm);
-    balloon_inflate(&d, BALLOON_DIMM, SIZE);
-    qtest_memset(d.qts, BALLOON_AREA, BALLOON_OLD, SIZE);
-    balloon_inflate(&d, BALLOON_AREA, SIZE / 2);
-    balloon_wait_discarded(d.qts);
-    balloon_unplug_dimm(d.qts);
-    balloon_move(&d, BALLOON_TELL, BALLOON_DIMM_SLOTS);
-    balloon_assert_bytes(&d, BALLOON_AREA, SIZE / 2, 0);
-    balloon_assert_bytes(&d, BALLOON_AREA + SIZE / 2, SIZE / 2, BALLOON_OLD);
-    balloon_quit(&d);
+    balloon_inflate(d, BALLOON_DIMM, HUGE);
+    balloon_inflate(d, AREA, HUGE / 2);
+    balloon_wait_discarded(d->qts);
+    balloon_unplug_dimm(d->qts);
+    balloon_move(d, TELL, BALLOON_DIMM_SLOTS);
+    balloon_assert_bytes(d, AREA, HUGE / 2, 0);
+    balloon_assert_bytes(d, AREA + HUGE / 2, HUGE / 2, OLD);
 }
 
-static void add_test(const char *what, const Ending *e,
-                     void (*test)(const void *data))
-{
-    g_autofree char *path = g_strconcat(BALLOON_PAGES_PATH "end/", what, "/",
-                                        e->name, NULL);
-
-    qtest_add_data_func(path, e, test);
-}
+static const BalloonCase cases[] = {
+    { "end/waiting/bus-master", test_waiting, TELL, NULL, &bus_master },
+    { "end/waiting/driver-ok", test_waiting, TELL, NULL, &driver_ok },
+    { "end/waiting/feature", test_waiting, LEGACY, NULL, &feature },
+    { "end/waiting/dimm", test_waiting, TELL, DIMM, &dimm },
+    { "end/moved/bus-master", test_moved, TELL, NULL, &bus_master },
+    { "end/moved/driver-ok", test_moved, TELL, NULL, &driver_ok },
+    { "end/moved/feature", test_moved, LEGACY, NULL, &feature_for_a_while },
+    { "end/moved/dimm", test_moved, TELL, DIMM, &dimm },
+    { "end/actual/bus-master", test_actual, TELL, NULL, &bus_master },
+    { "end/actual/driver-ok", test_actual, TELL, NULL, &driver_ok },
+    { "end/feature-later", test_feature_later, LEGACY },
+    { "end/dimm-gone", test_dimm_gone, TELL, DIMM },
+    { "end/not-up", test_not_up, LEGACY, .no_driver = true },
+    { "read-only", test_read_only, TELL, "-machine pc " MEMORY },
+    { "broken", test_broken, TELL },
+};
 
 void balloon_add_pages_life_tests(void)
 {
-    add_test("waiting", &bus_master, test_waiting);
-    add_test("waiting", &driver_ok, test_waiting);
-    add_test("waiting", &feature, test_waiting);
-    add_test("waiting", &dimm, test_waiting);
-    add_test("moved", &bus_master, test_moved);
-    add_test("moved", &driver_ok, test_moved);
-    add_test("moved", &feature_for_a_while, test_moved);
-    add_test("moved", &dimm, test_moved);
-    add_test("actual", &bus_master, test_actual);
-    add_test("actual", &driver_ok, test_actual);
-    qtest_add_func(BALLOON_PAGES_PATH "end/feature-later", test_feature_later);
-    qtest_add_func(BALLOON_PAGES_PATH "end/dimm-gone", test_dimm_gone);
-    qtest_add_func(BALLOON_PAGES_PATH "end/not-up", test_not_up);
-    qtest_add_func(BALLOON_PAGES_PATH "read-only", test_read_only);
-    qtest_add_func(BALLOON_PAGES_PATH "broken", test_broken);
+    balloon_add_cases(BALLOON_PAGES, cases, ARRAY_SIZE(cases));
 }

@@ -11,20 +11,15 @@
  */
 
 #include "qemu/osdep.h"
-#include "standard-headers/linux/virtio_config.h"
-#include "virtio-balloon-info.h"
-#include "virtio-balloon-migrate.h"
 #include "virtio-balloon-pages.h"
 
-#define OPTIONS "-m 256 "
-#define PLAIN_KICKED "virtio-balloon-pci,ioeventfd=off"
-#define TELL_KICKED BALLOON_TELL ",ioeventfd=off"
-#define SIZE (BALLOON_HUGE_PAGES * BALLOON_PAGE)
+#define PLAIN_KICKED PLAIN ",ioeventfd=off"
+#define TELL_KICKED TELL ",ioeventfd=off"
 #define ATTEMPTS 10
 
-static void set_running(QTestState *qts, bool run)
+static uint32_t post_huge(BalloonDriver *d)
 {
-    qtest_qmp_assert_success(qts, "{'execute': %s}", run ? "cont" : "stop");
+    return balloon_post_huge(d, AREA, BALLOON_HUGE_MAX);
 }
 
 static void end_queue_reset(BalloonDriver *d)
@@ -35,15 +30,9 @@ static void end_queue_reset(BalloonDriver *d)
 /* What was put back does not count, either */
 static void end_stop(BalloonDriver *d)
 {
-    set_running(d->qts, false);
+    balloon_stop(d);
     balloon_reset_queue(d, BALLOON_VQ_INFLATE);
-    set_running(d->qts, true);
-}
-
-static void end_driver_ok(BalloonDriver *d)
-{
-    d->vdev->bus->set_status(d->vdev, balloon_status(d) &
-                                      ~VIRTIO_CONFIG_S_DRIVER_OK);
+    balloon_cont(d);
 }
 
 static void end_device_reset(BalloonDriver *d)
@@ -51,177 +40,148 @@ static void end_device_reset(BalloonDriver *d)
     qvirtio_reset(d->vdev);
 }
 
-/* A page is given with the answer, not before */
-static void test_unanswered(const void *data)
+/* The pages are the guest's, and nothing waits to be discarded of them */
+static void assert_not_given(BalloonDriver *d)
 {
-    void (*end)(BalloonDriver *d) = data;
-    BalloonDriver d;
+    qtest_memset(d->qts, AREA, NEW, HUGE);
+    balloon_assert_stays(d, AREA, HUGE, NEW);
+    g_assert_cmpuint(balloon_counter(d->qts, "waiting"), ==, 0);
+    balloon_assert_sum(d->qts);
+}
+
+/* A page is given with the answer, not before */
+static void test_unanswered(BalloonDriver *d)
+{
+    void (*end)(BalloonDriver *d) = balloon_case()->data;
     bool unanswered = false;
 
-    balloon_boot(&d, TELL_KICKED, OPTIONS);
     for (int i = 0; i < ATTEMPTS && !unanswered; i++) {
-        balloon_start(&d, BALLOON_ALL_FEATURES);
-        qtest_memset(d.qts, BALLOON_AREA, BALLOON_OLD, SIZE);
-        balloon_post_huge(&d, BALLOON_AREA, BALLOON_HUGE_MAX);
-        end(&d);
-        unanswered = !balloon_has_used(&d, BALLOON_VQ_INFLATE);
-        if (!unanswered) {
-            balloon_reset(&d);
-        }
+        balloon_reset(d);
+        balloon_start(d, BALLOON_ALL_FEATURES);
+        post_huge(d);
+        end(d);
+        unanswered = !balloon_has_used(d, BALLOON_VQ_INFLATE);
     }
     g_assert_true(unanswered);
-    qtest_memset(d.qts, BALLOON_AREA, BALLOON_NEW, SIZE);
-    balloon_assert_stays(&d, BALLOON_AREA, SIZE, BALLOON_NEW);
-    g_assert_cmpuint(balloon_counter(d.qts, "waiting"), ==, 0);
-    balloon_assert_sum(d.qts);
-    balloon_move(&d, TELL_KICKED, OPTIONS);
-    balloon_assert_bytes(&d, BALLOON_AREA, SIZE, BALLOON_NEW);
-    balloon_quit(&d);
+    assert_not_given(d);
+    balloon_case_move(d);
+    balloon_assert_bytes(d, AREA, HUGE, NEW);
 }
 
 /*
  * A legacy driver drops the feature in the middle of a request.  With the
  * answer it may use the pages, those too that were dealt with before.
  */
-static void test_feature_meanwhile(void)
+static void test_feature_meanwhile(BalloonDriver *d)
 {
-    BalloonDriver d;
     bool meanwhile = false;
 
-    balloon_boot(&d, TELL_KICKED ",disable-modern=on", OPTIONS);
     for (int i = 0; i < ATTEMPTS && !meanwhile; i++) {
         uint32_t head;
 
-        balloon_start(&d, BALLOON_ALL_FEATURES);
-        head = balloon_post_huge(&d, BALLOON_AREA, BALLOON_HUGE_MAX);
-        d.vdev->bus->set_features(d.vdev, d.vdev->features &
-            ~(1ull << VIRTIO_BALLOON_F_MUST_TELL_HOST));
-        meanwhile = !balloon_has_used(&d, BALLOON_VQ_INFLATE);
-        balloon_wait_used(&d, BALLOON_VQ_INFLATE, head);
-        qtest_memset(d.qts, BALLOON_AREA, BALLOON_NEW, SIZE);
-        balloon_assert_stays(&d, BALLOON_AREA, SIZE, BALLOON_NEW);
-        g_assert_cmpuint(balloon_counter(d.qts, "waiting"), ==, 0);
-        balloon_assert_sum(d.qts);
-        balloon_reset(&d);
+        balloon_reset(d);
+        balloon_start(d, BALLOON_ALL_FEATURES);
+        head = post_huge(d);
+        balloon_drop_tell(d);
+        meanwhile = !balloon_has_used(d, BALLOON_VQ_INFLATE);
+        balloon_wait_used(d, BALLOON_VQ_INFLATE, head);
+        assert_not_given(d);
     }
     g_assert_true(meanwhile);
-    balloon_quit(&d);
 }
 
 /* However often a request is put back and served again, it is one */
-static void test_counted_once(const void *device)
+static void test_counted_once(BalloonDriver *d)
 {
-    BalloonDriver d;
     bool again = false;
 
-    balloon_boot(&d, device, OPTIONS);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
     for (int i = 1; i <= ATTEMPTS && !again; i++) {
-        uint32_t head = balloon_post_huge(&d, BALLOON_AREA, BALLOON_HUGE_MAX);
+        uint32_t head = post_huge(d);
 
         for (int j = 0; j < 3; j++) {
-            set_running(d.qts, false);
-            again |= !balloon_has_used(&d, BALLOON_VQ_INFLATE);
-            set_running(d.qts, true);
+            balloon_stop(d);
+            again |= !balloon_has_used(d, BALLOON_VQ_INFLATE);
+            balloon_cont(d);
         }
-        balloon_wait_used(&d, BALLOON_VQ_INFLATE, head);
-        g_assert_cmpuint(balloon_counter_pages(d.qts, "inflated"), ==,
+        balloon_wait_used(d, BALLOON_VQ_INFLATE, head);
+        g_assert_cmpuint(balloon_counter_pages(d->qts, "inflated"), ==,
                          i * BALLOON_HUGE_MAX * BALLOON_HUGE_PFNS);
-        balloon_assert_sum(d.qts);
+        balloon_assert_sum(d->qts);
     }
     g_assert_true(again);
-    balloon_quit(&d);
 }
 
-/* What the guest has given is so many pages, and all of them were discarded */
-static void assert_given(QTestState *qts, unsigned pages)
+/* What the guest has given is so many pages, and these were discarded */
+static void assert_given(BalloonDriver *d, unsigned pages, unsigned discarded)
 {
-    balloon_wait_discarded(qts);
-    g_assert_cmpuint(balloon_counter_pages(qts, "inflated"), ==, pages);
-    g_assert_cmpuint(balloon_counter(qts, "discarded"), ==,
-                     pages * BALLOON_PAGE);
-    balloon_assert_sum(qts);
+    balloon_wait_discarded(d->qts);
+    g_assert_cmpuint(balloon_counter_pages(d->qts, "inflated"), ==, pages);
+    g_assert_cmpuint(balloon_counter_pages(d->qts, "discarded"), ==,
+                     discarded);
+    balloon_assert_sum(d->qts);
 }
 
 /*
  * A driver may say the number of a page in 64 bits: every other word is 0, in
  * a list of one page as in one that is read in several parts
  */
-static void test_wide(const void *device)
+static void test_wide(BalloonDriver *d)
 {
     static const unsigned sizes[] = { 96, 1, 1500 };
-    uint64_t addr = BALLOON_AREA;
+    uint64_t addr = AREA;
     unsigned given = 0;
-    BalloonDriver d;
 
-    balloon_boot(&d, device, OPTIONS);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    qtest_memset(d.qts, addr, BALLOON_OLD, 8 * MiB);
     for (int i = 0; i < ARRAY_SIZE(sizes); i++) {
         unsigned n = sizes[i];
-        uint64_t list = balloon_copy_spread_pfns(&d, addr, n);
+        uint64_t list = balloon_copy_spread_pfns(d, addr, n);
 
-        balloon_send_one(&d, BALLOON_VQ_INFLATE, list, n * 8, false);
+        balloon_send_one(d, BALLOON_VQ_INFLATE, list, n * 8, false);
         given += n;
-        assert_given(d.qts, given);
-        balloon_assert_bytes(&d, addr, n * BALLOON_PAGE, 0);
-        balloon_assert_bytes(&d, addr + n * BALLOON_PAGE, BALLOON_PAGE,
-                             BALLOON_OLD);
-        balloon_send_one(&d, BALLOON_VQ_DEFLATE, list, n * 8, false);
-        g_assert_cmpuint(balloon_counter_pages(d.qts, "deflated"), ==, given);
+        assert_given(d, given, given);
+        balloon_assert_bytes(d, addr, n * BALLOON_PAGE, 0);
         addr += n * BALLOON_PAGE;
+        balloon_assert_bytes(d, addr, BALLOON_PAGE, OLD);
+        balloon_send_one(d, BALLOON_VQ_DEFLATE, list, n * 8, false);
+        g_assert_cmpuint(balloon_counter_pages(d->qts, "deflated"), ==, given);
     }
-    balloon_quit(&d);
 }
 
 /* Page 0 among others is page 0, which no driver has to give */
-static void test_mixed(const void *device)
+static void test_mixed(BalloonDriver *d)
 {
-    const uint32_t pfn = BALLOON_PFN(BALLOON_AREA);
+    const uint32_t pfn = BALLOON_PFN(AREA);
     const uint32_t lists[][4] = {
         { pfn, 0, pfn + 1, pfn + 2 },
         { pfn + 3, pfn + 4, pfn + 5, 0 },
         { 0, pfn + 6, 0, pfn + 7 },
     };
-    BalloonDriver d;
 
-    balloon_boot(&d, device, OPTIONS);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    qtest_memset(d.qts, BALLOON_AREA, BALLOON_OLD, BALLOON_AREA_SIZE);
     for (int i = 0; i < ARRAY_SIZE(lists); i++) {
-        balloon_send_pfns(&d, BALLOON_VQ_INFLATE, lists[i], 4);
+        balloon_send_pfns(d, BALLOON_VQ_INFLATE, lists[i], 4);
     }
-    balloon_wait_discarded(d.qts);
-    balloon_assert_bytes(&d, BALLOON_AREA, 8 * BALLOON_PAGE, 0);
-    g_assert_cmpuint(balloon_counter_pages(d.qts, "inflated"), ==, 12);
-    g_assert_cmpuint(balloon_counter(d.qts, "discarded"), ==,
-                     8 * BALLOON_PAGE);
-    balloon_assert_sum(d.qts);
-    balloon_quit(&d);
+    assert_given(d, 12, 8);
+    balloon_assert_pages(d, AREA, "00000000x");
 }
+
+static const BalloonCase cases[] = {
+    { "unanswered/queue-reset", test_unanswered, TELL_KICKED, NULL,
+      end_queue_reset },
+    { "unanswered/stop", test_unanswered, TELL_KICKED, NULL, end_stop },
+    { "unanswered/driver-ok", test_unanswered, TELL_KICKED, NULL,
+      balloon_clear_driver_ok },
+    { "unanswered/device-reset", test_unanswered, TELL_KICKED, NULL,
+      end_device_reset },
+    { "end/feature-meanwhile", test_feature_meanwhile,
+      TELL_KICKED ",disable-modern=on" },
+    { "counted-once/plain", test_counted_once, PLAIN_KICKED },
+    { "counted-once/tell", test_counted_once, TELL_KICKED },
+    { "wide/plain", test_wide, PLAIN },
+    { "wide/tell", test_wide, TELL },
+    { "wide/mixed/plain", test_mixed, PLAIN },
+    { "wide/mixed/tell", test_mixed, TELL },
+};
 
 void balloon_add_pages_request_tests(void)
 {
-    qtest_add_data_func(BALLOON_PAGES_PATH "unanswered/queue-reset",
-                        end_queue_reset, test_unanswered);
-    qtest_add_data_func(BALLOON_PAGES_PATH "unanswered/stop", end_stop,
-                        test_unanswered);
-    qtest_add_data_func(BALLOON_PAGES_PATH "unanswered/driver-ok",
-                        end_driver_ok, test_unanswered);
-    qtest_add_data_func(BALLOON_PAGES_PATH "unanswered/device-reset",
-                        end_device_reset, test_unanswered);
-    qtest_add_func(BALLOON_PAGES_PATH "end/feature-meanwhile",
-                   test_feature_meanwhile);
-    qtest_add_data_func(BALLOON_PAGES_PATH "counted-once/plain", PLAIN_KICKED,
-                        test_counted_once);
-    qtest_add_data_func(BALLOON_PAGES_PATH "counted-once/tell", TELL_KICKED,
-                        test_counted_once);
-    qtest_add_data_func(BALLOON_PAGES_PATH "wide/plain", "virtio-balloon-pci",
-                        test_wide);
-    qtest_add_data_func(BALLOON_PAGES_PATH "wide/tell", BALLOON_TELL,
-                        test_wide);
-    qtest_add_data_func(BALLOON_PAGES_PATH "wide/mixed/plain",
-                        "virtio-balloon-pci", test_mixed);
-    qtest_add_data_func(BALLOON_PAGES_PATH "wide/mixed/tell", BALLOON_TELL,
-                        test_mixed);
+    balloon_add_cases(BALLOON_PAGES, cases, ARRAY_SIZE(cases));
 }

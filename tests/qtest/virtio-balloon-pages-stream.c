@@ -6,17 +6,14 @@
  */
 
 #include "qemu/osdep.h"
-#include "virtio-balloon-info.h"
-#include "virtio-balloon-migrate.h"
 #include "virtio-balloon-pages.h"
 
 /* Little memory, which many states are loaded into */
-#define OPTIONS "-m 32 "
-#define RAM (32 * MiB)
-#define AREA (16 * MiB)
-#define SIZE BALLOON_AREA_SIZE
+#define OPTIONS "-m 32"
+#define SIZE (32 * MiB)
+#define MIDDLE (16 * MiB)
 #define LONELY (28 * MiB)
-#define QUIET "2> /dev/null"
+#define QUIET " 2> /dev/null"
 
 /* How the part of the state that says the pages is named, and what follows */
 #define SECTION "virtio-balloon-device/must-tell-host"
@@ -37,8 +34,8 @@
 /* Some runs of pages */
 static void inflate_many(BalloonDriver *d)
 {
-    balloon_inflate(d, AREA, SIZE / 2);
-    balloon_inflate(d, AREA + SIZE, 3 * BALLOON_PAGE);
+    balloon_inflate(d, MIDDLE, HUGE / 2);
+    balloon_inflate(d, MIDDLE + HUGE, 3 * BALLOON_PAGE);
     balloon_inflate(d, LONELY, BALLOON_PAGE);
 }
 
@@ -47,7 +44,7 @@ static void save(const char *file)
 {
     BalloonDriver d;
 
-    balloon_boot(&d, BALLOON_TELL, OPTIONS);
+    balloon_boot(&d, TELL, OPTIONS);
     balloon_start(&d, BALLOON_ALL_FEATURES);
     inflate_many(&d);
     balloon_migrate(d.qts, file);
@@ -60,7 +57,7 @@ static void test_no_property(const void *exits)
     g_autofree char *file = balloon_migration_file();
     g_autofree char *log = g_strconcat(file, "-log", NULL);
     g_autofree char *uri = g_strconcat("file:", file, NULL);
-    g_autofree char *options = g_strdup_printf(OPTIONS "2> %s", log);
+    g_autofree char *options = g_strdup_printf(OPTIONS " 2> %s", log);
     g_autofree char *said = NULL;
     BalloonDriver d;
 
@@ -95,16 +92,16 @@ static gsize find_section(const char *data, gsize size, gsize *end)
     return at - data;
 }
 
-/* A state that ends too early is refused, and QEMU's memory left alone */
-static void load_truncated(const char *file, const char *data, gsize size)
+/* A state is refused, and the memory of who was to have it left alone */
+static void assert_refused(const char *file, const char *data, gsize size)
 {
     BalloonDriver d;
 
     g_assert_true(g_file_set_contents(file, data, size, NULL));
-    balloon_boot_incoming(&d, BALLOON_TELL, OPTIONS QUIET);
+    balloon_boot_incoming(&d, TELL, OPTIONS QUIET);
     g_assert_false(balloon_try_load(d.qts, file));
-    qtest_memset(d.qts, AREA, BALLOON_NEW, SIZE);
-    balloon_assert_stays(&d, AREA, SIZE, BALLOON_NEW);
+    qtest_memset(d.qts, MIDDLE, NEW, HUGE);
+    balloon_assert_stays(&d, MIDDLE, HUGE, NEW);
     g_assert_cmpuint(balloon_counter(d.qts, "discarded"), ==, 0);
     balloon_quit(&d);
 }
@@ -120,9 +117,9 @@ static void test_truncated(void)
     g_assert_true(g_file_get_contents(file, &data, &size, NULL));
     first = find_section(data, size, &end);
     for (gsize at = first; at < end; at += MAX(STEP, (end - first) / CUTS)) {
-        load_truncated(file, data, at);
+        assert_refused(file, data, at);
     }
-    load_truncated(file, data, end + KiB);
+    assert_refused(file, data, end + KiB);
     unlink(file);
 }
 
@@ -136,7 +133,6 @@ static void test_twice(void)
     g_autofree char *data = NULL;
     g_autoptr(GByteArray) twice = g_byte_array_new();
     gsize size, first, end;
-    BalloonDriver d;
 
     save(file);
     g_assert_true(g_file_get_contents(file, &data, &size, NULL));
@@ -148,11 +144,7 @@ static void test_twice(void)
     g_byte_array_append(twice, (uint8_t *)data, end);
     g_byte_array_append(twice, (uint8_t *)data + first, end - first);
     g_byte_array_append(twice, (uint8_t *)data + end, size - end);
-    g_assert_true(g_file_set_contents(file, (char *)twice->data, twice->len,
-                                      NULL));
-    balloon_boot_incoming(&d, BALLOON_TELL, OPTIONS QUIET);
-    g_assert_false(balloon_try_load(d.qts, file));
-    balloon_quit(&d);
+    assert_refused(file, (char *)twice->data, twice->len);
     unlink(file);
 }
 
@@ -188,7 +180,7 @@ static void load_damaged(QTestState *qts, Snapshot *s, gsize at, gsize n,
     write_at(s->path, at, damage, n);
     balloon_try_snapshot(qts, "snapshot-load", "many");
     write_at(s->path, at, s->data + at, n);
-    g_assert_cmpuint(balloon_counter(qts, "waiting"), <=, RAM);
+    g_assert_cmpuint(balloon_counter(qts, "waiting"), <=, SIZE);
 }
 
 /* ... and then another, of the same guest when it has all but one of them */
@@ -196,7 +188,7 @@ static void make_snapshots(BalloonDriver *d, Snapshot *s)
 {
     gsize size;
 
-    balloon_boot(d, BALLOON_TELL, OPTIONS QUIET);
+    balloon_boot(d, TELL, OPTIONS QUIET);
     balloon_start(d, BALLOON_ALL_FEATURES);
     balloon_add_disk(d->qts, s->path);
     inflate_many(d);
@@ -208,8 +200,8 @@ static void make_snapshots(BalloonDriver *d, Snapshot *s)
     /* What comes next in the state is elsewhere on the disk */
     s->end = MIN(s->end, ROUND_UP(s->first, CLUSTER));
 
-    balloon_deflate(d, AREA, 2 * SIZE);
-    qtest_memset(d->qts, AREA, BALLOON_NEW, 2 * SIZE);
+    balloon_deflate(d, MIDDLE, 2 * HUGE);
+    qtest_memset(d->qts, MIDDLE, NEW, 2 * HUGE);
     balloon_snapshot(d->qts, "snapshot-save", "one");
 }
 
@@ -229,12 +221,12 @@ static void test_damaged(const void *fill)
     load_damaged(d.qts, &s, s.end - 1, 1, GPOINTER_TO_INT(fill));
 
     balloon_snapshot(d.qts, "snapshot-load", "one");
-    qtest_qmp_assert_success(d.qts, "{'execute': 'cont'}");
-    balloon_assert_stays(&d, AREA, 2 * SIZE, BALLOON_NEW);
+    balloon_cont(&d);
+    balloon_assert_stays(&d, MIDDLE, 2 * HUGE, NEW);
     balloon_snapshot(d.qts, "snapshot-load", "many");
-    qtest_qmp_assert_success(d.qts, "{'execute': 'cont'}");
+    balloon_cont(&d);
     balloon_wait_discarded(d.qts);
-    balloon_assert_bytes(&d, AREA, SIZE / 2, 0);
+    balloon_assert_bytes(&d, MIDDLE, HUGE / 2, 0);
     balloon_quit(&d);
     unlink(s.path);
     rmdir(folder);
@@ -244,14 +236,14 @@ static void test_damaged(const void *fill)
 
 void balloon_add_pages_stream_tests(void)
 {
-    qtest_add_data_func(BALLOON_PAGES_PATH "stream/no-property", NULL,
+    qtest_add_data_func(BALLOON_PAGES "stream/no-property", NULL,
                         test_no_property);
-    qtest_add_data_func(BALLOON_PAGES_PATH "stream/no-property-exits",
+    qtest_add_data_func(BALLOON_PAGES "stream/no-property-exits",
                         "exits", test_no_property);
-    qtest_add_data_func(BALLOON_PAGES_PATH "stream/damaged/ones",
+    qtest_add_data_func(BALLOON_PAGES "stream/damaged/ones",
                         GINT_TO_POINTER(0xff), test_damaged);
-    qtest_add_data_func(BALLOON_PAGES_PATH "stream/damaged/zeroes",
+    qtest_add_data_func(BALLOON_PAGES "stream/damaged/zeroes",
                         GINT_TO_POINTER(0), test_damaged);
-    qtest_add_func(BALLOON_PAGES_PATH "stream/twice", test_twice);
-    qtest_add_func(BALLOON_PAGES_PATH "stream/truncated", test_truncated);
+    qtest_add_func(BALLOON_PAGES "stream/twice", test_twice);
+    qtest_add_func(BALLOON_PAGES "stream/truncated", test_truncated);
 }

@@ -1,5 +1,5 @@
 /*
- * The groups of tests of virtio-balloon-pages-test, and what they share
+ * The groups of tests of virtio-balloon-pages-test
  *
  * They are about pages in the balloon of a driver that must tell before it
  * uses one again: whose each page is, at any time, and whatever happens.
@@ -10,19 +10,9 @@
 #ifndef TESTS_VIRTIO_BALLOON_PAGES_H
 #define TESTS_VIRTIO_BALLOON_PAGES_H
 
-#include "qemu/units.h"
-#include "virtio-balloon-driver.h"
+#include "virtio-balloon-case.h"
 
-#define BALLOON_PAGES_PATH "/virtio-balloon/improved/pages/"
-#define BALLOON_TELL "virtio-balloon-pci,must-tell-host=on"
-
-/* Where the guest has pages to give: the beginning of a huge page */
-#define BALLOON_AREA (64 * MiB)
-#define BALLOON_AREA_SIZE (2 * MiB)
-
-/* What is in them before they are given, and what the guest writes later */
-#define BALLOON_OLD 0xa5
-#define BALLOON_NEW 0x33
+#define BALLOON_PAGES "/virtio-balloon/improved/pages/"
 
 void balloon_add_pages_backing_tests(void);
 void balloon_add_pages_life_tests(void);

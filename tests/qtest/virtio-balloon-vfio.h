@@ -11,15 +11,16 @@
 
 /*
  * Each QEMU from now on finds a host with a device for VFIO, whose mappings are
- * in what is returned; one QEMU at a time
+ * in balloon_vfio; one QEMU at a time
  */
-FakeVfio *balloon_vfio_begin(void);
-void balloon_vfio_end(FakeVfio *v);
+extern FakeVfio *balloon_vfio;
+void balloon_vfio_begin(void);
+void balloon_vfio_end(void);
 
 /* For the command line, until balloon_vfio_end(): assign that device */
 const char *balloon_vfio_option(void);
 
 /* How much of @size bytes from @addr on the device may use */
-uint64_t balloon_vfio_mapped(const FakeVfio *v, uint64_t addr, uint64_t size);
+uint64_t balloon_vfio_mapped(uint64_t addr, uint64_t size);
 
 #endif
