@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include "standard-headers/linux/virtio_config.h"
 #include "virtio-balloon-case.h"
+#include "virtio-balloon-hugepages.h"
 
 /* Where balloon_boot() puts it, and where a PC lets a slot go */
 #define SLOT 4
@@ -29,6 +30,18 @@ static const char *case_options(void)
     return running->options ? running->options : MEMORY;
 }
 
+/* Has the pool of huge pages these to spare, though it does not grow? */
+static bool has_huge_pages(unsigned n)
+{
+    g_autofree char *meminfo = NULL;
+    const char *at;
+
+    g_assert_true(g_file_get_contents("/proc/meminfo", &meminfo, NULL, NULL));
+    at = strstr(meminfo, "HugePages_Free:");
+    return at && strstr(meminfo, "Hugepagesize:       2048 kB") &&
+           atol(at + strlen("HugePages_Free:")) >= n;
+}
+
 static void run(const void *data)
 {
     g_autofree char *options = NULL;
@@ -36,6 +49,12 @@ static void run(const void *data)
     BalloonDriver d;
 
     running = data;
+    if (running->huge_pages &&
+        !balloon_hugepages_take(running->huge_pages) &&
+        !has_huge_pages(running->huge_pages)) {
+        g_test_skip("the host has no huge pages to spare");
+        return;
+    }
     if (running->host) {
         balloon_vfio_begin();
     }
@@ -54,6 +73,7 @@ static void run(const void *data)
     if (running->host) {
         balloon_vfio_end();
     }
+    balloon_hugepages_restore();
 }
 
 void balloon_add_cases(const char *prefix, const BalloonCase *cases,
@@ -114,6 +134,20 @@ void balloon_eject(BalloonDriver *d)
     qtest_outl(d->qts, ACPI_EJECT, 1 << SLOT);
     qtest_qmp_eventwait(d->qts, "DEVICE_DELETED");
     balloon_lose(d);
+}
+
+void balloon_give(BalloonDriver *d, uint64_t addr, uint64_t size)
+{
+    for (uint64_t at = 0; at < size; at += MiB) {
+        balloon_inflate(d, addr + at, MIN(MiB, size - at));
+    }
+    balloon_wait_discarded(d->qts);
+}
+
+void balloon_use(BalloonDriver *d, uint64_t addr, uint64_t size)
+{
+    qtest_memset(d->qts, addr, NEW, size);
+    balloon_assert_stays(d, addr, size, NEW);
 }
 
 void balloon_wait_gone(BalloonDriver *d, uint64_t addr, uint64_t size)

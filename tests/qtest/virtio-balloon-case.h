@@ -65,6 +65,8 @@ typedef struct BalloonCase {
     const void *data;
     /* the test starts the driver */
     bool no_driver;
+    /* so many huge pages of 2 MiB are needed; skipped where there are none */
+    unsigned huge_pages;
     BalloonHost host;
 } BalloonCase;
 
@@ -95,6 +97,12 @@ void balloon_cont(BalloonDriver *d);
 
 /* The guest lets the balloon go, which it was asked for with device_del */
 void balloon_eject(BalloonDriver *d);
+
+/* Give memory, as Linux does 1 MiB at a time; then no discard is put off */
+void balloon_give(BalloonDriver *d, uint64_t addr, uint64_t size);
+
+/* The guest writes memory that is its own, and nobody takes it */
+void balloon_use(BalloonDriver *d, uint64_t addr, uint64_t size);
 
 /* Wait until the host has got memory that is in the balloon */
 void balloon_wait_gone(BalloonDriver *d, uint64_t addr, uint64_t size);

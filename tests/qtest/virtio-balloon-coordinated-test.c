@@ -8,9 +8,7 @@
  */
 
 #include "qemu/osdep.h"
-#include "qobject/qdict.h"
-#include "qobject/qlist.h"
-#include "qobject/qstring.h"
+#include "qobject/qjson.h"
 #include "virtio-balloon-case.h"
 
 #define TESTS "/virtio-balloon/improved/coordinated/"
@@ -26,15 +24,6 @@
 #define MANY_AREA (AREA / 2)
 
 #define NO_MEMORY "Cannot allocate memory"
-
-/* A granule after the other: Linux asks for at most 1 MiB at a time */
-static void give(BalloonDriver *d, uint64_t addr, unsigned n)
-{
-    for (uint64_t at = addr; at < addr + n * GRANULE; at += MiB) {
-        balloon_inflate(d, at, MiB);
-    }
-    balloon_wait_discarded(d->qts);
-}
 
 /* The host lets the device have so much more, or all that it wants */
 static void limit_bytes(uint64_t more)
@@ -86,7 +75,7 @@ static void granules(BalloonDriver *d)
     uint64_t all = all_mapped();
 
     assert_mapped(AREA, 4 * GRANULE, true);
-    give(d, AREA + GRANULE, 2);
+    balloon_give(d, AREA + GRANULE, 2 * GRANULE);
     assert_mapped(AREA, GRANULE, true);
     assert_mapped(AREA + GRANULE, 2 * GRANULE, false);
     assert_mapped(AREA + 3 * GRANULE, GRANULE, true);
@@ -127,7 +116,7 @@ static void vfio_last(void)
 /* What is in the balloon by then is not mapped; when it goes, nothing is */
 static void vfio_plugged(BalloonDriver *d)
 {
-    give(d, AREA + 4 * GRANULE, 2);
+    balloon_give(d, AREA + 4 * GRANULE, 2 * GRANULE);
     for (int i = 0; i < 3; i++) {
         balloon_plug_vfio(d->qts);
         assert_mapped(AREA + 4 * GRANULE, 2 * GRANULE, false);
@@ -148,8 +137,7 @@ static void part(BalloonDriver *d)
     balloon_assert_stays(d, AREA, rest, OLD);
     g_assert_cmpuint(balloon_counter(d->qts, "waiting"), ==, rest);
     assert_mapped(AREA, GRANULE, true);
-    balloon_inflate(d, AREA + rest, BALLOON_PAGE);
-    balloon_wait_discarded(d->qts);
+    balloon_give(d, AREA + rest, BALLOON_PAGE);
     assert_mapped(AREA, GRANULE, false);
     balloon_deflate(d, AREA, GRANULE);
     balloon_assert_bytes(d, AREA, GRANULE, 0);
@@ -161,9 +149,8 @@ static void tail(BalloonDriver *d)
     const uint64_t border = AREA + 3 * MiB;
     uint64_t all = all_mapped();
 
-    give(d, border, 1);
-    balloon_inflate(d, border - MiB, MiB);
-    balloon_wait_discarded(d->qts);
+    balloon_give(d, border, GRANULE);
+    balloon_give(d, border - MiB, MiB);
     assert_all_mapped(all - 3 * MiB);
     assert_mapped(border - MiB, 3 * MiB, false);
     balloon_deflate(d, border - BALLOON_PAGE, BALLOON_PAGE);
@@ -251,14 +238,14 @@ static void check_held(BalloonDriver *d, const char *error)
 
 static void held_bytes(BalloonDriver *d)
 {
-    give(d, AREA, 2);
+    balloon_give(d, AREA, 2 * GRANULE);
     limit_bytes(GRANULE);
     check_held(d, NO_MEMORY);
 }
 
 static void held_mappings(BalloonDriver *d)
 {
-    give(d, AREA, 2);
+    balloon_give(d, AREA, 2 * GRANULE);
     balloon_vfio->max_mappings = balloon_vfio->n + 1;
     check_held(d, "No space left on device");
 }
@@ -268,7 +255,7 @@ static void held_stop(BalloonDriver *d)
 {
     uint32_t head;
 
-    give(d, AREA, 2);
+    balloon_give(d, AREA, 2 * GRANULE);
     limit_bytes(GRANULE);
     head = post_held(d, NO_MEMORY);
     balloon_stop(d);
@@ -294,7 +281,7 @@ static void reset(BalloonDriver *d)
     uint64_t all = all_mapped();
 
     for (int i = 0; i < 3; i++) {
-        give(d, MANY_AREA, MANY);
+        balloon_give(d, MANY_AREA, MANY * GRANULE);
         assert_all_mapped(all - MANY * GRANULE);
         if (i == 2) {
             qtest_system_reset(d->qts);
@@ -330,14 +317,14 @@ static void hold(BalloonDriver *d)
     void (*how)(BalloonDriver *d) = balloon_case()->data;
     uint64_t all = all_mapped();
 
-    give(d, MANY_AREA, MANY);
+    balloon_give(d, MANY_AREA, MANY * GRANULE);
     limit_bytes(GRANULE);
     how(d);
     check_hold(d, all);
     balloon_lose(d);
     balloon_find(d, 4);
     balloon_start(d, BALLOON_ALL_FEATURES);
-    give(d, AREA, 2);
+    balloon_give(d, AREA, 2 * GRANULE);
     assert_mapped(AREA, 2 * GRANULE, false);
 }
 
@@ -356,7 +343,7 @@ static void hold_stopped(BalloonDriver *d)
 {
     uint64_t all = all_mapped();
 
-    give(d, MANY_AREA, MANY);
+    balloon_give(d, MANY_AREA, MANY * GRANULE);
     limit_bytes(GRANULE);
     balloon_stop(d);
     qtest_qmp_eventwait(d->qts, "STOP");
@@ -375,7 +362,7 @@ static void hold_held(BalloonDriver *d)
 {
     uint64_t all = all_mapped();
 
-    give(d, AREA, 2);
+    balloon_give(d, AREA, 2 * GRANULE);
     limit_bytes(GRANULE);
     post_held(d, NO_MEMORY);
     qvirtio_start_device(d->vdev);
@@ -390,7 +377,7 @@ static void hold_plugged(BalloonDriver *d)
 {
     uint64_t all;
 
-    give(d, AREA, 2);
+    balloon_give(d, AREA, 2 * GRANULE);
     balloon_plug_vfio(d->qts);
     all = all_mapped();
     balloon_unplug_vfio(d->qts);
@@ -475,7 +462,7 @@ static void balloon_plugged(BalloonDriver *d)
 {
     uint64_t all = all_mapped();
 
-    give(d, MANY_AREA, MANY);
+    balloon_give(d, MANY_AREA, MANY * GRANULE);
     limit_bytes(GRANULE);
     qtest_qmp_device_del_send(d->qts, "balloon0");
     balloon_eject(d);
@@ -578,25 +565,17 @@ static bool is_blocked(QTestState *qts)
 {
     QDict *info = qtest_qmp_assert_success_ref(qts,
                                                "{'execute': 'query-migrate'}");
-    QListEntry *entry;
-    bool is = false;
+    g_autoptr(GString) text = qobject_to_json(QOBJECT(info));
 
-    if (qdict_haskey(info, "blocked-reasons")) {
-        QLIST_FOREACH_ENTRY(qdict_get_qlist(info, "blocked-reasons"), entry) {
-            const char *why = qstring_get_str(qobject_to(QString,
-                                                         entry->value));
-
-            is |= strstr(why, "coordinated-discards") != NULL;
-        }
-    }
     qobject_unref(info);
-    return is;
+    return strstr(text->str, "blocked-reasons") &&
+           strstr(text->str, "coordinated-discards");
 }
 
 /* QEMU would crash, were it to ask which pages the device wrote to */
 static void migration(BalloonDriver *d)
 {
-    give(d, AREA, 1);
+    balloon_give(d, AREA, GRANULE);
     balloon_plug_vfio(d->qts);
     g_assert_true(is_blocked(d->qts));
     balloon_unplug_vfio(d->qts);
@@ -616,8 +595,7 @@ static void assert_still_gone(BalloonDriver *d)
     uint64_t revived = balloon_counter(d->qts, "revived");
 
     balloon_set_target(d->qts, RAM);
-    balloon_inflate(d, 8 * MiB, GRANULE);
-    balloon_wait_discarded(d->qts);
+    balloon_give(d, 8 * MiB, GRANULE);
     g_assert_cmpuint(balloon_counter(d->qts, "revived"), ==, revived);
 }
 
@@ -628,7 +606,7 @@ static void dump(BalloonDriver *d)
     g_autofree char *protocol = g_strconcat("file:", file, NULL);
     struct stat st;
 
-    give(d, AREA, 16);
+    balloon_give(d, AREA, 16 * GRANULE);
     qtest_qmp_assert_success(
         d->qts, "{'execute': 'dump-guest-memory', 'arguments':"
         " {'paging': false, 'protocol': %s}}", protocol);
@@ -644,7 +622,7 @@ static void background_snapshot(BalloonDriver *d)
 {
     g_autofree char *file = balloon_migration_file();
 
-    give(d, AREA, 16);
+    balloon_give(d, AREA, 16 * GRANULE);
     if (balloon_try_capability(d->qts, "background-snapshot")) {
         balloon_migrate(d->qts, file);
         assert_still_gone(d);

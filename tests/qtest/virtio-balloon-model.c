@@ -36,10 +36,7 @@ void balloon_model_init(BalloonModel *m, BalloonDriver *d, uint64_t base,
         .base = base,
         .pages = pages,
         .image = g_malloc0((size_t)pages * BALLOON_PAGE),
-        .state = g_new0(uint8_t, pages),
-        .wild = g_new0(bool, pages),
-        .gone = g_new0(bool, pages),
-        .known = g_new0(bool, pages),
+        .page = g_new0(BalloonModelPage, pages),
         .file = file,
         .log = g_string_new(NULL),
     };
@@ -52,21 +49,8 @@ void balloon_model_init(BalloonModel *m, BalloonDriver *d, uint64_t base,
 void balloon_model_free(BalloonModel *m)
 {
     g_free(m->image);
-    g_free(m->state);
-    g_free(m->wild);
-    g_free(m->gone);
-    g_free(m->known);
+    g_free(m->page);
     g_string_free(m->log, true);
-}
-
-void balloon_model_copy(BalloonModel *to, const BalloonModel *from)
-{
-    g_assert_cmpuint(to->pages, ==, from->pages);
-    memcpy(to->image, from->image, (size_t)from->pages * BALLOON_PAGE);
-    memcpy(to->state, from->state, from->pages * sizeof(*from->state));
-    memcpy(to->wild, from->wild, from->pages * sizeof(*from->wild));
-    memcpy(to->gone, from->gone, from->pages * sizeof(*from->gone));
-    memcpy(to->known, from->known, from->pages * sizeof(*from->known));
 }
 
 void balloon_model_note(BalloonModel *m, const char *format, ...)
@@ -123,7 +107,7 @@ void balloon_model_write(BalloonModel *m, BalloonDriver *d,
         for (run = 0; i + run < n && run < WRITE_PAGES &&
                       sorted[i + run] == sorted[i] + run; run++) {
             fill_pattern(image_of(m, sorted[i + run]), ++m->generation);
-            m->wild[sorted[i + run]] = false;
+            m->page[sorted[i + run]].wild = false;
         }
         write_run(m, d, sorted[i], run);
     }
@@ -134,8 +118,10 @@ void balloon_model_fill(BalloonModel *m, BalloonDriver *d, unsigned first,
                         unsigned n, uint8_t byte)
 {
     memset(image_of(m, first), byte, (size_t)n * BALLOON_PAGE);
-    memset(m->wild + first, false, n * sizeof(*m->wild));
-    memset(m->state + first, BALLOON_OWNED, n);
+    for (unsigned i = first; i < first + n; i++) {
+        m->page[i].state = BALLOON_OWNED;
+        m->page[i].wild = false;
+    }
     qtest_memset(d->qts, addr_of(m, first), byte, (size_t)n * BALLOON_PAGE);
 }
 
@@ -143,7 +129,7 @@ void balloon_model_set(BalloonModel *m, const unsigned *pages, unsigned n,
                        BalloonPageState state)
 {
     for (unsigned i = 0; i < n; i++) {
-        m->state[pages[i]] = state;
+        m->page[pages[i]].state = state;
     }
 }
 
@@ -151,17 +137,20 @@ void balloon_model_give(BalloonModel *m, const unsigned *pages, unsigned n,
                         bool gone, bool known)
 {
     for (unsigned i = 0; i < n; i++) {
-        m->state[pages[i]] = BALLOON_GIVEN;
-        m->gone[pages[i]] = gone;
-        m->known[pages[i]] = known;
+        m->page[pages[i]] = (BalloonModelPage) {
+            .state = BALLOON_GIVEN,
+            .wild = m->page[pages[i]].wild,
+            .gone = gone,
+            .known = known,
+        };
     }
 }
 
 void balloon_model_migrated(BalloonModel *m)
 {
     for (unsigned i = 0; i < m->pages; i++) {
-        m->gone[i] = false;
-        m->wild[i] |= m->live && m->state[i] != BALLOON_OWNED;
+        m->page[i].gone = false;
+        m->page[i].wild |= m->live && m->page[i].state != BALLOON_OWNED;
     }
     m->live = false;
 }
@@ -175,7 +164,7 @@ void balloon_model_log(const BalloonModel *m)
 
 static bool has_state(const BalloonModel *m, unsigned page, unsigned set)
 {
-    return set & BALLOON_IS(m->state[page]);
+    return set & BALLOON_IS(m->page[page].state);
 }
 
 void balloon_model_change(BalloonModel *m, unsigned set,
@@ -183,7 +172,7 @@ void balloon_model_change(BalloonModel *m, unsigned set,
 {
     for (unsigned i = 0; i < m->pages; i++) {
         if (has_state(m, i, set)) {
-            m->state[i] = state;
+            m->page[i].state = state;
         }
     }
 }
@@ -203,20 +192,21 @@ unsigned balloon_model_count(const BalloonModel *m, unsigned set)
     return n;
 }
 
-/* From page @first on, @gap after each other, and round to the beginning */
+/* Of @n pages from @first on, @gap after each other, round to the beginning */
 static unsigned pick_run(const BalloonModel *m, unsigned set, unsigned *pages,
-                         unsigned max, unsigned first, unsigned gap)
+                         unsigned max, unsigned first, unsigned n,
+                         unsigned gap)
 {
-    unsigned n = 0;
+    unsigned found = 0;
 
-    for (unsigned i = 0; i < m->pages && n < max; i += gap) {
+    for (unsigned i = 0; i < n && found < max; i += gap) {
         unsigned page = (first + i) % m->pages;
 
         if (has_state(m, page, set)) {
-            pages[n++] = page;
+            pages[found++] = page;
         }
     }
-    return n;
+    return found;
 }
 
 /* Those of one huge page, now and then all but a few */
@@ -225,36 +215,31 @@ static unsigned pick_huge(const BalloonModel *m, unsigned set, unsigned *pages,
 {
     unsigned huge = g_test_rand_int_range(0, m->pages / BALLOON_HUGE);
     unsigned leave = MAX(0, g_test_rand_int_range(-4, 4));
-    unsigned n = 0;
+    unsigned n = pick_run(m, set, pages, max, huge * BALLOON_HUGE,
+                          BALLOON_HUGE, 1);
 
-    for (unsigned i = 0; i < BALLOON_HUGE && n < max; i++) {
-        unsigned page = huge * BALLOON_HUGE + i;
-
-        if (has_state(m, page, set)) {
-            pages[n++] = page;
-        }
-    }
     return n > leave ? n - leave : n;
+}
+
+static void swap(unsigned *pages, unsigned i, unsigned j)
+{
+    unsigned page = pages[i];
+
+    pages[i] = pages[j];
+    pages[j] = page;
 }
 
 static void reverse(unsigned *pages, unsigned n)
 {
     for (unsigned i = 0; i < n / 2; i++) {
-        unsigned page = pages[i];
-
-        pages[i] = pages[n - 1 - i];
-        pages[n - 1 - i] = page;
+        swap(pages, i, n - 1 - i);
     }
 }
 
 static void shuffle(unsigned *pages, unsigned n)
 {
     for (unsigned i = n; i > 1; i--) {
-        unsigned other = g_test_rand_int_range(0, i);
-        unsigned page = pages[i - 1];
-
-        pages[i - 1] = pages[other];
-        pages[other] = page;
+        swap(pages, i - 1, g_test_rand_int_range(0, i));
     }
 }
 
@@ -267,7 +252,7 @@ unsigned balloon_model_pick(const BalloonModel *m, unsigned set,
     unsigned n;
 
     n = g_test_rand_int_range(0, 3) ?
-        pick_run(m, set, pages, max, first, gap) :
+        pick_run(m, set, pages, max, first, m->pages, gap) :
         pick_huge(m, set, pages, max);
     switch (g_test_rand_int_range(0, 4)) {
     case 0:
@@ -283,7 +268,8 @@ unsigned balloon_model_pick(const BalloonModel *m, unsigned set,
 unsigned balloon_model_pick_apart(const BalloonModel *m, unsigned set,
                                   unsigned *pages, unsigned max)
 {
-    return pick_run(m, set, pages, max, g_test_rand_int_range(0, m->pages), 2);
+    return pick_run(m, set, pages, max, g_test_rand_int_range(0, m->pages),
+                    m->pages, 2);
 }
 
 /*
@@ -337,13 +323,14 @@ void balloon_model_wait_gone(const BalloonModel *m, BalloonDriver *d,
     unsigned page;
 
     if (!balloon_model_pick_apart(m, BALLOON_IS(BALLOON_GIVEN), &page, 1) ||
-        !m->known[page]) {
+        !m->page[page].known) {
         return;
     }
     for (unsigned i = 0; whole && i < BALLOON_HUGE; i++) {
-        unsigned other = ROUND_DOWN(page, BALLOON_HUGE) + i;
+        const BalloonModelPage *other =
+            &m->page[ROUND_DOWN(page, BALLOON_HUGE) + i];
 
-        if (m->state[other] != BALLOON_GIVEN || !m->known[other]) {
+        if (other->state != BALLOON_GIVEN || !other->known) {
             return;
         }
     }
@@ -354,9 +341,10 @@ void balloon_model_wait_gone(const BalloonModel *m, BalloonDriver *d,
 static bool page_is_fair(const BalloonModel *m, unsigned page,
                          const uint8_t *data)
 {
-    bool gone = m->gone[page] && m->state[page] == BALLOON_GIVEN;
+    const BalloonModelPage *p = &m->page[page];
+    bool gone = p->gone && p->state == BALLOON_GIVEN;
 
-    return m->wild[page] || page_is_gone(m, page, data) ||
+    return p->wild || page_is_gone(m, page, data) ||
            buffer_is_zero(data, BALLOON_PAGE) ||
            (!gone && page_is(data, image_of(m, page)));
 }
@@ -377,7 +365,7 @@ static void fail(const BalloonModel *m, unsigned page,
     g_autofree char *what = g_strdup_printf(
         "guest memory at 0x%" PRIx64 ", page %u of the model, %s:"
         " 0x%02x, not 0x%02x; the page is %s", addr_of(m, page) + at, page,
-        names[m->state[page]], data[at], old[at],
+        names[m->page[page].state], data[at], old[at],
         buffer_is_zero(data, BALLOON_PAGE) ? "zero" : "not zero");
 
     /* Not g_error(), which leaves no time to clean up */
@@ -386,14 +374,16 @@ static void fail(const BalloonModel *m, unsigned page,
 
 static void check_page(BalloonModel *m, unsigned page, const uint8_t *data)
 {
-    if (m->state[page] == BALLOON_OWNED ? !page_is(data, image_of(m, page)) :
-                                          !page_is_fair(m, page, data)) {
+    BalloonModelPage *p = &m->page[page];
+
+    if (p->state == BALLOON_OWNED ? !page_is(data, image_of(m, page)) :
+                                    !page_is_fair(m, page, data)) {
         fail(m, page, data);
     }
-    if (m->state[page] == BALLOON_LOOSE && !m->live) {
+    if (p->state == BALLOON_LOOSE && !m->live) {
         memcpy(image_of(m, page), data, BALLOON_PAGE);
-        m->state[page] = BALLOON_OWNED;
-        m->wild[page] = false;
+        p->state = BALLOON_OWNED;
+        p->wild = false;
     }
 }
 

@@ -36,23 +36,23 @@ typedef enum BalloonPageState {
 #define BALLOON_IS(state) (1u << (state))
 #define BALLOON_USABLE (BALLOON_IS(BALLOON_OWNED) | BALLOON_IS(BALLOON_LOOSE))
 
+typedef struct BalloonModelPage {
+    BalloonPageState state;
+    /* not old nor zero but anything, until it is written */
+    bool wild;
+    /* while it is in the balloon: not old any more */
+    bool gone;
+    /* ... and the device takes it for that, as far as the driver can tell */
+    bool known;
+} BalloonModelPage;
+
 typedef struct BalloonModel {
     /* the address of the area, a multiple of a huge page, and its pages */
     uint64_t base;
     unsigned pages;
     /* what the guest wrote last, all of it */
     uint8_t *image;
-    /* BalloonPageState, one a page */
-    uint8_t *state;
-    /* not old nor zero but anything, until it is written: one flag a page */
-    bool *wild;
-    /* while it is in the balloon: not old any more */
-    bool *gone;
-    /*
-     * While it is in the balloon: the device takes it for that, too, as far as
-     * the driver can tell
-     */
-    bool *known;
+    BalloonModelPage *page;
     /*
      * A live migration goes on: where it goes to, pages that have gone since it
      * began may be old again.  So a check does not get to know them.
@@ -72,9 +72,6 @@ typedef struct BalloonModel {
 void balloon_model_init(BalloonModel *m, BalloonDriver *d, uint64_t base,
                         unsigned pages, const uint8_t *file);
 void balloon_model_free(BalloonModel *m);
-
-/* Copy what is known of the pages, without what was counted and logged */
-void balloon_model_copy(BalloonModel *to, const BalloonModel *from);
 
 /* Note for a test that fails what happens now */
 G_GNUC_PRINTF(2, 3)

@@ -1,21 +1,476 @@
 /*
- * Whose the pages in a virtio balloon are: all tests
+ * Pages in a virtio balloon of a driver that must tell before it uses one
+ * again: whose each page is, at any time, and whatever happens
+ *
+ * A kick of a device without ioeventfd is served, for a slice of time, before
+ * it returns; what is left of a huge request is parked then.  The host may let
+ * the device get on with it before the test does, so a test that needs a
+ * parked request tries until it has one.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
+#include <sys/statfs.h>
+#include <linux/magic.h>
+#include "libqos/pci-pc.h"
 #include "virtio-balloon-pages.h"
+
+#define LEGACY TELL ",disable-modern=on"
+#define DIMM BALLOON_DIMM_SLOTS BALLOON_DIMM_PLUGGED
+
+/* Ways for the guest to have all of its pages back, untold */
+
+/* As a kernel does that starts another one */
+static void end_bus_master(BalloonDriver *d)
+{
+    balloon_set_bus_master(d, false);
+}
+
+/* What it took back meanwhile it did not have to tell */
+static void end_feature_for_a_while(BalloonDriver *d)
+{
+    balloon_drop_tell(d);
+    d->vdev->bus->set_features(d->vdev, d->vdev->features);
+}
+
+/* Other memory at the same place, with the same name and backend */
+static void end_dimm(BalloonDriver *d)
+{
+    balloon_unplug_dimm(d->qts);
+    balloon_plug_dimm(d->qts);
+}
+
+/*
+ * Nothing is discarded of what waited for it, as half a huge page does, and
+ * what was discarded is the guest's, too: all of it migrates
+ */
+static void test_ended(BalloonDriver *d)
+{
+    void (*end)(BalloonDriver *d) = balloon_case()->data;
+    const uint64_t addr = end == end_dimm ? BALLOON_DIMM : AREA;
+
+    qtest_memset(d->qts, addr, OLD, 2 * HUGE);
+    balloon_give(d, addr, HUGE);
+    balloon_inflate(d, addr + HUGE, HUGE / 2);
+    end(d);
+    balloon_use(d, addr, 2 * HUGE);
+    g_assert_cmpuint(balloon_counter(d->qts, "waiting"), ==, 0);
+    balloon_assert_sum(d->qts);
+    balloon_case_move(d);
+    balloon_assert_stays(d, addr, 2 * HUGE, NEW);
+}
+
+/* A deflate of a driver that does not have to tell is of no consequence */
+static void test_feature_later(BalloonDriver *d)
+{
+    balloon_inflate(d, AREA, HUGE / 2);
+    balloon_drop_tell(d);
+    qtest_memset(d->qts, AREA, NEW, HUGE);
+    balloon_deflate(d, AREA, HUGE / 2);
+    balloon_assert_stays(d, AREA, HUGE, NEW);
+    balloon_inflate(d, AREA, BALLOON_PAGE);
+    balloon_assert_bytes(d, AREA, BALLOON_PAGE, 0);
+    balloon_assert_bytes(d, AREA + BALLOON_PAGE, HUGE - BALLOON_PAGE, NEW);
+}
+
+/* A legacy driver may give pages before it says that it is up */
+static void test_not_up(BalloonDriver *d)
+{
+    balloon_negotiate(d, BALLOON_ALL_FEATURES);
+    balloon_setup_queues(d);
+    balloon_inflate(d, AREA, HUGE / 2);
+    balloon_set_bus_master(d, false);
+    balloon_use(d, AREA, HUGE);
+}
+
+/* A page is taken back while the chipset has its memory read-only */
+static void test_read_only(BalloonDriver *d)
+{
+    const unsigned pam3 = 0x5c;
+    const uint64_t addr = 0xd0000;
+    g_autofree QPCIDevice *host = qpci_device_find(d->machine->pcibus, 0);
+
+    qpci_config_writeb(host, pam3, 0x33);
+    balloon_inflate(d, addr, BALLOON_PAGE);
+    qpci_config_writeb(host, pam3, 0x11);
+    balloon_deflate(d, addr, BALLOON_PAGE);
+    qpci_config_writeb(host, pam3, 0x33);
+    balloon_use(d, addr, BALLOON_PAGE);
+}
+
+/* A device that waits for its reset does nothing any more; then it works */
+static void test_broken(BalloonDriver *d)
+{
+    balloon_inflate(d, AREA, HUGE / 2);
+    balloon_post(d, BALLOON_VQ_DEFLATE, &(BalloonSeg) { AREA, 0 }, 1);
+    balloon_wait_for(balloon_status(d) == BALLOON_STATUS_BROKEN);
+    balloon_use(d, AREA, HUGE);
+    balloon_reset(d);
+    balloon_start(d, BALLOON_ALL_FEATURES);
+    balloon_assert_stays(d, AREA, HUGE, NEW);
+    balloon_give(d, AREA, HUGE);
+    balloon_assert_bytes(d, AREA, HUGE, 0);
+}
+
+/* The balloon is empty then, which is told; what was asked for stays */
+static void test_actual(BalloonDriver *d)
+{
+    void (*end)(BalloonDriver *d) = balloon_case()->data;
+    int64_t target = RAM - 4 * MiB;
+    int64_t change;
+
+    balloon_set_target(d->qts, target);
+    balloon_writel(d, BALLOON_CFG_ACTUAL, MiB / BALLOON_PAGE);
+    g_assert_cmpint(balloon_next_change(d->qts), ==, RAM - MiB);
+    qtest_clock_step(d->qts, 2 * SECOND);
+    end(d);
+    balloon_wait_for((change = balloon_next_change(d->qts)) != -1);
+    g_assert_cmpint(change, ==, RAM);
+    g_assert_cmpint(balloon_query(d->qts), ==, RAM);
+    g_assert_cmpuint(balloon_target(d->qts), ==, target);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_NUM_PAGES), ==,
+                    4 * MiB / BALLOON_PAGE);
+    qtest_clock_step(d->qts, 2 * SECOND);
+    g_assert_cmpint(balloon_next_change(d->qts), ==, -1);
+}
+
+/* Pages of memory that has left the guest are no part of what is saved */
+static void test_dimm_gone(BalloonDriver *d)
+{
+    balloon_inflate(d, BALLOON_DIMM, HUGE);
+    balloon_give(d, AREA, HUGE / 2);
+    balloon_unplug_dimm(d->qts);
+    balloon_move(d, TELL, BALLOON_DIMM_SLOTS);
+    balloon_assert_bytes(d, AREA, HUGE / 2, 0);
+    balloon_assert_bytes(d, AREA + HUGE / 2, HUGE / 2, OLD);
+}
+
+#define PLAIN_KICKED PLAIN ",ioeventfd=off"
+#define TELL_KICKED TELL ",ioeventfd=off"
+#define ATTEMPTS 10
+
+static uint32_t post_huge(BalloonDriver *d)
+{
+    return balloon_post_huge(d, AREA, BALLOON_HUGE_MAX);
+}
+
+static void end_queue_reset(BalloonDriver *d)
+{
+    balloon_reset_queue(d, BALLOON_VQ_INFLATE);
+}
+
+/* What was put back does not count, either */
+static void end_stop(BalloonDriver *d)
+{
+    balloon_stop(d);
+    balloon_reset_queue(d, BALLOON_VQ_INFLATE);
+    balloon_cont(d);
+}
+
+static void end_device_reset(BalloonDriver *d)
+{
+    qvirtio_reset(d->vdev);
+}
+
+/* The pages are the guest's, and nothing waits to be discarded of them */
+static void assert_not_given(BalloonDriver *d)
+{
+    balloon_use(d, AREA, HUGE);
+    g_assert_cmpuint(balloon_counter(d->qts, "waiting"), ==, 0);
+    balloon_assert_sum(d->qts);
+}
+
+/* A page is given with the answer, not before */
+static void test_unanswered(BalloonDriver *d)
+{
+    void (*end)(BalloonDriver *d) = balloon_case()->data;
+    bool unanswered = false;
+
+    for (int i = 0; i < ATTEMPTS && !unanswered; i++) {
+        balloon_reset(d);
+        balloon_start(d, BALLOON_ALL_FEATURES);
+        post_huge(d);
+        end(d);
+        unanswered = !balloon_has_used(d, BALLOON_VQ_INFLATE);
+    }
+    g_assert_true(unanswered);
+    assert_not_given(d);
+    balloon_case_move(d);
+    balloon_assert_bytes(d, AREA, HUGE, NEW);
+}
+
+/*
+ * A legacy driver drops the feature in the middle of a request.  With the
+ * answer it may use the pages, those too that were dealt with before.
+ */
+static void test_feature_meanwhile(BalloonDriver *d)
+{
+    bool meanwhile = false;
+
+    for (int i = 0; i < ATTEMPTS && !meanwhile; i++) {
+        uint32_t head;
+
+        balloon_reset(d);
+        balloon_start(d, BALLOON_ALL_FEATURES);
+        head = post_huge(d);
+        balloon_drop_tell(d);
+        meanwhile = !balloon_has_used(d, BALLOON_VQ_INFLATE);
+        balloon_wait_used(d, BALLOON_VQ_INFLATE, head);
+        assert_not_given(d);
+    }
+    g_assert_true(meanwhile);
+}
+
+/* However often a request is put back and served again, it is one */
+static void test_counted_once(BalloonDriver *d)
+{
+    bool again = false;
+
+    for (int i = 1; i <= ATTEMPTS && !again; i++) {
+        uint32_t head = post_huge(d);
+
+        for (int j = 0; j < 3; j++) {
+            balloon_stop(d);
+            again |= !balloon_has_used(d, BALLOON_VQ_INFLATE);
+            balloon_cont(d);
+        }
+        balloon_wait_used(d, BALLOON_VQ_INFLATE, head);
+        g_assert_cmpuint(balloon_counter_pages(d->qts, "inflated"), ==,
+                         i * BALLOON_HUGE_MAX * BALLOON_HUGE_PFNS);
+        balloon_assert_sum(d->qts);
+    }
+    g_assert_true(again);
+}
+
+/* What the guest has given is so many pages, and these were discarded */
+static void assert_given(BalloonDriver *d, unsigned pages, unsigned discarded)
+{
+    balloon_wait_discarded(d->qts);
+    g_assert_cmpuint(balloon_counter_pages(d->qts, "inflated"), ==, pages);
+    g_assert_cmpuint(balloon_counter_pages(d->qts, "discarded"), ==,
+                     discarded);
+    balloon_assert_sum(d->qts);
+}
+
+/*
+ * A driver may say the number of a page in 64 bits: every other word is 0, in
+ * a list of one page as in one that is read in several parts
+ */
+static void test_wide(BalloonDriver *d)
+{
+    static const unsigned sizes[] = { 96, 1, 1500 };
+    uint64_t addr = AREA;
+    unsigned given = 0;
+
+    for (int i = 0; i < ARRAY_SIZE(sizes); i++) {
+        unsigned n = sizes[i];
+        uint64_t list = balloon_copy_spread_pfns(d, addr, n);
+
+        balloon_send_one(d, BALLOON_VQ_INFLATE, list, n * 8, false);
+        given += n;
+        assert_given(d, given, given);
+        balloon_assert_bytes(d, addr, n * BALLOON_PAGE, 0);
+        addr += n * BALLOON_PAGE;
+        balloon_assert_bytes(d, addr, BALLOON_PAGE, OLD);
+        balloon_send_one(d, BALLOON_VQ_DEFLATE, list, n * 8, false);
+        g_assert_cmpuint(balloon_counter_pages(d->qts, "deflated"), ==, given);
+    }
+}
+
+/* Page 0 among others is page 0, which no driver has to give */
+static void test_mixed(BalloonDriver *d)
+{
+    const uint32_t pfn = BALLOON_PFN(AREA);
+    const uint32_t lists[][4] = {
+        { pfn, 0, pfn + 1, pfn + 2 },
+        { pfn + 3, pfn + 4, pfn + 5, 0 },
+        { 0, pfn + 6, 0, pfn + 7 },
+    };
+
+    for (int i = 0; i < ARRAY_SIZE(lists); i++) {
+        balloon_send_pfns(d, BALLOON_VQ_INFLATE, lists[i], 4);
+    }
+    assert_given(d, 12, 8);
+    balloon_assert_pages(d, AREA, "00000000x");
+}
+
+#define GIVEN (32 * MiB)
+/*
+ * What the requests themselves may take of memory that nobody had used, and
+ * what a busy kernel keeps of a page cache that it cannot split just then
+ */
+#define LISTS (256 * BALLOON_PAGE)
+#define SHM "/dev/shm"
+
+/* How QEMU's files for memory are named */
+#define MEMFD "memfd:"
+#define UNNAMED "qemu_back_mem"
+
+/* What the file behind guest memory takes, in bytes: it has @name in its own */
+static uint64_t file_usage(QTestState *qts, const char *name)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/fd", qtest_pid(qts));
+    g_autoptr(GDir) folder = g_dir_open(path, 0, NULL);
+    const char *fd;
+
+    g_assert_nonnull(folder);
+    while ((fd = g_dir_read_name(folder))) {
+        g_autofree char *link = g_build_filename(path, fd, NULL);
+        g_autofree char *to = g_file_read_link(link, NULL);
+        struct stat st;
+
+        if (to && strstr(to, name) && stat(link, &st) == 0) {
+            return st.st_blocks * UINT64_C(512);
+        }
+    }
+    g_assert_not_reached();
+}
+
+/*
+ * Of memory that is a private copy of a file that nobody else has, the file
+ * goes, too: a page of the one comes with each page of the other
+ */
+static void test_private(BalloonDriver *d)
+{
+    const char *name = balloon_case()->data;
+    struct statfs fs;
+    uint64_t before;
+
+    if (strcmp(name, MEMFD) &&
+        (statfs(SHM, &fs) || fs.f_type != TMPFS_MAGIC)) {
+        g_test_skip("there is no file system in memory");
+        return;
+    }
+    qtest_memset(d->qts, AREA - GIVEN, OLD, 2 * GIVEN);
+    before = file_usage(d->qts, name);
+    /* A busy host was seen to have 52 pages fewer in the file than were used */
+    g_assert_cmpuint(before, >=, 2 * GIVEN - LISTS);
+    balloon_give(d, AREA - GIVEN, GIVEN);
+    g_assert_cmpuint(file_usage(d->qts, name), <=, before - GIVEN + LISTS);
+    g_assert_cmpuint(balloon_counter(d->qts, "discarded"), ==, GIVEN);
+    balloon_assert_bytes(d, AREA - GIVEN, GIVEN, 0);
+    balloon_assert_bytes(d, AREA, GIVEN, OLD);
+}
+
+/* A file that others may have is none of the balloon's, so it stays whole */
+static void test_named(const void *device)
+{
+    g_autofree char *path = NULL;
+    g_autofree char *options = NULL;
+    g_autofree uint8_t *data = g_malloc(HUGE);
+    int fd = g_file_open_tmp("virtio-balloon-XXXXXX", &path, NULL);
+    BalloonDriver d;
+
+    memset(data, NEW, HUGE);
+    g_assert_cmpint(ftruncate(fd, RAM), ==, 0);
+    g_assert_cmpint(pwrite(fd, data, HUGE, AREA), ==, HUGE);
+    options = g_strdup_printf(MEMORY_OF("file,share=off,mem-path=%s"), path);
+    balloon_boot_and_start(&d, device, options);
+    balloon_give(&d, AREA, HUGE / 2);
+    /* The guest's copy has gone, what it was a copy of has not */
+    balloon_assert_bytes(&d, AREA, HUGE / 2, NEW);
+    balloon_assert_bytes(&d, AREA + HUGE / 2, HUGE / 2, OLD);
+    balloon_assert_sum(d.qts);
+    balloon_quit(&d);
+    unlink(path);
+    close(fd);
+}
+
+/* An assigned device brings all memory back; it has gone, so may the memory */
+static void test_vfio_gone(BalloonDriver *d)
+{
+    const uint64_t size = 2 * HUGE;
+
+    balloon_give(d, AREA, size);
+    balloon_assert_bytes(d, AREA, size, 0);
+
+    balloon_plug_vfio(d->qts);
+    balloon_assert_state(d->qts, "reached", "pinned-memory");
+    balloon_use(d, AREA, size);
+    /* What the guest takes back meanwhile is not in the balloon */
+    balloon_deflate(d, AREA, size / 4);
+
+    balloon_unplug_vfio(d->qts);
+    balloon_wait_for((qtest_clock_step(d->qts, SECOND),
+                      balloon_has_bytes(d, AREA + size / 4, size - size / 4,
+                                        0)));
+    balloon_wait_discarded(d->qts);
+    balloon_assert_bytes(d, AREA, size / 4, NEW);
+    balloon_assert_bytes(d, AREA + size, size, OLD);
+    g_assert_cmpuint(balloon_counter(d->qts, "revived"), >=, size - size / 4);
+}
+
+/* Who reads shared memory fills it; the target, said again, empties it again */
+static void test_same_target(BalloonDriver *d)
+{
+    const uint64_t size = 2 * HUGE;
+    uint64_t before;
+
+    balloon_set_target(d->qts, RAM - size);
+    balloon_inflate(d, AREA, size);
+    balloon_writel(d, BALLOON_CFG_ACTUAL, size / BALLOON_PAGE);
+    balloon_wait_discarded(d->qts);
+    before = file_usage(d->qts, MEMFD);
+    balloon_assert_bytes(d, AREA, size, 0);
+    g_assert_cmpuint(file_usage(d->qts, MEMFD), ==, before + size);
+
+    balloon_set_target(d->qts, RAM - size);
+    balloon_wait_for(file_usage(d->qts, MEMFD) == before);
+    balloon_wait_discarded(d->qts);
+    g_assert_cmpuint(balloon_counter(d->qts, "revived"), ==, size);
+    g_assert_cmpuint(balloon_counter(d->qts, "discarded"), ==, 2 * size);
+    balloon_assert_bytes(d, AREA + size, size, OLD);
+}
+
+#define PRIVATE_MEMFD MEMORY_OF("memfd,share=off")
+#define PRIVATE_UNNAMED MEMORY_OF("file,share=off,mem-path=" SHM)
+
+static const BalloonCase cases[] = {
+    { "end/pages/bus-master", test_ended, TELL, NULL, end_bus_master },
+    { "end/pages/driver-ok", test_ended, TELL, NULL, balloon_clear_driver_ok },
+    { "end/pages/feature", test_ended, LEGACY, NULL, balloon_drop_tell },
+    { "end/pages/feature-for-a-while", test_ended, LEGACY, NULL,
+      end_feature_for_a_while },
+    { "end/pages/dimm", test_ended, TELL, DIMM, end_dimm },
+    { "end/actual/bus-master", test_actual, TELL, NULL, end_bus_master },
+    { "end/actual/driver-ok", test_actual, TELL, NULL,
+      balloon_clear_driver_ok },
+    { "end/feature-later", test_feature_later, LEGACY },
+    { "end/dimm-gone", test_dimm_gone, TELL, DIMM },
+    { "end/not-up", test_not_up, LEGACY, .no_driver = true },
+    { "read-only", test_read_only, TELL, "-machine pc " MEMORY },
+    { "broken", test_broken, TELL },
+    { "unanswered/queue-reset", test_unanswered, TELL_KICKED, NULL,
+      end_queue_reset },
+    { "unanswered/stop", test_unanswered, TELL_KICKED, NULL, end_stop },
+    { "unanswered/driver-ok", test_unanswered, TELL_KICKED, NULL,
+      balloon_clear_driver_ok },
+    { "unanswered/device-reset", test_unanswered, TELL_KICKED, NULL,
+      end_device_reset },
+    { "end/feature-meanwhile", test_feature_meanwhile,
+      TELL_KICKED ",disable-modern=on" },
+    { "counted-once/plain", test_counted_once, PLAIN_KICKED },
+    { "counted-once/tell", test_counted_once, TELL_KICKED },
+    { "wide/plain", test_wide, PLAIN },
+    { "wide/tell", test_wide, TELL },
+    { "wide/mixed/plain", test_mixed, PLAIN },
+    { "wide/mixed/tell", test_mixed, TELL },
+    { "private/memfd/plain", test_private, PLAIN, PRIVATE_MEMFD, MEMFD },
+    { "private/memfd/tell", test_private, TELL, PRIVATE_MEMFD, MEMFD },
+    { "private/unnamed/plain", test_private, PLAIN, PRIVATE_UNNAMED, UNNAMED },
+    { "private/unnamed/tell", test_private, TELL, PRIVATE_UNNAMED, UNNAMED },
+    { "again/vfio-gone", test_vfio_gone, TELL, .host = HOST_WITH_VFIO },
+    { "again/same-target", test_same_target, TELL, SHARED },
+};
 
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-
-    balloon_add_pages_life_tests();
-    balloon_add_pages_paused_tests();
-    balloon_add_pages_request_tests();
+    balloon_add_cases(BALLOON_PAGES, cases, ARRAY_SIZE(cases));
+    qtest_add_data_func(BALLOON_PAGES "private/named/plain", PLAIN,
+                        test_named);
+    qtest_add_data_func(BALLOON_PAGES "private/named/tell", TELL, test_named);
     balloon_add_pages_migration_tests();
-    balloon_add_pages_backing_tests();
-    balloon_add_pages_stream_tests();
     return g_test_run();
 }

@@ -1,8 +1,5 @@
 /*
- * The groups of tests of virtio-balloon-pages-test
- *
- * They are about pages in the balloon of a driver that must tell before it
- * uses one again: whose each page is, at any time, and whatever happens.
+ * The tests of virtio-balloon-pages-test
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -14,11 +11,6 @@
 
 #define BALLOON_PAGES "/virtio-balloon/improved/pages/"
 
-void balloon_add_pages_backing_tests(void);
-void balloon_add_pages_life_tests(void);
 void balloon_add_pages_migration_tests(void);
-void balloon_add_pages_paused_tests(void);
-void balloon_add_pages_request_tests(void);
-void balloon_add_pages_stream_tests(void);
 
 #endif

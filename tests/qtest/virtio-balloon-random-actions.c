@@ -11,10 +11,14 @@
 #include "virtio-balloon-info.h"
 #include "virtio-balloon-migrate.h"
 #include "virtio-balloon-monitor.h"
+#include "virtio-balloon-plug.h"
 #include "virtio-balloon-random.h"
+#include "standard-headers/linux/virtio_config.h"
 
 #define SLOT 4
 #define RNG_SLOT 6
+
+#define TELL_HOST (1ull << VIRTIO_BALLOON_F_MUST_TELL_HOST)
 
 /* Between two things */
 #define STEPS_MIN 5
@@ -23,7 +27,7 @@
 /* How long a QEMU is watched that is to do nothing: discards wait less */
 #define IDLE_US (G_USEC_PER_SEC / 4)
 
-void balloon_guest_some_steps(BalloonGuest *g)
+static void some_steps(BalloonGuest *g)
 {
     balloon_guest_steps(g, g_test_rand_int_range(STEPS_MIN, STEPS_MAX));
 }
@@ -46,14 +50,15 @@ static void cont(BalloonGuest *g)
     qtest_qmp_assert_success(g->d.qts, "{'execute': 'cont'}");
 }
 
-void balloon_guest_stop_cont(BalloonGuest *g)
+static void stop_cont(BalloonGuest *g)
 {
     stop(g);
     balloon_model_check(&g->m, &g->d);
     cont(g);
 }
 
-void balloon_guest_take_all(BalloonGuest *g)
+/* No request is left, and the memory is the guest's at once */
+static void take_all(BalloonGuest *g)
 {
     balloon_guest_forget(g);
     balloon_guest_ended(g);
@@ -64,13 +69,108 @@ void balloon_guest_take_all(BalloonGuest *g)
     }
 }
 
-void balloon_guest_reset_device(BalloonGuest *g)
+/* It uses what has come to it, and that stays as it is */
+static void use_and_check(BalloonGuest *g)
+{
+    for (int i = g_test_rand_int_range(0, 6); i > 0; i--) {
+        balloon_guest_use(g);
+    }
+    balloon_model_check(&g->m, &g->d);
+    balloon_guest_check_told(g);
+}
+
+static void set_status(BalloonGuest *g, uint8_t status)
+{
+    g->d.vdev->bus->set_status(g->d.vdev, status);
+}
+
+/* The driver loses the device, and has it again or begins anew */
+static bool pause_driver(BalloonGuest *g)
+{
+    uint8_t status = balloon_status(&g->d);
+    bool bus_master = g_test_rand_bit();
+
+    balloon_guest_prepare(g);
+    note(g, bus_master ? "bus-master-off" : "driver-off");
+    if (bus_master) {
+        balloon_set_bus_master(&g->d, false);
+    } else {
+        set_status(g, status & ~VIRTIO_CONFIG_S_DRIVER_OK);
+    }
+    balloon_guest_ended(g);
+    g->actual = 0;
+    use_and_check(g);
+    if (bus_master) {
+        balloon_set_bus_master(&g->d, true);
+    }
+    if (balloon_chance(60)) {
+        note(g, "driver-on");
+        set_status(g, status);
+    } else {
+        balloon_reset(&g->d);
+        take_all(g);
+        balloon_guest_start(g);
+    }
+    use_and_check(g);
+    return true;
+}
+
+static void set_tell_host(BalloonGuest *g, bool on)
+{
+    uint64_t features = (g->d.vdev->features & ~TELL_HOST) |
+                        (on ? TELL_HOST : 0);
+
+    note(g, on ? "tell" : "no-tell");
+    g->d.vdev->bus->set_features(g->d.vdev, features);
+    g->d.vdev->features = features;
+    g->tell_host = on;
+    balloon_guest_ended(g);
+}
+
+/* A legacy driver does not tell any more, for a while or for good */
+static bool drop_feature(BalloonGuest *g)
+{
+    if (g->d.vdev->features & 1ull << VIRTIO_F_VERSION_1 || !g->tell_host) {
+        return false;
+    }
+    balloon_guest_prepare(g);
+    set_tell_host(g, false);
+    use_and_check(g);
+    some_steps(g);
+    if (balloon_chance(70)) {
+        /* An old message would be about pages that were given up since */
+        balloon_guest_drain_queue(g, BALLOON_VQ_DEFLATE);
+        set_tell_host(g, true);
+    }
+    use_and_check(g);
+    return true;
+}
+
+/* The memory leaves the guest, which does nothing with it, and comes back */
+static bool replug(BalloonGuest *g)
+{
+    if (!g->dimm) {
+        return false;
+    }
+    balloon_guest_prepare(g);
+    note(g, "unplug");
+    balloon_unplug_dimm(g->d.qts);
+    if (g_test_rand_bit()) {
+        balloon_guest_drain_queue(g, BALLOON_VQ_INFLATE);
+    }
+    balloon_plug_dimm(g->d.qts);
+    balloon_guest_ended(g);
+    use_and_check(g);
+    return true;
+}
+
+static void reset_device(BalloonGuest *g)
 {
     /* Most likely it is in the middle of that */
     balloon_guest_press(g);
     note(g, "device-reset");
     balloon_reset(&g->d);
-    balloon_guest_take_all(g);
+    take_all(g);
     balloon_guest_check_told(g);
     if (g_test_rand_bit()) {
         balloon_model_check(&g->m, &g->d);
@@ -78,16 +178,55 @@ void balloon_guest_reset_device(BalloonGuest *g)
     balloon_guest_start(g);
 }
 
-void balloon_guest_reset_machine(BalloonGuest *g)
+static void reset_machine(BalloonGuest *g)
 {
     balloon_guest_press(g);
     note(g, "machine-reset");
     balloon_lose(&g->d);
     qtest_system_reset(g->d.qts);
-    balloon_guest_take_all(g);
+    take_all(g);
     balloon_guest_check_told(g);
     balloon_find(&g->d, SLOT);
     balloon_guest_start(g);
+}
+
+static void set_inhibited(BalloonGuest *g, bool on)
+{
+    note(g, on ? "inhibit" : "allow");
+    g->moves++;
+    g->inhibited = on;
+    if (on) {
+        balloon_plug_vfio(g->d.qts);
+    } else {
+        balloon_unplug_vfio(g->d.qts);
+    }
+}
+
+/* An assigned device comes and goes */
+static bool inhibit(BalloonGuest *g)
+{
+    uint64_t discarded;
+
+    balloon_guest_prepare(g);
+    set_inhibited(g, true);
+    discarded = balloon_counter(g->d.qts, "discarded");
+    some_steps(g);
+    if (balloon_chance(25)) {
+        stop_cont(g);
+    }
+    if (balloon_chance(25)) {
+        reset_device(g);
+    }
+    use_and_check(g);
+    if (!balloon_is_coordinated(g->d.qts)) {
+        /* A request that was put back takes what it had counted with it */
+        g_assert_cmpuint(balloon_counter(g->d.qts, "discarded"), <=, discarded);
+    }
+    set_inhibited(g, false);
+    /* It sees that at once when it is asked for the same once more */
+    balloon_set_target(g->d.qts, balloon_target(g->d.qts));
+    use_and_check(g);
+    return true;
 }
 
 /*
@@ -100,11 +239,11 @@ static void live_part(BalloonGuest *g, int stream, const char *file)
                  BALLOON_BALLAST);
     balloon_migrate_pass(stream, file,
                          g_test_rand_int_range(0, BALLOON_BALLAST - MiB));
-    balloon_guest_some_steps(g);
+    some_steps(g);
     if (balloon_chance(25)) {
-        balloon_guest_reset_device(g);
+        reset_device(g);
     } else if (g->told && balloon_chance(25)) {
-        balloon_guest_pause(g);
+        pause_driver(g);
     } else if (g->told && balloon_chance(25)) {
         balloon_guest_reset_queue(g);
     }
@@ -129,7 +268,8 @@ static void leave(BalloonGuest *g, const char *file)
     note(g, "migrated");
 }
 
-void balloon_guest_save(BalloonGuest *g)
+/* Migrate into a file, and go on here */
+static void save(BalloonGuest *g)
 {
     g_autofree char *file = balloon_migration_file();
 
@@ -200,7 +340,8 @@ static void arrive(BalloonGuest *g, const char *options, const char *file,
     balloon_model_migrated(&g->m);
 }
 
-void balloon_guest_move(BalloonGuest *g)
+/* Migrate into another QEMU, and go on there */
+static void move(BalloonGuest *g)
 {
     g_autofree char *file = balloon_migration_file();
     g_autofree char *paused = g_strconcat(g->options, " -S", NULL);
@@ -246,13 +387,14 @@ static void go_on_here(BalloonGuest *g, BalloonDriver *target)
 {
     cont(g);
     for (int i = g_test_rand_int_range(1, 5); i > 0; i--) {
-        balloon_guest_some_steps(g);
+        some_steps(g);
         balloon_model_check(&g->m, &g->d);
     }
     g_assert_cmpuint(balloon_counter(target->qts, "discarded"), ==, 0);
 }
 
-bool balloon_guest_share(BalloonGuest *g)
+/* Another QEMU gets the state and the memory, and this one goes on */
+static bool share(BalloonGuest *g)
 {
     g_autofree char *file = balloon_migration_file();
     g_autofree char *paused = g_strconcat(g->options,
@@ -286,19 +428,19 @@ bool balloon_guest_share(BalloonGuest *g)
 
 /* What a driver knows of its queues is in memory that a snapshot brings back */
 typedef struct Saved {
-    BalloonModel m;
+    uint8_t *image;
+    BalloonModelPage *page;
     uint32_t actual;
     QVirtQueue vq[BALLOON_VQ_MAX];
 } Saved;
 
 static void remember(BalloonGuest *g, Saved *s)
 {
-    *s = (Saved) { .m = g->m, .actual = g->actual };
-    s->m.image = g_memdup2(g->m.image, (size_t)g->m.pages * BALLOON_PAGE);
-    s->m.state = g_memdup2(g->m.state, g->m.pages);
-    s->m.wild = g_memdup2(g->m.wild, g->m.pages * sizeof(*g->m.wild));
-    s->m.gone = g_memdup2(g->m.gone, g->m.pages * sizeof(*g->m.gone));
-    s->m.known = g_memdup2(g->m.known, g->m.pages * sizeof(*g->m.known));
+    *s = (Saved) {
+        .image = g_memdup2(g->m.image, (size_t)g->m.pages * BALLOON_PAGE),
+        .page = g_memdup2(g->m.page, g->m.pages * sizeof(*g->m.page)),
+        .actual = g->actual,
+    };
     for (int i = 0; i < BALLOON_VQ_MAX; i++) {
         s->vq[i] = g->d.vq[i] ? *g->d.vq[i] : (QVirtQueue) {};
     }
@@ -310,15 +452,14 @@ static void remember(BalloonGuest *g, Saved *s)
  */
 static void recall(BalloonGuest *g, Saved *s)
 {
+    g_free(g->m.image);
+    g_free(g->m.page);
+    g->m.image = s->image;
+    g->m.page = s->page;
     g->actual = s->actual;
-    balloon_model_copy(&g->m, &s->m);
-    g_free(s->m.image);
-    g_free(s->m.state);
-    g_free(s->m.wild);
-    g_free(s->m.gone);
-    g_free(s->m.known);
     for (unsigned i = 0; i < g->m.pages; i++) {
-        g->m.wild[i] |= g->tell_host && g->m.state[i] == BALLOON_GIVEN;
+        g->m.page[i].wild |= g->tell_host &&
+                             g->m.page[i].state == BALLOON_GIVEN;
     }
     for (int i = 0; i < BALLOON_VQ_MAX; i++) {
         if (g->d.vq[i]) {
@@ -327,8 +468,11 @@ static void recall(BalloonGuest *g, Saved *s)
     }
 }
 
-/* All is answered when it is saved, but not when it is loaded */
-void balloon_guest_snapshot(BalloonGuest *g)
+/*
+ * Go on for a while, and go back to where that began.  All is answered when it
+ * is saved, but not when it is loaded.
+ */
+static void snapshot(BalloonGuest *g)
 {
     g_autofree char *tag = g_strdup_printf("at-%" PRIu64, g->m.operations);
     Saved saved;
@@ -342,11 +486,54 @@ void balloon_guest_snapshot(BalloonGuest *g)
     note(g, "snapshot-save");
     balloon_snapshot(g->d.qts, "snapshot-save", tag);
     remember(g, &saved);
-    balloon_guest_some_steps(g);
+    some_steps(g);
     note(g, "snapshot-load");
     balloon_snapshot(g->d.qts, "snapshot-load", tag);
     balloon_guest_forget(g);
     recall(g, &saved);
     balloon_model_check(&g->m, &g->d);
     balloon_guest_check_told(g);
+}
+
+void balloon_guest_act_often(BalloonGuest *g)
+{
+    switch (g_test_rand_int_range(0, 12)) {
+    case 0:
+        stop_cont(g);
+        break;
+    case 1:
+        reset_device(g);
+        break;
+    case 2:
+        balloon_guest_drain(g);
+        balloon_guest_settle(g);
+        break;
+    }
+}
+
+/* What takes long, each as often as the others */
+void balloon_guest_act(BalloonGuest *g)
+{
+    static void (*const actions[])(BalloonGuest *) = {
+        move, reset_machine, save, snapshot,
+    };
+
+    actions[g->turn++ % ARRAY_SIZE(actions)](g);
+}
+
+/* What not every machine can do: each returns whether this one did */
+void balloon_guest_act_told(BalloonGuest *g)
+{
+    static bool (*const actions[])(BalloonGuest *) = {
+        pause_driver, balloon_guest_reset_queue, drop_feature, replug, share,
+        inhibit,
+    };
+
+    while (!actions[g->turn_told++ % ARRAY_SIZE(actions)](g)) {
+        ;
+    }
+    /* What became the guest's has to arrive */
+    if (balloon_chance(30)) {
+        move(g);
+    }
 }

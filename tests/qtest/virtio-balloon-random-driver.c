@@ -6,13 +6,14 @@
 
 #include "qemu/osdep.h"
 #include "virtio-balloon-info.h"
+#include "virtio-balloon-monitor.h"
 #include "virtio-balloon-random.h"
 #include "standard-headers/linux/virtio_config.h"
 #include "standard-headers/linux/virtio_ring.h"
 
 #define INFLATE BALLOON_VQ_INFLATE
 #define DEFLATE BALLOON_VQ_DEFLATE
-#define REPORT BALLOON_VQ_REPORT
+#define REPORT BALLOON_VQ_FIRST_OPTIONAL
 
 /* A list has this many pages at most, and most have those of a Linux driver */
 #define LIST_MAX 1536
@@ -22,6 +23,146 @@
 #define REPEAT_MAX 120
 /* A report may have so many segments */
 #define REPORT_MAX 32
+
+typedef struct BalloonRequest {
+    uint32_t head;
+    /* guest memory for the list of pages, 0 if there is none */
+    uint64_t list;
+    /* the pages whose state the answer changes */
+    unsigned *pages;
+    unsigned n;
+    /* a driver that must tell takes them back */
+    bool taking;
+    /* when it was left: @moves and @endings of the guest */
+    unsigned moves;
+    unsigned endings;
+} BalloonRequest;
+
+bool balloon_chance(int percent)
+{
+    return g_test_rand_int_range(0, 100) < percent;
+}
+
+static void request_free(BalloonGuest *g, BalloonRequest *r)
+{
+    guest_free(g->d.alloc, r->list);
+    g_free(r->pages);
+    g_free(r);
+}
+
+static void kick(BalloonGuest *g, int queue)
+{
+    if (g->unkicked[queue]) {
+        g->unkicked[queue] = false;
+        balloon_kick(&g->d, queue);
+    }
+}
+
+static void remember(BalloonGuest *g, const BalloonRequest *r)
+{
+    g_free(g->recent);
+    g->recent = g_memdup2(r->pages, r->n * sizeof(*r->pages));
+    g->n_recent = r->n;
+}
+
+static void write_actual(BalloonGuest *g)
+{
+    g->actual = balloon_model_count(&g->m, BALLOON_IS(BALLOON_GIVEN));
+    balloon_writel(&g->d, BALLOON_CFG_ACTUAL, g->actual);
+}
+
+/* The device has answered */
+static void answered(BalloonGuest *g, int queue, BalloonRequest *r)
+{
+    if (queue == INFLATE) {
+        balloon_model_give(&g->m, r->pages, r->n,
+                           !g->huge && !g->tell_host && !g->inhibited &&
+                           r->moves == g->moves, r->endings == g->endings);
+        remember(g, r);
+    } else if (queue == REPORT || r->taking) {
+        balloon_model_set(&g->m, r->pages, r->n, BALLOON_LOOSE);
+        if (balloon_chance(50)) {
+            balloon_model_write(&g->m, &g->d, r->pages, r->n);
+        }
+    }
+    if (balloon_chance(25)) {
+        write_actual(g);
+    }
+}
+
+/* Answers come in order */
+static void wait_one(BalloonGuest *g, int queue)
+{
+    BalloonRequest *r = g_queue_pop_head(&g->requests[queue]);
+
+    kick(g, queue);
+    balloon_wait_used(&g->d, queue, r->head);
+    answered(g, queue, r);
+    request_free(g, r);
+}
+
+void balloon_guest_drain_queue(BalloonGuest *g, int queue)
+{
+    while (!g_queue_is_empty(&g->requests[queue])) {
+        wait_one(g, queue);
+    }
+}
+
+void balloon_guest_drain(BalloonGuest *g)
+{
+    for (int i = 0; i < BALLOON_VQ_MAX; i++) {
+        balloon_guest_drain_queue(g, i);
+    }
+}
+
+void balloon_guest_forget(BalloonGuest *g)
+{
+    for (int i = 0; i < BALLOON_VQ_MAX; i++) {
+        BalloonRequest *r;
+
+        while ((r = g_queue_pop_head(&g->requests[i]))) {
+            request_free(g, r);
+        }
+        g->unkicked[i] = false;
+    }
+}
+
+/* Leave a request; the model has been told */
+static void post(BalloonGuest *g, int queue, const BalloonSeg *segs,
+                 unsigned n_segs, BalloonRequest *r)
+{
+    QVirtQueue *vq = g->d.vq[queue];
+
+    if (vq->free_head + n_segs > vq->size) {
+        balloon_guest_drain_queue(g, queue);
+        balloon_free_descriptors(&g->d, queue);
+    }
+    r->moves = g->moves;
+    r->endings = g->endings;
+    r->head = balloon_add(&g->d, queue, segs, n_segs);
+    balloon_publish(&g->d, queue, r->head);
+    g_queue_push_tail(&g->requests[queue], r);
+    g->unkicked[queue] = true;
+    if (balloon_chance(70)) {
+        kick(g, queue);
+    }
+}
+
+void balloon_guest_ended(BalloonGuest *g)
+{
+    g->moves++;
+    g->endings++;
+    balloon_model_change(&g->m, BALLOON_IS(BALLOON_GIVEN), BALLOON_LOOSE);
+}
+
+void balloon_guest_check_told(BalloonGuest *g)
+{
+    if (g->told) {
+        g_assert_cmpint(balloon_query(g->d.qts), ==,
+                        g->size - (int64_t)g->actual * BALLOON_PAGE);
+        balloon_assert_sum(g->d.qts);
+    }
+}
 
 void balloon_guest_start(BalloonGuest *g)
 {
@@ -115,7 +256,7 @@ static void post_list(BalloonGuest *g, int queue, const unsigned *pages,
             segs[n_segs] = (BalloonSeg) { r->list, size };
         }
     }
-    balloon_guest_post(g, queue, segs, n_segs, r);
+    post(g, queue, segs, n_segs, r);
     g->m.operations += n;
 }
 
@@ -125,16 +266,23 @@ static unsigned random_length(void)
                         g_test_rand_int_range(1, LIST_MAX + 1);
 }
 
+/* Give pages up, with the list @repeat times */
+static void inflate_pages(BalloonGuest *g, const unsigned *pages, unsigned n,
+                          unsigned repeat)
+{
+    if (n) {
+        balloon_model_set(&g->m, pages, n, BALLOON_GIVING);
+        post_list(g, INFLATE, pages, n, repeat);
+    }
+}
+
 static void inflate(BalloonGuest *g)
 {
     unsigned pages[LIST_MAX];
     unsigned n = balloon_model_pick(&g->m, BALLOON_USABLE, pages,
                                     random_length());
 
-    if (n) {
-        balloon_model_set(&g->m, pages, n, BALLOON_GIVING);
-        post_list(g, INFLATE, pages, n, 1);
-    }
+    inflate_pages(g, pages, n, 1);
 }
 
 /* Those that were given last and still are in the balloon */
@@ -143,7 +291,7 @@ static unsigned pick_recent(BalloonGuest *g, unsigned *pages)
     unsigned n = 0;
 
     for (unsigned i = 0; i < g->n_recent; i++) {
-        if (g->m.state[g->recent[i]] == BALLOON_GIVEN) {
+        if (g->m.page[g->recent[i]].state == BALLOON_GIVEN) {
             pages[n++] = g->recent[i];
         }
     }
@@ -172,11 +320,6 @@ static void deflate_pages(BalloonGuest *g, const unsigned *pages, unsigned n)
     }
 }
 
-void balloon_guest_ask_back(BalloonGuest *g, const unsigned *pages, unsigned n)
-{
-    post_list(g, DEFLATE, pages, n, 1);
-}
-
 static void deflate(BalloonGuest *g)
 {
     unsigned pages[LIST_MAX];
@@ -201,11 +344,8 @@ void balloon_guest_press(BalloonGuest *g)
                                           LIST_MAX);
 
     balloon_model_note(&g->m, "press");
-    if (n) {
-        balloon_model_set(&g->m, pages, n, BALLOON_GIVING);
-        post_list(g, INFLATE, pages, n, many_times());
-    }
-    balloon_guest_kick(g, INFLATE);
+    inflate_pages(g, pages, n, many_times());
+    kick(g, INFLATE);
     /* What comes late hits pages that are used as soon as may be */
     if (balloon_chance(40)) {
         balloon_guest_drain_queue(g, INFLATE);
@@ -221,11 +361,8 @@ static void give(BalloonGuest *g)
     balloon_guest_drain_queue(g, INFLATE);
     n = balloon_model_pick_apart(&g->m, BALLOON_USABLE, pages, LIST_LINUX);
     balloon_model_note(&g->m, "give");
-    if (n) {
-        balloon_model_set(&g->m, pages, n, BALLOON_GIVING);
-        post_list(g, INFLATE, pages, n, 1);
-        balloon_guest_drain_queue(g, INFLATE);
-    }
+    inflate_pages(g, pages, n, 1);
+    balloon_guest_drain_queue(g, INFLATE);
 }
 
 void balloon_guest_prepare(BalloonGuest *g)
@@ -262,7 +399,7 @@ static unsigned pick_segment(BalloonGuest *g, unsigned *first)
         *first = ROUND_DOWN(*first, BALLOON_HUGE);
     }
     while (n < max && *first + n < g->m.pages &&
-           BALLOON_USABLE & BALLOON_IS(g->m.state[*first + n])) {
+           BALLOON_USABLE & BALLOON_IS(g->m.page[*first + n].state)) {
         n++;
     }
     return n;
@@ -282,7 +419,7 @@ static void add_segment(BalloonGuest *g, unsigned first, unsigned n,
     r->pages = g_renew(unsigned, r->pages, r->n + n);
     for (unsigned i = 0; i < n; i++) {
         r->pages[r->n++] = first + i;
-        g->m.state[first + i] = BALLOON_REPORTING;
+        g->m.page[first + i].state = BALLOON_REPORTING;
     }
 }
 
@@ -303,10 +440,10 @@ static void report(BalloonGuest *g)
         }
     }
     if (!n_segs) {
-        balloon_request_free(g, r);
+        request_free(g, r);
         return;
     }
-    balloon_guest_post(g, REPORT, segs, n_segs, r);
+    post(g, REPORT, segs, n_segs, r);
     if (g->poison) {
         balloon_guest_drain_queue(g, REPORT);
     }
@@ -324,11 +461,11 @@ void balloon_guest_use(BalloonGuest *g)
 
 static void wait_some(BalloonGuest *g)
 {
-    int queue = g_test_rand_int_range(0, BALLOON_VQ_REPORT + 1);
+    int queue = g_test_rand_int_range(0, REPORT + 1);
     unsigned n = g_test_rand_int_range(1, 5);
 
     while (n-- && !g_queue_is_empty(&g->requests[queue])) {
-        balloon_guest_wait_one(g, queue);
+        wait_one(g, queue);
     }
 }
 
@@ -336,11 +473,11 @@ static void wait_some(BalloonGuest *g)
 static void kick_some(BalloonGuest *g)
 {
     for (int i = 0; i < BALLOON_VQ_MAX; i++) {
-        balloon_guest_kick(g, i);
+        kick(g, i);
     }
 }
 
-void balloon_guest_step(BalloonGuest *g)
+static void step(BalloonGuest *g)
 {
     int what = g_test_rand_int_range(0, 100);
 
@@ -366,6 +503,71 @@ void balloon_guest_step(BalloonGuest *g)
 void balloon_guest_steps(BalloonGuest *g, unsigned n)
 {
     while (n--) {
-        balloon_guest_step(g);
+        step(g);
     }
+}
+
+/* The pages of a request that ended unanswered */
+static void unanswered(BalloonGuest *g, int queue, BalloonRequest *r)
+{
+    if (queue != DEFLATE) {
+        balloon_model_set(&g->m, r->pages, r->n, BALLOON_LOOSE);
+    } else if (r->taking) {
+        post_list(g, DEFLATE, r->pages, r->n, 1);
+    }
+    request_free(g, r);
+}
+
+/*
+ * What was answered without the driver's notice is in the balloon, and it says
+ * so when it takes it back, at once: how fast the device is makes no difference
+ * to what follows.
+ */
+static void take_back_answered(BalloonGuest *g)
+{
+    while (balloon_has_used(&g->d, INFLATE)) {
+        BalloonRequest *r = g_queue_pop_head(&g->requests[INFLATE]);
+        g_autofree uint32_t *pfns = g_new(uint32_t, r->n);
+
+        balloon_wait_used(&g->d, INFLATE, r->head);
+        for (unsigned i = 0; i < r->n; i++) {
+            pfns[i] = BALLOON_PFN(g->m.base) + r->pages[i];
+        }
+        balloon_send_pfns(&g->d, DEFLATE, pfns, r->n);
+        unanswered(g, INFLATE, r);
+    }
+    balloon_free_descriptors(&g->d, DEFLATE);
+}
+
+bool balloon_guest_reset_queue(BalloonGuest *g)
+{
+    int queue = g_test_rand_int_range(0, g->report ? 3 : 2);
+    GQueue lost = G_QUEUE_INIT;
+    BalloonRequest *r;
+
+    if (!(g->d.vdev->features & 1ull << VIRTIO_F_RING_RESET)) {
+        return false;
+    }
+    queue = queue == 2 ? REPORT : queue;
+    balloon_guest_press(g);
+    balloon_model_note(&g->m, "queue-reset-%d", queue);
+    if (queue == INFLATE) {
+        balloon_guest_drain_queue(g, DEFLATE);
+    }
+    balloon_reset_queue(&g->d, queue);
+    if (queue == INFLATE) {
+        take_back_answered(g);
+    }
+    g->unkicked[queue] = false;
+    balloon_renew_queue(&g->d, queue);
+    /* What is left again comes into the same queue */
+    while ((r = g_queue_pop_head(&g->requests[queue]))) {
+        g_queue_push_tail(&lost, r);
+    }
+    while ((r = g_queue_pop_head(&lost))) {
+        unanswered(g, queue, r);
+    }
+    balloon_guest_use(g);
+    balloon_guest_check_told(g);
+    return true;
 }

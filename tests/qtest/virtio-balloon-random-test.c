@@ -34,13 +34,32 @@
 /* Huge pages for two QEMUs, one of which migrates into the other */
 #define POOL_PAGES (2 * RAM / HUGE_SIZE)
 
-typedef enum Backing {
-    PRIVATE, MEMFD, HUGE, PRIVATE_HUGE, FILE_COPY, FILE_SHARED, DIMM
+/* What is behind the guest's memory, of which the model is a part */
+typedef struct Backing {
+    const char *object;
+    bool huge;
+    bool file;
+    bool shared;
+    bool dimm;
 } Backing;
+
+#define HUGE_PAGES ",hugetlb=on,hugetlbsize=2M"
+
+static const Backing private = { "ram" };
+static const Backing memfd = { "memfd,share=on" };
+static const Backing huge = { "memfd,share=on" HUGE_PAGES, .huge = true };
+static const Backing private_huge = {
+    "memfd,share=off" HUGE_PAGES, .huge = true
+};
+static const Backing file_copy = { "file,share=off,mem-path=", .file = true };
+static const Backing file_shared = {
+    "file,share=on,mem-path=", .file = true, .shared = true
+};
+static const Backing dimm = { "ram", .dimm = true };
 
 typedef struct Case {
     const char *name;
-    Backing backing;
+    const Backing *backing;
     const char *device;
 } Case;
 
@@ -76,30 +95,13 @@ static void assert_file(const uint8_t *data)
     g_assert_true(memcmp(now, data, RAM) == 0);
 }
 
-static bool has_file(Backing backing)
+static char *make_options(const Backing *b)
 {
-    return backing == FILE_COPY || backing == FILE_SHARED;
-}
-
-static char *make_options(Backing backing)
-{
-    static const char *const objects[] = {
-        [PRIVATE] = "memory-backend-ram",
-        [MEMFD] = "memory-backend-memfd,share=on",
-        [HUGE] = "memory-backend-memfd,share=on,hugetlb=on,hugetlbsize=2M",
-        [PRIVATE_HUGE] = "memory-backend-memfd,share=off,hugetlb=on,"
-                         "hugetlbsize=2M",
-        [FILE_COPY] = "memory-backend-file,share=off,mem-path=",
-        [FILE_SHARED] = "memory-backend-file,share=on,mem-path=",
-        [DIMM] = "memory-backend-ram",
-    };
-
     return g_strdup_printf("-m %d%s -machine pc,memory-backend=ram"
-                           " -object %s%s,id=ram,size=%dM%s",
-                           RAM_MB, backing == DIMM ? ",slots=2,maxmem=1G" : "",
-                           objects[backing], has_file(backing) ? ram_file : "",
-                           RAM_MB, backing == DIMM ? " " BALLOON_DIMM_PLUGGED :
-                                                     "");
+                           " -object memory-backend-%s%s,id=ram,size=%dM %s",
+                           RAM_MB, b->dimm ? ",slots=2,maxmem=1G" : "",
+                           b->object, b->file ? ram_file : "", RAM_MB,
+                           b->dimm ? BALLOON_DIMM_PLUGGED : "");
 }
 
 /* What stock does not do is checked, too */
@@ -108,12 +110,7 @@ static bool is_told(const Case *c)
     return g_str_has_prefix(c->name, "improved/");
 }
 
-static bool is_huge(Backing backing)
-{
-    return backing == HUGE || backing == PRIVATE_HUGE;
-}
-
-static void boot(BalloonGuest *g, const Case *c, Backing backing,
+static void boot(BalloonGuest *g, const Case *c, const Backing *b,
                  const char *options, const uint8_t *file)
 {
     uint64_t base;
@@ -121,11 +118,11 @@ static void boot(BalloonGuest *g, const Case *c, Backing backing,
     *g = (BalloonGuest) {
         .device = c->device,
         .options = options,
-        .huge = is_huge(backing),
+        .huge = b->huge,
         .told = is_told(c),
-        .size = RAM + (backing == DIMM ? BALLOON_DIMM_SIZE : 0),
-        .shared = backing == FILE_SHARED ? ram_file : NULL,
-        .dimm = backing == DIMM,
+        .size = RAM + (b->dimm ? BALLOON_DIMM_SIZE : 0),
+        .shared = b->shared ? ram_file : NULL,
+        .dimm = b->dimm,
         .inclination = 60,
     };
     for (int i = 0; i < BALLOON_VQ_MAX; i++) {
@@ -138,7 +135,7 @@ static void boot(BalloonGuest *g, const Case *c, Backing backing,
     base = g->dimm ? BALLOON_DIMM + HUGE_SIZE : base;
     g->ballast = balloon_alloc(&g->d, BALLOON_BALLAST, 1);
     balloon_model_init(&g->m, &g->d, base, AREA_PAGES,
-                       backing == FILE_COPY ? file + base : NULL);
+                       b->file && !b->shared ? file + base : NULL);
     balloon_guest_start(g);
 }
 
@@ -161,35 +158,6 @@ static void quit(BalloonGuest *g)
     }
 }
 
-/* What takes long, each as often as the others */
-static void act(BalloonGuest *g, unsigned turn)
-{
-    static void (*const actions[])(BalloonGuest *) = {
-        balloon_guest_move,
-        balloon_guest_reset_machine,
-        balloon_guest_save,
-        balloon_guest_snapshot,
-    };
-
-    actions[turn % G_N_ELEMENTS(actions)](g);
-}
-
-static void act_told(BalloonGuest *g)
-{
-    static bool (*const actions[])(BalloonGuest *) = {
-        balloon_guest_pause,
-        balloon_guest_reset_queue,
-        balloon_guest_drop_feature,
-        balloon_guest_replug,
-        balloon_guest_share,
-        balloon_guest_inhibit,
-    };
-
-    while (!actions[g->turn++ % G_N_ELEMENTS(actions)](g)) {
-        ;
-    }
-}
-
 static void check_some(BalloonGuest *g)
 {
     unsigned first = g_test_rand_int_range(0, AREA_PAGES - CHECK_PAGES + 1);
@@ -199,39 +167,24 @@ static void check_some(BalloonGuest *g)
 
 static void play(BalloonGuest *g, uint64_t operations)
 {
-    unsigned turn = g_test_rand_int_range(0, 4);
     uint64_t next = ACTION_EVERY;
     uint64_t next_told = g->told ? ACTION_EVERY / 2 : UINT64_MAX;
 
-    g->turn = g_test_rand_int_range(0, 6);
+    g->turn = g_test_rand_int_range(0, 4);
+    g->turn_told = g_test_rand_int_range(0, 6);
     while (g->m.operations < operations) {
         balloon_guest_steps(g, g_test_rand_int_range(1, CHECK_EVERY));
-        if (g_test_rand_int_range(0, 4) == 0) {
+        if (balloon_chance(25)) {
             balloon_guest_press(g);
         }
-        switch (g_test_rand_int_range(0, 12)) {
-        case 0:
-            balloon_guest_stop_cont(g);
-            break;
-        case 1:
-            balloon_guest_reset_device(g);
-            break;
-        case 2:
-            balloon_guest_drain(g);
-            balloon_guest_settle(g);
-            break;
-        }
+        balloon_guest_act_often(g);
         check_some(g);
         if (g->m.operations >= next) {
-            act(g, turn++);
+            balloon_guest_act(g);
             next = g->m.operations + ACTION_EVERY;
         }
         if (g->m.operations >= next_told) {
-            act_told(g);
-            /* What became the guest's has to arrive */
-            if (balloon_chance(30)) {
-                balloon_guest_move(g);
-            }
+            balloon_guest_act_told(g);
             next_told = g->m.operations + ACTION_EVERY;
         }
     }
@@ -246,30 +199,30 @@ static void play(BalloonGuest *g, uint64_t operations)
 #define LEGACY ",disable-modern=on"
 
 static const Case cases[] = {
-    { "random/private", PRIVATE, PLAIN },
-    { "random/private-report", PRIVATE, REPORTING ",ioeventfd=off" },
-    { "random/memfd", MEMFD, PLAIN ",ioeventfd=off" },
-    { "random/memfd-report", MEMFD, REPORTING },
-    { "random/huge", HUGE, PLAIN },
-    { "random/huge-report", HUGE, REPORTING ",ioeventfd=off" },
-    { "random/private-huge", PRIVATE_HUGE, REPORTING },
-    { "improved/random/file", FILE_COPY, PLAIN },
-    { "improved/random/file-report", FILE_COPY, REPORTING },
-    { "improved/random/tell-private", PRIVATE, PLAIN TELL },
-    { "improved/random/tell-private-report", PRIVATE, REPORTING TELL },
-    { "improved/random/tell-memfd", MEMFD, PLAIN TELL },
-    { "improved/random/tell-memfd-report", MEMFD, REPORTING TELL },
-    { "improved/random/tell-huge", HUGE, PLAIN TELL },
-    { "improved/random/tell-huge-report", HUGE, REPORTING TELL },
-    { "improved/random/tell-private-huge", PRIVATE_HUGE, REPORTING TELL },
-    { "improved/random/tell-file", FILE_COPY, PLAIN TELL },
-    { "improved/random/tell-file-report", FILE_COPY, REPORTING TELL },
-    { "improved/random/tell-shared-file", FILE_SHARED, PLAIN TELL },
-    { "improved/random/tell-shared-file-report", FILE_SHARED, REPORTING TELL },
-    { "improved/random/tell-dimm", DIMM, PLAIN TELL },
-    { "improved/random/tell-dimm-report", DIMM, REPORTING TELL },
-    { "improved/random/tell-legacy", PRIVATE, PLAIN TELL LEGACY },
-    { "improved/random/tell-legacy-report", PRIVATE, REPORTING TELL LEGACY },
+    { "random/private", &private, PLAIN },
+    { "random/private-report", &private, REPORTING ",ioeventfd=off" },
+    { "random/memfd", &memfd, PLAIN ",ioeventfd=off" },
+    { "random/memfd-report", &memfd, REPORTING },
+    { "random/huge", &huge, PLAIN },
+    { "random/huge-report", &huge, REPORTING ",ioeventfd=off" },
+    { "random/private-huge", &private_huge, REPORTING },
+    { "improved/random/file", &file_copy, PLAIN },
+    { "improved/random/file-report", &file_copy, REPORTING },
+    { "improved/random/tell-private", &private, PLAIN TELL },
+    { "improved/random/tell-private-report", &private, REPORTING TELL },
+    { "improved/random/tell-memfd", &memfd, PLAIN TELL },
+    { "improved/random/tell-memfd-report", &memfd, REPORTING TELL },
+    { "improved/random/tell-huge", &huge, PLAIN TELL },
+    { "improved/random/tell-huge-report", &huge, REPORTING TELL },
+    { "improved/random/tell-private-huge", &private_huge, REPORTING TELL },
+    { "improved/random/tell-file", &file_copy, PLAIN TELL },
+    { "improved/random/tell-file-report", &file_copy, REPORTING TELL },
+    { "improved/random/tell-shared-file", &file_shared, PLAIN TELL },
+    { "improved/random/tell-shared-file-report", &file_shared, REPORTING TELL },
+    { "improved/random/tell-dimm", &dimm, PLAIN TELL },
+    { "improved/random/tell-dimm-report", &dimm, REPORTING TELL },
+    { "improved/random/tell-legacy", &private, PLAIN TELL LEGACY },
+    { "improved/random/tell-legacy-report", &private, REPORTING TELL LEGACY },
 };
 
 /* The environment may say how long to go on */
@@ -289,7 +242,7 @@ static void say_log(void *guest)
 static void test_random(const void *data)
 {
     const Case *c = data;
-    Backing backing = c->backing;
+    const Backing *b = c->backing;
     g_autofree char *options = NULL;
     g_autofree uint8_t *file = NULL;
     BalloonGuest g;
@@ -298,25 +251,25 @@ static void test_random(const void *data)
     for (int i = c - cases; i > 0; i--) {
         g_test_rand_int();
     }
-    if (is_huge(backing) && !balloon_hugepages_take(POOL_PAGES)) {
+    if (b->huge && !balloon_hugepages_take(POOL_PAGES)) {
         g_test_message("no huge pages to be had: private memory instead");
-        backing = PRIVATE;
+        b = &private;
     }
-    if (has_file(backing)) {
+    if (b->file) {
         file = make_file();
         qtest_add_abrt_handler(remove_file, &ram_file);
     }
-    options = make_options(backing);
+    options = make_options(b);
     balloon_preload(is_told(c) ? "virtio-balloon-fake-vfio.so" : NULL);
-    boot(&g, c, backing, options, file);
+    boot(&g, c, b, options, file);
     qtest_add_abrt_handler(say_log, &g);
     play(&g, operations());
     g_test_message("%" PRIu64 " operations", g.m.operations);
     qtest_remove_abrt_handler(&g);
     quit(&g);
     balloon_preload(NULL);
-    if (has_file(backing)) {
-        if (backing == FILE_COPY) {
+    if (b->file) {
+        if (!b->shared) {
             assert_file(file);
         }
         qtest_remove_abrt_handler(&ram_file);

@@ -17,23 +17,7 @@
 #include "virtio-balloon-driver.h"
 #include "virtio-balloon-model.h"
 
-#define BALLOON_VQ_REPORT BALLOON_VQ_FIRST_OPTIONAL
-
 #define BALLOON_BALLAST (8 * MiB)
-
-typedef struct BalloonRequest {
-    uint32_t head;
-    /* guest memory for the list of pages, 0 if there is none */
-    uint64_t list;
-    /* the pages whose state the answer changes */
-    unsigned *pages;
-    unsigned n;
-    /* a driver that must tell takes them back */
-    bool taking;
-    /* when it was left: @moves and @endings of the guest */
-    unsigned moves;
-    unsigned endings;
-} BalloonRequest;
 
 typedef struct BalloonGuest {
     BalloonDriver d;
@@ -51,7 +35,7 @@ typedef struct BalloonGuest {
     const char *shared;
     /* the model is of a DIMM */
     bool dimm;
-    /* what is not answered, by queue: the oldest first */
+    /* requests that are not answered, by queue: the oldest first */
     GQueue requests[BALLOON_VQ_MAX];
     /* queues with requests of which the device was not told */
     bool unkicked[BALLOON_VQ_MAX];
@@ -66,8 +50,9 @@ typedef struct BalloonGuest {
     bool inhibited;
     /* what the driver, or the end of a balloon, made of it last, in pages */
     uint32_t actual;
-    /* the next thing that only some machines can do */
+    /* the next thing that is done to its machine, and that some can do */
     unsigned turn;
+    unsigned turn_told;
     /* how often it went to another QEMU, or to one that does otherwise */
     unsigned moves;
     /* how often all in the balloon became the guest's */
@@ -87,8 +72,7 @@ bool balloon_chance(int percent);
 /* Set up the device, which was reset, and start to drive it */
 void balloon_guest_start(BalloonGuest *g);
 
-/* One random thing that a driver does: requests, answers, writes */
-void balloon_guest_step(BalloonGuest *g);
+/* So many random things that a driver does: requests, answers, writes */
 void balloon_guest_steps(BalloonGuest *g, unsigned n);
 
 /* Leave a request that keeps the device busy for a while */
@@ -103,20 +87,7 @@ void balloon_guest_prepare(BalloonGuest *g);
 /* Wait until the host has got some of what is in the balloon */
 void balloon_guest_settle(BalloonGuest *g);
 
-/* Leave a request; the model has been told */
-void balloon_guest_post(BalloonGuest *g, int queue, const BalloonSeg *segs,
-                        unsigned n_segs, BalloonRequest *r);
-void balloon_request_free(BalloonGuest *g, BalloonRequest *r);
-
-/* Ask once more for pages that are to be taken back */
-void balloon_guest_ask_back(BalloonGuest *g, const unsigned *pages,
-                            unsigned n);
-
-/* Tell the device of requests, if there are some that it was not told of */
-void balloon_guest_kick(BalloonGuest *g, int queue);
-
-/* Wait for the oldest request, for all in a queue, for all */
-void balloon_guest_wait_one(BalloonGuest *g, int queue);
+/* Wait for all requests in a queue, for all */
 void balloon_guest_drain_queue(BalloonGuest *g, int queue);
 void balloon_guest_drain(BalloonGuest *g);
 
@@ -132,35 +103,15 @@ void balloon_guest_check_told(BalloonGuest *g);
 /* Write some of the pages that came back from the balloon */
 void balloon_guest_use(BalloonGuest *g);
 
-/* What is done to the machine, with requests not answered */
-void balloon_guest_stop_cont(BalloonGuest *g);
-void balloon_guest_reset_device(BalloonGuest *g);
-void balloon_guest_reset_machine(BalloonGuest *g);
-/* Migrate into a file, and go on here */
-void balloon_guest_save(BalloonGuest *g);
-/* Migrate into another QEMU, and go on there */
-void balloon_guest_move(BalloonGuest *g);
-/* Go on for a while, and go back to where that began */
-void balloon_guest_snapshot(BalloonGuest *g);
-
-/* Steps, as many as chance will have it */
-void balloon_guest_some_steps(BalloonGuest *g);
-/* No request is left, and the memory is the guest's at once */
-void balloon_guest_take_all(BalloonGuest *g);
-
-/* What not every machine can do: each returns whether this one did */
-
-/* Reset one queue, which may have requests */
+/* Reset one queue, which may have requests, if that is possible */
 bool balloon_guest_reset_queue(BalloonGuest *g);
-/* The driver loses the device, and has it again or begins anew */
-bool balloon_guest_pause(BalloonGuest *g);
-/* A legacy driver does not tell any more, for a while or for good */
-bool balloon_guest_drop_feature(BalloonGuest *g);
-/* The memory leaves the guest, and comes back */
-bool balloon_guest_replug(BalloonGuest *g);
-/* An assigned device comes and goes */
-bool balloon_guest_inhibit(BalloonGuest *g);
-/* Another QEMU gets the state and the memory, and this one goes on */
-bool balloon_guest_share(BalloonGuest *g);
+
+/*
+ * Do something to the machine, with requests not answered: what takes little
+ * time, or nothing; what takes long; what only some machines can do
+ */
+void balloon_guest_act_often(BalloonGuest *g);
+void balloon_guest_act(BalloonGuest *g);
+void balloon_guest_act_told(BalloonGuest *g);
 
 #endif

@@ -10,11 +10,9 @@
 
 #include "qemu/osdep.h"
 #include "virtio-balloon-case.h"
-#include "virtio-balloon-hugepages.h"
 
 #define PREFIX "/virtio-balloon/improved/tell/"
 #define FEATURE (1ull << VIRTIO_BALLOON_F_MUST_TELL_HOST)
-#define HUGE_PAGES MEMORY_OF("memfd,share=on,hugetlb=on,hugetlbsize=2M")
 
 /* The one thing that it changes of what a driver sees */
 static void offered(BalloonDriver *d)
@@ -62,8 +60,7 @@ static void taken_back(BalloonDriver *d)
         balloon_inflate(d, AREA, HUGE);
         balloon_deflate(d, AREA + HUGE / 4, HUGE / 2);
         qtest_memset(d->qts, AREA + HUGE / 4, NEW + i, HUGE / 2);
-        balloon_inflate(d, AREA + HUGE, BALLOON_PAGE);
-        balloon_wait_discarded(d->qts);
+        balloon_give(d, AREA + HUGE, BALLOON_PAGE);
         balloon_assert_bytes(d, AREA + HUGE / 4, HUGE / 2, NEW + i);
         balloon_deflate(d, AREA, HUGE);
         qtest_memset(d->qts, AREA, OLD, HUGE);
@@ -80,7 +77,7 @@ static void busy(BalloonDriver *d)
 }
 
 /* A huge page goes when all of it is in the balloon, not before */
-static void check_huge_pages(BalloonDriver *d)
+static void huge_pages(BalloonDriver *d)
 {
     balloon_inflate(d, AREA, HUGE / 2);
     balloon_inflate(d, AREA + HUGE, HUGE / 2);
@@ -100,21 +97,6 @@ static void check_huge_pages(BalloonDriver *d)
     balloon_assert_bytes(d, AREA, HUGE, OLD);
 }
 
-static void huge_pages(void)
-{
-    BalloonDriver d;
-
-    if (!balloon_hugepages_take(RAM / HUGE)) {
-        g_test_skip("the host has no huge pages to spare");
-        return;
-    }
-    balloon_boot_and_start(&d, TELL, HUGE_PAGES);
-    check_huge_pages(&d);
-    balloon_assert_sum(d.qts);
-    balloon_quit(&d);
-    balloon_hugepages_restore();
-}
-
 /* A reset gives all pages back, those too whose discard still waited */
 static void reset(BalloonDriver *d)
 {
@@ -126,8 +108,7 @@ static void reset(BalloonDriver *d)
         qtest_memset(d->qts, AREA, NEW, HUGE);
         balloon_start(d, BALLOON_ALL_FEATURES);
         /* that would complete the unit */
-        balloon_inflate(d, AREA + given, HUGE - given);
-        balloon_wait_discarded(d->qts);
+        balloon_give(d, AREA + given, HUGE - given);
         balloon_assert_bytes(d, AREA, given, NEW);
         balloon_deflate(d, AREA, HUGE);
     }
@@ -143,8 +124,7 @@ static void stop(BalloonDriver *d)
         g_test_skip("the host is too slow to stop before all is discarded");
         return;
     }
-    qtest_memset(d->qts, AREA, NEW, 2 * HUGE);
-    balloon_assert_stays(d, AREA, 2 * HUGE, NEW);
+    balloon_use(d, AREA, 2 * HUGE);
     balloon_cont(d);
     balloon_wait_gone(d, AREA, BALLOON_PAGE);
     balloon_assert_bytes(d, AREA + BALLOON_PAGE, HUGE - BALLOON_PAGE, NEW);
@@ -261,8 +241,7 @@ static void frees_first(BalloonDriver *d)
         if (i < 2) {
             balloon_deflate(d, page, BALLOON_PAGE);
             qtest_memset(d->qts, page, NEW, BALLOON_PAGE);
-            balloon_inflate(d, AREA + HUGE, BALLOON_PAGE);
-            balloon_wait_discarded(d->qts);
+            balloon_give(d, AREA + HUGE, BALLOON_PAGE);
             balloon_assert_bytes(d, page, BALLOON_PAGE, NEW);
         }
     }
@@ -282,6 +261,9 @@ static const BalloonCase cases[] = {
     { "taken-back/anonymous", taken_back, TELL },
     { "taken-back/shared", taken_back, TELL, SHARED },
     { "busy", busy, TELL },
+    { "huge-pages", huge_pages, TELL,
+      MEMORY_OF("memfd,share=on,hugetlb=on,hugetlbsize=2M"),
+      .huge_pages = RAM / HUGE },
     { "reset/anonymous", reset, TELL },
     { "reset/shared", reset, TELL, SHARED },
     { "stop", stop, TELL },
@@ -298,6 +280,5 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     balloon_add_cases(PREFIX, cases, ARRAY_SIZE(cases));
-    qtest_add_func(PREFIX "huge-pages", huge_pages);
     return g_test_run();
 }
