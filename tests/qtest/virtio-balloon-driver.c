@@ -173,6 +173,13 @@ uint8_t balloon_status(BalloonDriver *d)
     return d->vdev->bus->get_status(d->vdev);
 }
 
+void balloon_wait_broken(BalloonDriver *d)
+{
+    if (d->vdev->features & 1ull << VIRTIO_F_VERSION_1) {
+        balloon_wait_for(balloon_status(d) == BALLOON_STATUS_BROKEN);
+    }
+}
+
 uint8_t balloon_readb(BalloonDriver *d, unsigned offset)
 {
     return d->vdev->bus->config_readb(d->vdev, offset);

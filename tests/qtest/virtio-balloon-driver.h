@@ -132,6 +132,8 @@ void balloon_set_bus_master(BalloonDriver *d, bool on);
 unsigned balloon_queue_size(BalloonDriver *d, int index);
 
 uint8_t balloon_status(BalloonDriver *d);
+/* Wait until it has found a fault; the status of a legacy device is silent */
+void balloon_wait_broken(BalloonDriver *d);
 
 /* Config accesses; 32-bit ones are little endian on every transport */
 uint8_t balloon_readb(BalloonDriver *d, unsigned offset);
@@ -171,10 +173,9 @@ uint16_t balloon_wire16(BalloonDriver *d, uint16_t value);
 uint32_t balloon_wire32(BalloonDriver *d, uint32_t value);
 uint64_t balloon_wire64(BalloonDriver *d, uint64_t value);
 
-/*
- * Guest memory with the numbers of @n pages from @addr on, as they stand in a
- * request, and 4 bytes of nothing after each
- */
+/* Guest memory with these numbers of pages as they stand in a request ... */
+uint64_t balloon_copy_pfns(BalloonDriver *d, const uint32_t *pfns, unsigned n);
+/* ... or with those from @addr on, and 4 bytes of nothing after each */
 uint64_t balloon_copy_spread_pfns(BalloonDriver *d, uint64_t addr, unsigned n);
 
 /* Put a request into descriptors.  Returns: the first of them */
@@ -223,7 +224,10 @@ void balloon_deflate(BalloonDriver *d, uint64_t addr, uint64_t size);
 /* Leave an inflate request with @n such lists of the pages at @addr */
 uint32_t balloon_post_huge(BalloonDriver *d, uint64_t addr, unsigned n);
 
-/* Leave statistics of one value, the free memory */
+/* Statistics of one value, the free memory, as a segment of a request */
+BalloonSeg balloon_stats_seg(BalloonDriver *d, uint64_t value);
+
+/* Leave them */
 uint32_t balloon_post_stats_value(BalloonDriver *d, uint64_t value);
 
 /*

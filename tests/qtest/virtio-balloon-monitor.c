@@ -103,11 +103,7 @@ int64_t balloon_get_interval(QTestState *qts)
 
 bool balloon_is_coordinated(QTestState *qts)
 {
-    QDict *answer = qom_get(qts, BALLOON_PATH, "coordinated-discards");
-    bool is = qdict_get_bool(answer, "return");
-
-    qobject_unref(answer);
-    return is;
+    return qtest_qom_get_bool(qts, BALLOON_PATH, "coordinated-discards");
 }
 
 uint64_t balloon_stat_at(QTestState *qts, const char *path, const char *name)

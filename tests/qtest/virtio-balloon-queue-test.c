@@ -7,94 +7,43 @@
  */
 
 #include "qemu/osdep.h"
-#include "libqtest-single.h"
-#include "qemu/module.h"
-#include "libqos/qgraph.h"
-#include "libqos/virtio-balloon.h"
-#include "virtio-balloon-driver.h"
+#include "virtio-balloon-qos.h"
 #include "standard-headers/linux/virtio_config.h"
 
 #define INFLATE BALLOON_VQ_INFLATE
 
-static void attach(BalloonDriver *d, QVirtioBalloon *balloon,
-                   QGuestAllocator *alloc)
+/*
+ * Listed pages read as zero, in whatever order and however often they are
+ * listed; their neighbours keep every byte
+ */
+static void inflate(BalloonDriver *d)
 {
-    balloon_attach(d, global_qtest, balloon->vdev, alloc);
-}
+    uint64_t mem = balloon_dirty_pages(d, 8);
+    uint32_t pfn = BALLOON_PFN(mem);
 
-static void start(BalloonDriver *d, void *balloon, QGuestAllocator *alloc)
-{
-    attach(d, balloon, alloc);
-    balloon_start(d, BALLOON_ALL_FEATURES);
-}
-
-/* Listed pages read as zero, their neighbours keep every byte */
-static void inflate(void *obj, void *data, QGuestAllocator *alloc)
-{
-    BalloonDriver d;
-    uint64_t mem;
-    uint32_t pfn;
-
-    start(&d, obj, alloc);
-    mem = balloon_dirty_pages(&d, 8);
-    pfn = BALLOON_PFN(mem);
-    balloon_send_pfns(&d, INFLATE, (uint32_t[]) { pfn + 1, pfn + 2, pfn + 5 },
-                      3);
-    balloon_assert_pages(&d, mem, "x00xx0xx");
+    balloon_send_pfns(d, INFLATE, (uint32_t[]) {
+        pfn + 5, pfn + 1, pfn + 2, pfn + 1, pfn + 1,
+    }, 5);
+    balloon_assert_pages(d, mem, "x00xx0xx");
 
     /* a page that is given up again is as good as new */
-    qtest_memset(d.qts, mem + BALLOON_PAGE, 0xa5, BALLOON_PAGE);
-    balloon_assert_pages(&d, mem, "xx0xx0xx");
-    balloon_send_pfns(&d, INFLATE, (uint32_t[]) { pfn + 1 }, 1);
-    balloon_assert_pages(&d, mem, "x00xx0xx");
-    balloon_reset(&d);
-}
-
-static void inflate_any_order(void *obj, void *data, QGuestAllocator *alloc)
-{
-    BalloonDriver d;
-    uint64_t mem;
-    uint32_t pfn;
-
-    start(&d, obj, alloc);
-    mem = balloon_dirty_pages(&d, 9);
-    pfn = BALLOON_PFN(mem);
-    balloon_send_pfns(&d, INFLATE, (uint32_t[]) {
-        pfn + 6, pfn + 7, pfn + 4, pfn + 3, pfn + 1,
-    }, 5);
-    balloon_assert_pages(&d, mem, "x0x00x00x");
-    balloon_reset(&d);
-}
-
-static void inflate_duplicates(void *obj, void *data, QGuestAllocator *alloc)
-{
-    BalloonDriver d;
-    uint64_t mem;
-    uint32_t pfn;
-
-    start(&d, obj, alloc);
-    mem = balloon_dirty_pages(&d, 4);
-    pfn = BALLOON_PFN(mem);
-    balloon_send_pfns(&d, INFLATE, (uint32_t[]) {
-        pfn + 1, pfn + 1, pfn + 2, pfn + 1, pfn + 2, pfn + 2,
-    }, 6);
-    balloon_assert_pages(&d, mem, "x00x");
-    balloon_reset(&d);
+    qtest_memset(d->qts, mem + BALLOON_PAGE, 0xa5, BALLOON_PAGE);
+    balloon_assert_pages(d, mem, "xx0xx0xx");
+    balloon_send_range(d, INFLATE, mem + BALLOON_PAGE, 1);
+    balloon_assert_pages(d, mem, "x00xx0xx");
 }
 
 /* Any subset of pages, in any order, as a guest with scattered memory sends */
-static void inflate_random(void *obj, void *data, QGuestAllocator *alloc)
+static void inflate_random(BalloonDriver *d)
 {
     enum { PAGES = 256, LISTED = 192 };
     g_autoptr(GRand) rand = g_rand_new_with_seed(1);
     char map[PAGES + 1] = {};
     uint32_t pfns[LISTED];
-    BalloonDriver d;
-    uint64_t mem;
 
-    start(&d, obj, alloc);
     for (int round = 0; round < 4; round++) {
-        mem = balloon_dirty_pages(&d, PAGES);
+        uint64_t mem = balloon_dirty_pages(d, PAGES);
+
         memset(map, 'x', PAGES);
         for (int i = 0; i < LISTED; i++) {
             int page = g_rand_int_range(rand, 0, PAGES);
@@ -102,39 +51,30 @@ static void inflate_random(void *obj, void *data, QGuestAllocator *alloc)
             pfns[i] = BALLOON_PFN(mem) + page;
             map[page] = '0';
         }
-        balloon_send_pfns(&d, INFLATE, pfns, LISTED);
-        balloon_assert_pages(&d, mem, map);
-        guest_free(alloc, mem);
+        balloon_send_pfns(d, INFLATE, pfns, LISTED);
+        balloon_assert_pages(d, mem, map);
+        guest_free(d->alloc, mem);
     }
-    balloon_reset(&d);
 }
 
 /* A list where there is no memory has something in it, or nothing */
-static void inflate_list_nowhere(void *obj, void *data, QGuestAllocator *alloc)
+static void inflate_list_nowhere(BalloonDriver *d)
 {
-    BalloonDriver d;
-    uint64_t mem;
+    uint64_t mem = balloon_dirty_pages(d, 1);
 
-    start(&d, obj, alloc);
-    mem = balloon_dirty_pages(&d, 1);
-    balloon_send_one(&d, INFLATE, 1ull << 50, 64, false);
-    balloon_assert_pages(&d, mem, "x");
-    balloon_send_range(&d, INFLATE, mem, 1);
-    balloon_assert_pages(&d, mem, "0");
-    balloon_reset(&d);
+    balloon_send_one(d, INFLATE, 1ull << 50, 64, false);
+    balloon_assert_pages(d, mem, "x");
+    balloon_send_range(d, INFLATE, mem, 1);
+    balloon_assert_pages(d, mem, "0");
 }
 
 /* Numbers of pages that are not RAM are skipped, the others are served */
-static void inflate_bad_pfns(void *obj, void *data, QGuestAllocator *alloc)
+static void inflate_bad_pfns(BalloonDriver *d)
 {
-    BalloonDriver d;
-    uint64_t mem;
-    uint32_t pfn;
+    uint64_t mem = balloon_dirty_pages(d, 7);
+    uint32_t pfn = BALLOON_PFN(mem);
 
-    start(&d, obj, alloc);
-    mem = balloon_dirty_pages(&d, 7);
-    pfn = BALLOON_PFN(mem);
-    balloon_send_pfns(&d, INFLATE, (uint32_t[]) {
+    balloon_send_pfns(d, INFLATE, (uint32_t[]) {
         pfn + 1,
         0xffffffff, /* the largest number */
         pfn + 3,
@@ -148,122 +88,89 @@ static void inflate_bad_pfns(void *obj, void *data, QGuestAllocator *alloc)
         0x80000000,
         pfn + 5,
     }, 12);
-    balloon_assert_pages(&d, mem, "x0x0x0x");
-    g_assert_cmphex(balloon_status(&d) & VIRTIO_CONFIG_S_NEEDS_RESET, ==, 0);
+    balloon_assert_pages(d, mem, "x0x0x0x");
+    g_assert_cmphex(balloon_status(d) & VIRTIO_CONFIG_S_NEEDS_RESET, ==, 0);
 
     /* a list of nothing else */
-    balloon_send_pfns(&d, INFLATE, (uint32_t[]) { 0xffffffff, 0xfffff }, 2);
-    balloon_send_range(&d, INFLATE, mem, 1);
-    balloon_assert_pages(&d, mem, "00x0x0x");
-    balloon_reset(&d);
+    balloon_send_pfns(d, INFLATE, (uint32_t[]) { 0xffffffff, 0xfffff }, 2);
+    balloon_send_range(d, INFLATE, mem, 1);
+    balloon_assert_pages(d, mem, "00x0x0x");
 }
 
 /* What is left of a list after whole numbers is ignored */
-static void inflate_odd_length(void *obj, void *data, QGuestAllocator *alloc)
+static void inflate_odd_length(BalloonDriver *d)
 {
-    BalloonDriver d;
-    uint64_t mem, list;
-    uint32_t wire[2];
+    static const char *const maps[] = { "xxx", "x0x", "x00" };
+    uint64_t mem = balloon_dirty_pages(d, 3);
+    uint32_t pfn = BALLOON_PFN(mem);
+    uint64_t list = balloon_copy_pfns(d, (uint32_t[]) { pfn + 1, pfn + 2 }, 2);
 
-    start(&d, obj, alloc);
-    mem = balloon_dirty_pages(&d, 3);
-    wire[0] = balloon_wire32(&d, BALLOON_PFN(mem) + 1);
-    wire[1] = balloon_wire32(&d, BALLOON_PFN(mem) + 2);
-    list = balloon_copy(&d, wire, sizeof(wire));
-
-    for (int len = 1; len < 4; len++) {
-        balloon_send_one(&d, INFLATE, list, len, false);
-        balloon_assert_pages(&d, mem, "xxx");
+    for (int len = 1; len <= 8; len++) {
+        balloon_send_one(d, INFLATE, list, len, false);
+        balloon_assert_pages(d, mem, maps[len / 4]);
+        qtest_memset(d->qts, mem, 0xa5, 3 * BALLOON_PAGE);
     }
-    for (int len = 4; len < 8; len++) {
-        balloon_send_one(&d, INFLATE, list, len, false);
-        balloon_assert_pages(&d, mem, "x0x");
-        qtest_memset(d.qts, mem, 0xa5, 3 * BALLOON_PAGE);
-    }
-    balloon_send_one(&d, INFLATE, list, 8, false);
-    balloon_assert_pages(&d, mem, "x00");
-    balloon_reset(&d);
 }
 
 /* Segments are one list; where one ends means nothing (section 2.7.4.1) */
-static void inflate_split_pfn(void *obj, void *data, QGuestAllocator *alloc)
+static void inflate_split_pfn(BalloonDriver *d)
 {
-    BalloonDriver d;
-    uint64_t mem, list;
-    uint32_t wire[3];
+    uint64_t mem = balloon_dirty_pages(d, 5);
+    uint32_t pfn = BALLOON_PFN(mem);
+    uint64_t list = balloon_copy_pfns(d, (uint32_t[]) {
+        pfn + 1, pfn + 2, pfn + 3,
+    }, 3);
 
-    start(&d, obj, alloc);
-    mem = balloon_dirty_pages(&d, 5);
-    for (int i = 0; i < 3; i++) {
-        wire[i] = balloon_wire32(&d, BALLOON_PFN(mem) + 1 + i);
-    }
-    list = balloon_copy(&d, wire, sizeof(wire));
-    balloon_send(&d, INFLATE, (BalloonSeg[]) {
+    balloon_send(d, INFLATE, (BalloonSeg[]) {
         { list, 1 }, { list + 1, 2 }, { list + 3, 4 }, { list + 7, 5 },
     }, 4);
-    balloon_assert_pages(&d, mem, "x000x");
-    balloon_reset(&d);
+    balloon_assert_pages(d, mem, "x000x");
 }
 
 /* Only what the device is to read is part of the list */
-static void inflate_writable(void *obj, void *data, QGuestAllocator *alloc)
+static void inflate_writable(BalloonDriver *d)
 {
-    BalloonDriver d;
-    uint64_t mem, list;
+    uint64_t mem = balloon_dirty_pages(d, 4);
+    uint64_t list = balloon_copy_spread_pfns(d, mem, 4);
 
-    start(&d, obj, alloc);
-    mem = balloon_dirty_pages(&d, 4);
-    list = balloon_copy_spread_pfns(&d, mem, 4);
-    balloon_send_one(&d, INFLATE, list, 4, true);
-    balloon_assert_pages(&d, mem, "xxxx");
-    balloon_send(&d, INFLATE, (BalloonSeg[]) {
+    balloon_send_one(d, INFLATE, list, 4, true);
+    balloon_assert_pages(d, mem, "xxxx");
+    balloon_send(d, INFLATE, (BalloonSeg[]) {
         { list + 8, 4 }, { list + 24, 4, true },
     }, 2);
-    balloon_assert_pages(&d, mem, "x0xx");
-    balloon_reset(&d);
+    balloon_assert_pages(d, mem, "x0xx");
 }
 
 /* Every page of a guest, again and again, in one descriptor of 1 MiB */
-static void inflate_huge_list(void *obj, void *data, QGuestAllocator *alloc)
+static void inflate_huge_list(BalloonDriver *d)
 {
     enum { LIST = 256 * 1024, PAGES = 64 };
     g_autofree uint32_t *pfns = g_new(uint32_t, LIST);
-    BalloonDriver d;
-    uint64_t mem;
+    uint64_t mem = balloon_dirty_pages(d, PAGES + 2);
 
-    start(&d, obj, alloc);
-    mem = balloon_dirty_pages(&d, PAGES + 2);
     for (unsigned i = 0; i < LIST; i++) {
         pfns[i] = BALLOON_PFN(mem) + 1 + (i * 29) % PAGES;
     }
-    balloon_send_pfns(&d, INFLATE, pfns, LIST);
-    balloon_assert_pages(&d, mem, "x");
-    balloon_assert_bytes(&d, mem + BALLOON_PAGE, PAGES * BALLOON_PAGE, 0);
-    balloon_assert_pages(&d, mem + (PAGES + 1) * BALLOON_PAGE, "x");
-    balloon_reset(&d);
+    balloon_send_pfns(d, INFLATE, pfns, LIST);
+    balloon_assert_pages(d, mem, "x");
+    balloon_assert_bytes(d, mem + BALLOON_PAGE, PAGES * BALLOON_PAGE, 0);
+    balloon_assert_pages(d, mem + (PAGES + 1) * BALLOON_PAGE, "x");
 }
+
+static const BalloonTest tests[] = {
+    { "inflate/listed-pages", inflate },
+    { "inflate/random", inflate_random },
+    { "inflate/bad-pfns", inflate_bad_pfns },
+    { "inflate/list-nowhere", inflate_list_nowhere },
+    { "inflate/odd-length", inflate_odd_length },
+    { "inflate/split-pfn", inflate_split_pfn },
+    { "inflate/writable", inflate_writable },
+    { "inflate/huge-list", inflate_huge_list },
+};
 
 static void register_virtio_balloon_queue_tests(void)
 {
-    static const struct {
-        const char *name;
-        QOSTestFunc test;
-    } tests[] = {
-        { "inflate/listed-pages", inflate },
-        { "inflate/any-order", inflate_any_order },
-        { "inflate/duplicates", inflate_duplicates },
-        { "inflate/random", inflate_random },
-        { "inflate/bad-pfns", inflate_bad_pfns },
-        { "inflate/list-nowhere", inflate_list_nowhere },
-        { "inflate/odd-length", inflate_odd_length },
-        { "inflate/split-pfn", inflate_split_pfn },
-        { "inflate/writable", inflate_writable },
-        { "inflate/huge-list", inflate_huge_list },
-    };
-
-    for (int i = 0; i < ARRAY_SIZE(tests); i++) {
-        qos_add_test(tests[i].name, "virtio-balloon", tests[i].test, NULL);
-    }
+    balloon_add_qos_tests(tests, ARRAY_SIZE(tests), NULL);
 }
 
 libqos_init(register_virtio_balloon_queue_tests);

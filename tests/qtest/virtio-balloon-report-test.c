@@ -7,215 +7,158 @@
  */
 
 #include "qemu/osdep.h"
-#include "libqtest-single.h"
-#include "qemu/module.h"
-#include "libqos/qgraph.h"
-#include "libqos/virtio-balloon.h"
-#include "virtio-balloon-driver.h"
+#include "virtio-balloon-qos.h"
 #include "standard-headers/linux/virtio_config.h"
 
 /* The index that reporting has without hinting */
 #define REPORT BALLOON_VQ_FIRST_OPTIONAL
+#define REPORTING (1ull << VIRTIO_BALLOON_F_REPORTING)
 #define POISON (1ull << VIRTIO_BALLOON_F_PAGE_POISON)
 
-static void start(BalloonDriver *d, QVirtioBalloon *balloon,
-                  QGuestAllocator *alloc, uint64_t features)
-{
-    uint64_t offered;
-
-    balloon_attach(d, global_qtest, balloon->vdev, alloc);
-    offered = balloon_start(d, features |
-                               1ull << VIRTIO_BALLOON_F_REPORTING);
-    g_assert_true(offered & 1ull << VIRTIO_BALLOON_F_REPORTING);
-}
-
 /* Reported pages read as zero, their neighbours keep every byte */
-static void report(void *obj, void *data, QGuestAllocator *alloc)
+static void report(BalloonDriver *d)
 {
-    BalloonDriver d;
-    uint64_t mem;
+    uint64_t mem = balloon_dirty_pages(d, 10);
 
-    start(&d, obj, alloc, 0);
-    mem = balloon_dirty_pages(&d, 10);
-    balloon_send_one(&d, REPORT, mem + BALLOON_PAGE, BALLOON_PAGE, true);
-    balloon_assert_pages(&d, mem, "x0xxxxxxxx");
-    balloon_send(&d, REPORT, (BalloonSeg[]) {
+    balloon_send_one(d, REPORT, mem + BALLOON_PAGE, BALLOON_PAGE, true);
+    balloon_assert_pages(d, mem, "x0xxxxxxxx");
+    balloon_send(d, REPORT, (BalloonSeg[]) {
         { mem + 7 * BALLOON_PAGE, 2 * BALLOON_PAGE, true },
         { mem + 3 * BALLOON_PAGE, BALLOON_PAGE, true },
         { mem + 4 * BALLOON_PAGE, BALLOON_PAGE, true },
     }, 3);
-    balloon_assert_pages(&d, mem, "x0x00xx00x");
-    balloon_reset(&d);
+    balloon_assert_pages(d, mem, "x0x00xx00x");
 }
 
 /* As many blocks as Linux reports at a time */
-static void report_many(void *obj, void *data, QGuestAllocator *alloc)
+static void report_many(BalloonDriver *d)
 {
     enum { BLOCKS = 32, BLOCK = 256 * 1024 };
     BalloonSeg segs[BLOCKS];
-    BalloonDriver d;
-    uint64_t mem;
+    uint64_t mem = balloon_dirty_pages(d, BLOCKS * BLOCK / BALLOON_PAGE + 1);
 
-    start(&d, obj, alloc, 0);
-    g_assert_cmpuint(d.vq[REPORT]->size, >=, BLOCKS);
-    mem = balloon_dirty_pages(&d, BLOCKS * (BLOCK / BALLOON_PAGE) + 1);
+    g_assert_cmpuint(d->vq[REPORT]->size, >=, BLOCKS);
     for (int i = 0; i < BLOCKS; i++) {
         segs[i] = (BalloonSeg) {
             mem + (uint64_t)(BLOCKS - 1 - i) * BLOCK, BLOCK, true
         };
     }
-    balloon_send(&d, REPORT, segs, BLOCKS);
-    balloon_assert_bytes(&d, mem, BLOCKS * BLOCK, 0);
-    balloon_assert_pages(&d, mem + BLOCKS * BLOCK, "x");
-    balloon_reset(&d);
+    balloon_send(d, REPORT, segs, BLOCKS);
+    balloon_assert_bytes(d, mem, BLOCKS * BLOCK, 0);
+    balloon_assert_pages(d, mem + BLOCKS * BLOCK, "x");
 }
 
 /* Memory that the device may only read is no free page */
-static void report_readable(void *obj, void *data, QGuestAllocator *alloc)
+static void report_readable(BalloonDriver *d)
 {
-    BalloonDriver d;
-    uint64_t mem;
+    uint64_t mem = balloon_dirty_pages(d, 4);
 
-    start(&d, obj, alloc, 0);
-    mem = balloon_dirty_pages(&d, 4);
-    balloon_send_one(&d, REPORT, mem, BALLOON_PAGE, false);
-    balloon_assert_pages(&d, mem, "xxxx");
-    balloon_send(&d, REPORT, (BalloonSeg[]) {
+    balloon_send_one(d, REPORT, mem, BALLOON_PAGE, false);
+    balloon_assert_pages(d, mem, "xxxx");
+    balloon_send(d, REPORT, (BalloonSeg[]) {
         { mem, BALLOON_PAGE, false },
         { mem + 2 * BALLOON_PAGE, BALLOON_PAGE, true },
     }, 2);
-    balloon_assert_pages(&d, mem, "xx0x");
-    balloon_reset(&d);
+    balloon_assert_pages(d, mem, "xx0x");
 }
 
 /* Less than a page is not a page */
-static void report_partial(void *obj, void *data, QGuestAllocator *alloc)
+static void report_partial(BalloonDriver *d)
 {
-    BalloonDriver d;
-    uint64_t mem;
+    uint64_t mem = balloon_dirty_pages(d, 3);
 
-    start(&d, obj, alloc, 0);
-    mem = balloon_dirty_pages(&d, 3);
-    balloon_send_one(&d, REPORT, mem, BALLOON_PAGE - 1, true);
-    balloon_send_one(&d, REPORT, mem + 1, BALLOON_PAGE - 1, true);
-    balloon_send_one(&d, REPORT, mem + 100, BALLOON_PAGE, true);
-    balloon_send_one(&d, REPORT, mem + 8, 1, true);
-    balloon_assert_pages(&d, mem, "xxx");
-    g_assert_cmphex(balloon_status(&d) & VIRTIO_CONFIG_S_NEEDS_RESET, ==, 0);
-    balloon_reset(&d);
+    balloon_send_one(d, REPORT, mem, BALLOON_PAGE - 1, true);
+    balloon_send_one(d, REPORT, mem + 1, BALLOON_PAGE - 1, true);
+    balloon_send_one(d, REPORT, mem + 100, BALLOON_PAGE, true);
+    balloon_send_one(d, REPORT, mem + 8, 1, true);
+    balloon_assert_pages(d, mem, "xxx");
+    g_assert_cmphex(balloon_status(d) & VIRTIO_CONFIG_S_NEEDS_RESET, ==, 0);
 }
 
 /* MMIO, ROM, holes and what is past RAM: completed, and nothing happens */
-static void report_not_ram(void *obj, void *data, QGuestAllocator *alloc)
+static void report_not_ram(BalloonDriver *d)
 {
     static const uint64_t places[] = {
         0xfee00000, 0xfffff000, 0xa0000, 1ull << 39, 0xfffffffffffff000,
     };
-    BalloonDriver d;
-    uint64_t mem;
+    uint64_t mem = balloon_dirty_pages(d, 2);
 
-    start(&d, obj, alloc, 0);
-    mem = balloon_dirty_pages(&d, 2);
     for (int i = 0; i < ARRAY_SIZE(places); i++) {
-        balloon_send_one(&d, REPORT, places[i], BALLOON_PAGE, true);
-        g_assert_cmphex(balloon_status(&d) & VIRTIO_CONFIG_S_NEEDS_RESET, ==,
+        balloon_send_one(d, REPORT, places[i], BALLOON_PAGE, true);
+        g_assert_cmphex(balloon_status(d) & VIRTIO_CONFIG_S_NEEDS_RESET, ==,
                         0);
     }
-    balloon_send_one(&d, REPORT, mem, BALLOON_PAGE, true);
-    balloon_assert_pages(&d, mem, "0x");
-    balloon_reset(&d);
+    balloon_send_one(d, REPORT, mem, BALLOON_PAGE, true);
+    balloon_assert_pages(d, mem, "0x");
 }
 
 /*
  * With PAGE_POISON, free pages must go on reading as poison_val: only zero
  * can be had from the host.
  */
-static void report_poison(void *obj, void *data, QGuestAllocator *alloc)
+static void report_poison(BalloonDriver *d)
 {
-    BalloonDriver d;
     uint64_t mem;
 
-    balloon_attach(&d, global_qtest, ((QVirtioBalloon *)obj)->vdev, alloc);
-    balloon_negotiate(&d, POISON | 1ull << VIRTIO_BALLOON_F_REPORTING);
-    balloon_writel(&d, BALLOON_CFG_POISON, 0xa5a5a5a5);
-    balloon_setup_queues(&d);
-    qvirtio_set_driver_ok(d.vdev);
-    mem = balloon_dirty_pages(&d, 3);
-    balloon_send_one(&d, REPORT, mem, 2 * BALLOON_PAGE, true);
-    balloon_assert_pages(&d, mem, "xxx");
+    balloon_negotiate(d, POISON | REPORTING);
+    balloon_writel(d, BALLOON_CFG_POISON, 0xa5a5a5a5);
+    balloon_setup_queues(d);
+    qvirtio_set_driver_ok(d->vdev);
+    mem = balloon_dirty_pages(d, 3);
+    balloon_send_one(d, REPORT, mem, 2 * BALLOON_PAGE, true);
+    balloon_assert_pages(d, mem, "xxx");
 
     /* inflated pages are the device's own */
-    balloon_send_range(&d, BALLOON_VQ_INFLATE, mem, 1);
-    balloon_assert_pages(&d, mem, "0xx");
+    balloon_send_range(d, BALLOON_VQ_INFLATE, mem, 1);
+    balloon_assert_pages(d, mem, "0xx");
 
     /* 0 is what init_on_free gives */
-    balloon_reset(&d);
-    balloon_start(&d, POISON | 1ull << VIRTIO_BALLOON_F_REPORTING);
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_POISON), ==, 0);
-    balloon_send_one(&d, REPORT, mem, 2 * BALLOON_PAGE, true);
-    balloon_assert_pages(&d, mem, "00x");
+    balloon_reset(d);
+    balloon_start(d, POISON | REPORTING);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_POISON), ==, 0);
+    balloon_send_one(d, REPORT, mem, 2 * BALLOON_PAGE, true);
+    balloon_assert_pages(d, mem, "00x");
 
     /* A driver is not to change it any more; if it does, that counts */
-    balloon_writel(&d, BALLOON_CFG_POISON, 0xa5a5a5a5);
-    balloon_send_one(&d, REPORT, mem + 2 * BALLOON_PAGE, BALLOON_PAGE, true);
-    balloon_assert_pages(&d, mem, "00x");
-    balloon_reset(&d);
+    balloon_writel(d, BALLOON_CFG_POISON, 0xa5a5a5a5);
+    balloon_send_one(d, REPORT, mem + 2 * BALLOON_PAGE, BALLOON_PAGE, true);
+    balloon_assert_pages(d, mem, "00x");
 }
 
 /* Without it, the value that was not agreed upon means nothing */
-static void report_no_poison(void *obj, void *data, QGuestAllocator *alloc)
+static void report_no_poison(BalloonDriver *d)
 {
-    BalloonDriver d;
-    uint64_t mem;
-
-    start(&d, obj, alloc, 0);
-    balloon_writel(&d, BALLOON_CFG_POISON, 0xa5a5a5a5);
-    mem = balloon_dirty_pages(&d, 2);
-    balloon_send_one(&d, REPORT, mem, BALLOON_PAGE, true);
-    balloon_assert_pages(&d, mem, "0x");
-    balloon_reset(&d);
+    balloon_start(d, REPORTING);
+    balloon_writel(d, BALLOON_CFG_POISON, 0xa5a5a5a5);
+    report(d);
 }
 
-static void report_broken_ring(void *obj, void *data, QGuestAllocator *alloc)
+static void report_broken_ring(BalloonDriver *d)
 {
-    BalloonDriver d;
-    uint64_t mem;
+    uint64_t mem = balloon_dirty_pages(d, 2);
 
-    start(&d, obj, alloc, 0);
-    mem = balloon_dirty_pages(&d, 2);
-    balloon_post(&d, REPORT, (BalloonSeg[]) { { mem, 0, true } }, 1);
-    if (d.vdev->features & 1ull << VIRTIO_F_VERSION_1) {
-        balloon_wait_for(balloon_status(&d) == BALLOON_STATUS_BROKEN);
-    }
-    balloon_reset(&d);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    balloon_send_one(&d, REPORT, mem, BALLOON_PAGE, true);
-    balloon_assert_pages(&d, mem, "0x");
-    balloon_reset(&d);
+    balloon_post(d, REPORT, (BalloonSeg[]) { { mem, 0, true } }, 1);
+    balloon_wait_broken(d);
+    balloon_reset(d);
+    balloon_start(d, BALLOON_ALL_FEATURES);
+    balloon_send_one(d, REPORT, mem, BALLOON_PAGE, true);
+    balloon_assert_pages(d, mem, "0x");
 }
+
+static const BalloonTest tests[] = {
+    { "report/pages", report },
+    { "report/many", report_many },
+    { "report/readable", report_readable },
+    { "report/partial", report_partial },
+    { "report/not-ram", report_not_ram },
+    { "report/poison", report_poison, .unstarted = true },
+    { "report/no-poison", report_no_poison, .unstarted = true },
+    { "report/broken-ring", report_broken_ring },
+};
 
 static void register_virtio_balloon_report_tests(void)
 {
-    QOSGraphTestOptions opts = {
-        .edge.extra_device_opts = "free-page-reporting=on",
-    };
-    static const struct {
-        const char *name;
-        QOSTestFunc test;
-    } tests[] = {
-        { "report/pages", report },
-        { "report/many", report_many },
-        { "report/readable", report_readable },
-        { "report/partial", report_partial },
-        { "report/not-ram", report_not_ram },
-        { "report/poison", report_poison },
-        { "report/no-poison", report_no_poison },
-        { "report/broken-ring", report_broken_ring },
-    };
-
-    for (int i = 0; i < ARRAY_SIZE(tests); i++) {
-        qos_add_test(tests[i].name, "virtio-balloon", tests[i].test, &opts);
-    }
+    balloon_add_qos_tests(tests, ARRAY_SIZE(tests), "free-page-reporting=on");
 }
 
 libqos_init(register_virtio_balloon_report_tests);

@@ -147,17 +147,22 @@ uint64_t balloon_copy_spread_pfns(BalloonDriver *d, uint64_t addr, unsigned n)
     return balloon_copy(d, wire, 2 * n * sizeof(*wire));
 }
 
-void balloon_send_pfns(BalloonDriver *d, int queue, const uint32_t *pfns,
-                       unsigned n)
+uint64_t balloon_copy_pfns(BalloonDriver *d, const uint32_t *pfns, unsigned n)
 {
     g_autofree uint32_t *wire = g_new(uint32_t, n);
-    uint64_t list;
 
     for (unsigned i = 0; i < n; i++) {
         wire[i] = balloon_wire32(d, pfns[i]);
     }
-    list = balloon_copy(d, wire, n * sizeof(*wire));
-    balloon_send_one(d, queue, list, n * sizeof(*wire), false);
+    return balloon_copy(d, wire, n * sizeof(*wire));
+}
+
+void balloon_send_pfns(BalloonDriver *d, int queue, const uint32_t *pfns,
+                       unsigned n)
+{
+    uint64_t list = balloon_copy_pfns(d, pfns, n);
+
+    balloon_send_one(d, queue, list, n * sizeof(*pfns), false);
     guest_free(d->alloc, list);
 }
 
@@ -167,7 +172,7 @@ void balloon_send_range(BalloonDriver *d, int queue, uint64_t addr,
     g_autofree uint32_t *pfns = g_new(uint32_t, pages);
 
     for (unsigned i = 0; i < pages; i++) {
-        pfns[i] = (addr >> VIRTIO_BALLOON_PFN_SHIFT) + i;
+        pfns[i] = BALLOON_PFN(addr) + i;
     }
     balloon_send_pfns(d, queue, pfns, pages);
 }
@@ -188,10 +193,9 @@ uint32_t balloon_post_huge(BalloonDriver *d, uint64_t addr, unsigned n)
     BalloonSeg segs[BALLOON_HUGE_MAX];
 
     for (unsigned i = 0; i < BALLOON_HUGE_PFNS; i++) {
-        pfns[i] = balloon_wire32(d, addr / BALLOON_PAGE +
-                                    i * 2 % BALLOON_HUGE_PAGES);
+        pfns[i] = BALLOON_PFN(addr) + i * 2 % BALLOON_HUGE_PAGES;
     }
-    segs[0] = (BalloonSeg) { balloon_copy(d, pfns, sizeof(pfns)),
+    segs[0] = (BalloonSeg) { balloon_copy_pfns(d, pfns, BALLOON_HUGE_PFNS),
                              sizeof(pfns) };
     for (unsigned i = 1; i < n; i++) {
         segs[i] = segs[0];
@@ -199,13 +203,19 @@ uint32_t balloon_post_huge(BalloonDriver *d, uint64_t addr, unsigned n)
     return balloon_post(d, BALLOON_VQ_INFLATE, segs, n);
 }
 
-uint32_t balloon_post_stats_value(BalloonDriver *d, uint64_t value)
+BalloonSeg balloon_stats_seg(BalloonDriver *d, uint64_t value)
 {
     struct virtio_balloon_stat stat = {
         .tag = balloon_wire16(d, VIRTIO_BALLOON_S_MEMFREE),
         .val = balloon_wire64(d, value),
     };
-    BalloonSeg seg = { balloon_copy(d, &stat, sizeof(stat)), sizeof(stat) };
+
+    return (BalloonSeg) { balloon_copy(d, &stat, sizeof(stat)), sizeof(stat) };
+}
+
+uint32_t balloon_post_stats_value(BalloonDriver *d, uint64_t value)
+{
+    BalloonSeg seg = balloon_stats_seg(d, value);
 
     return balloon_post(d, BALLOON_VQ_STATS, &seg, 1);
 }

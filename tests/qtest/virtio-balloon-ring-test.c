@@ -7,36 +7,20 @@
  */
 
 #include "qemu/osdep.h"
-#include "libqtest-single.h"
-#include "qemu/module.h"
-#include "libqos/qgraph.h"
-#include "libqos/virtio-balloon.h"
-#include "virtio-balloon-driver.h"
+#include "virtio-balloon-qos.h"
 #include "standard-headers/linux/virtio_config.h"
 #include "standard-headers/linux/virtio_ring.h"
 
 #define INFLATE BALLOON_VQ_INFLATE
 #define DEFLATE BALLOON_VQ_DEFLATE
 
-static void attach(BalloonDriver *d, QVirtioBalloon *balloon,
-                   QGuestAllocator *alloc)
-{
-    balloon_attach(d, global_qtest, balloon->vdev, alloc);
-}
-
-static void start(BalloonDriver *d, void *balloon, QGuestAllocator *alloc)
-{
-    attach(d, balloon, alloc);
-    balloon_start(d, BALLOON_ALL_FEATURES);
-}
-
 /* The device found a fault in the ring, and is well again after a reset */
 static void assert_broken_until_reset(BalloonDriver *d)
 {
     uint64_t mem = balloon_dirty_pages(d, 1);
 
+    balloon_wait_broken(d);
     if (d->vdev->features & 1ull << VIRTIO_F_VERSION_1) {
-        balloon_wait_for(balloon_status(d) == BALLOON_STATUS_BROKEN);
         balloon_wait_config_interrupt(d);
     }
     balloon_reset(d);
@@ -46,90 +30,73 @@ static void assert_broken_until_reset(BalloonDriver *d)
 }
 
 /* As many segments as the ring has descriptors */
-static void long_chain(void *obj, void *data, QGuestAllocator *alloc)
+static void long_chain(BalloonDriver *d)
 {
-    BalloonDriver d;
-    uint64_t mem, list;
-    unsigned n;
-    g_autofree BalloonSeg *segs = NULL;
+    unsigned n = d->vq[INFLATE]->size;
+    g_autofree BalloonSeg *segs = g_new0(BalloonSeg, n);
+    uint64_t mem = balloon_dirty_pages(d, n + 1);
+    uint64_t list = balloon_copy_spread_pfns(d, mem, n);
 
-    start(&d, obj, alloc);
-    n = d.vq[INFLATE]->size;
-    segs = g_new0(BalloonSeg, n);
-    mem = balloon_dirty_pages(&d, n + 1);
-    list = balloon_copy_spread_pfns(&d, mem, n);
     for (unsigned i = 0; i < n; i++) {
         segs[i] = (BalloonSeg) { list + 8 * i, 4 };
     }
-    balloon_send(&d, INFLATE, segs, n);
-    balloon_assert_bytes(&d, mem, (uint64_t)n * BALLOON_PAGE, 0);
-    balloon_assert_pages(&d, mem + (uint64_t)n * BALLOON_PAGE, "x");
-    balloon_reset(&d);
+    balloon_send(d, INFLATE, segs, n);
+    balloon_assert_bytes(d, mem, (uint64_t)n * BALLOON_PAGE, 0);
+    balloon_assert_pages(d, mem + (uint64_t)n * BALLOON_PAGE, "x");
 }
 
 /* virtio 1.2, section 2.7.5.3 */
-static void indirect(void *obj, void *data, QGuestAllocator *alloc)
+static void indirect(BalloonDriver *d)
 {
     enum { N = 64 };
     g_autofree QVRingIndirectDesc *table = NULL;
-    BalloonDriver d;
     uint64_t mem, list;
     uint32_t head;
 
-    attach(&d, obj, alloc);
-    balloon_start(&d, 1ull << VIRTIO_RING_F_INDIRECT_DESC);
-    mem = balloon_dirty_pages(&d, N + 1);
-    list = balloon_copy_spread_pfns(&d, mem, N);
-    table = qvring_indirect_desc_setup(d.qts, d.vdev, alloc, N);
+    balloon_start(d, 1ull << VIRTIO_RING_F_INDIRECT_DESC);
+    mem = balloon_dirty_pages(d, N + 1);
+    list = balloon_copy_spread_pfns(d, mem, N);
+    table = qvring_indirect_desc_setup(d->qts, d->vdev, d->alloc, N);
     for (int i = 0; i < N; i++) {
-        qvring_indirect_desc_add(d.vdev, d.qts, table, list + 8 * i, 4, false);
+        qvring_indirect_desc_add(d->vdev, d->qts, table, list + 8 * i, 4,
+                                 false);
     }
-    head = qvirtqueue_add_indirect(d.qts, d.vq[INFLATE], table);
-    balloon_publish(&d, INFLATE, head);
-    balloon_kick(&d, INFLATE);
-    balloon_wait_served(&d, INFLATE, head);
-    balloon_assert_bytes(&d, mem, N * BALLOON_PAGE, 0);
-    balloon_assert_pages(&d, mem + N * BALLOON_PAGE, "x");
-    balloon_reset(&d);
+    head = qvirtqueue_add_indirect(d->qts, d->vq[INFLATE], table);
+    balloon_publish(d, INFLATE, head);
+    balloon_kick(d, INFLATE);
+    balloon_wait_served(d, INFLATE, head);
+    balloon_assert_bytes(d, mem, N * BALLOON_PAGE, 0);
+    balloon_assert_pages(d, mem + N * BALLOON_PAGE, "x");
 }
 
 /* Many requests and one kick: every one is returned, in order */
-static void full_ring(void *obj, void *data, QGuestAllocator *alloc)
+static void full_ring(BalloonDriver *d)
 {
-    BalloonDriver d;
-    uint64_t mem, list;
-    unsigned n;
+    unsigned n = d->vq[INFLATE]->size;
+    uint64_t mem = balloon_dirty_pages(d, n);
+    uint64_t list = balloon_copy_spread_pfns(d, mem, n);
 
-    start(&d, obj, alloc);
-    n = d.vq[INFLATE]->size;
-    mem = balloon_dirty_pages(&d, n);
-    list = balloon_copy_spread_pfns(&d, mem, n);
     for (unsigned i = 0; i < n; i++) {
         BalloonSeg seg = { list + 8 * i, 4 };
 
-        balloon_publish(&d, INFLATE, balloon_add(&d, INFLATE, &seg, 1));
+        balloon_publish(d, INFLATE, balloon_add(d, INFLATE, &seg, 1));
     }
-    balloon_kick(&d, INFLATE);
+    balloon_kick(d, INFLATE);
     for (unsigned i = 0; i < n; i++) {
-        balloon_wait_used(&d, INFLATE, i);
+        balloon_wait_used(d, INFLATE, i);
     }
-    balloon_assert_bytes(&d, mem, (uint64_t)n * BALLOON_PAGE, 0);
-    balloon_reset(&d);
+    balloon_assert_bytes(d, mem, (uint64_t)n * BALLOON_PAGE, 0);
 }
 
 /* The ring wraps around; a driver may use one descriptor for ever */
-static void ring_wraps(void *obj, void *data, QGuestAllocator *alloc)
+static void ring_wraps(BalloonDriver *d)
 {
-    BalloonDriver d;
-    uint64_t mem;
+    uint64_t mem = balloon_dirty_pages(d, 2);
 
-    start(&d, obj, alloc);
-    mem = balloon_dirty_pages(&d, 2);
-    for (unsigned i = 0; i < d.vq[INFLATE]->size + 3; i++) {
-        balloon_send_range(&d, INFLATE, mem, 1);
+    for (unsigned i = 0; i < d->vq[INFLATE]->size + 3; i++) {
+        balloon_send_range(d, INFLATE, mem, 1);
     }
-    balloon_assert_pages(&d, mem, "0x");
-    balloon_reset(&d);
+    balloon_assert_pages(d, mem, "0x");
 }
 
 static void write16(BalloonDriver *d, uint64_t addr, uint16_t value)
@@ -139,103 +106,88 @@ static void write16(BalloonDriver *d, uint64_t addr, uint16_t value)
 }
 
 /* Faults in the ring itself are found by the core, and need a reset */
-static void broken_rings(void *obj, void *data, QGuestAllocator *alloc)
+static void broken_rings(BalloonDriver *d)
 {
-    BalloonDriver d;
-    uint64_t list, desc;
-    uint32_t head;
+    uint64_t list = balloon_copy_spread_pfns(d, balloon_dirty_pages(d, 1), 1);
 
-    start(&d, obj, alloc);
-    list = balloon_copy_spread_pfns(&d, balloon_dirty_pages(&d, 1), 1);
     for (int queue = INFLATE; queue <= DEFLATE; queue++) {
+        uint64_t desc;
+        uint32_t head;
+
         /* no bytes at all */
-        balloon_post(&d, queue, (BalloonSeg[]) { { list, 0 } }, 1);
-        assert_broken_until_reset(&d);
+        balloon_post(d, queue, (BalloonSeg[]) { { list, 0 } }, 1);
+        assert_broken_until_reset(d);
 
         /* among others */
-        balloon_post(&d, queue, (BalloonSeg[]) {
+        balloon_post(d, queue, (BalloonSeg[]) {
             { list, 4 }, { list, 0 }, { list, 4 },
         }, 3);
-        assert_broken_until_reset(&d);
+        assert_broken_until_reset(d);
 
         /* a chain without an end: a descriptor that is followed by itself */
-        head = balloon_add(&d, queue, &(BalloonSeg) { list, 4 }, 1);
-        desc = d.vq[queue]->desc + head * sizeof(struct vring_desc);
-        write16(&d, desc + offsetof(struct vring_desc, flags),
+        head = balloon_add(d, queue, &(BalloonSeg) { list, 4 }, 1);
+        desc = d->vq[queue]->desc + head * sizeof(struct vring_desc);
+        write16(d, desc + offsetof(struct vring_desc, flags),
                 VRING_DESC_F_NEXT);
-        write16(&d, desc + offsetof(struct vring_desc, next), head);
-        balloon_publish(&d, queue, head);
-        balloon_kick(&d, queue);
-        assert_broken_until_reset(&d);
+        write16(d, desc + offsetof(struct vring_desc, next), head);
+        balloon_publish(d, queue, head);
+        balloon_kick(d, queue);
+        assert_broken_until_reset(d);
 
         /* a descriptor that is not in the ring */
-        balloon_publish(&d, queue, d.vq[queue]->size);
-        balloon_kick(&d, queue);
-        assert_broken_until_reset(&d);
+        balloon_publish(d, queue, d->vq[queue]->size);
+        balloon_kick(d, queue);
+        assert_broken_until_reset(d);
     }
-    balloon_reset(&d);
 }
 
 /* Deflate is acknowledged and takes nothing from the guest */
-static void deflate(void *obj, void *data, QGuestAllocator *alloc)
+static void deflate(BalloonDriver *d)
 {
-    BalloonDriver d;
-    uint64_t mem;
+    uint64_t mem = balloon_dirty_pages(d, 4);
 
-    start(&d, obj, alloc);
-    mem = balloon_dirty_pages(&d, 4);
-    balloon_send_range(&d, INFLATE, mem, 4);
-    balloon_assert_pages(&d, mem, "0000");
+    balloon_send_range(d, INFLATE, mem, 4);
+    balloon_assert_pages(d, mem, "0000");
 
     /* before the request is sent, which the driver may do ... */
-    qtest_memset(d.qts, mem, 0xa5, BALLOON_PAGE);
-    balloon_send_range(&d, DEFLATE, mem, 4);
-    balloon_assert_pages(&d, mem, "x000");
+    qtest_memset(d->qts, mem, 0xa5, BALLOON_PAGE);
+    balloon_send_range(d, DEFLATE, mem, 4);
+    balloon_assert_pages(d, mem, "x000");
     /* ... and after it was acknowledged */
-    qtest_memset(d.qts, mem + BALLOON_PAGE, 0xa5, BALLOON_PAGE);
-    balloon_assert_pages(&d, mem, "xx00");
+    qtest_memset(d->qts, mem + BALLOON_PAGE, 0xa5, BALLOON_PAGE);
+    balloon_assert_pages(d, mem, "xx00");
 
     /* pages that were never given up */
-    mem = balloon_dirty_pages(&d, 2);
-    balloon_send_range(&d, DEFLATE, mem, 2);
-    balloon_assert_pages(&d, mem, "xx");
-    balloon_reset(&d);
+    mem = balloon_dirty_pages(d, 2);
+    balloon_send_range(d, DEFLATE, mem, 2);
+    balloon_assert_pages(d, mem, "xx");
 }
 
-static void deflate_nonsense(void *obj, void *data, QGuestAllocator *alloc)
+static void deflate_nonsense(BalloonDriver *d)
 {
-    BalloonDriver d;
-    uint64_t mem;
+    uint64_t mem = balloon_dirty_pages(d, 2);
 
-    start(&d, obj, alloc);
-    mem = balloon_dirty_pages(&d, 2);
-    balloon_send_pfns(&d, DEFLATE, (uint32_t[]) { 0xffffffff, 0xfffff }, 2);
-    balloon_send_one(&d, DEFLATE, mem, 3, false);
-    balloon_send_one(&d, DEFLATE, mem, BALLOON_PAGE, false);
-    balloon_send_one(&d, DEFLATE, mem, BALLOON_PAGE, true);
-    balloon_assert_pages(&d, mem, "xx");
-    g_assert_cmphex(balloon_status(&d) & VIRTIO_CONFIG_S_NEEDS_RESET, ==, 0);
-    balloon_reset(&d);
+    balloon_send_pfns(d, DEFLATE, (uint32_t[]) { 0xffffffff, 0xfffff }, 2);
+    balloon_send_one(d, DEFLATE, mem, 3, false);
+    balloon_send_one(d, DEFLATE, mem, BALLOON_PAGE, false);
+    balloon_send_one(d, DEFLATE, mem, BALLOON_PAGE, true);
+    balloon_assert_pages(d, mem, "xx");
+    g_assert_cmphex(balloon_status(d) & VIRTIO_CONFIG_S_NEEDS_RESET, ==, 0);
 }
+
+static const BalloonTest tests[] = {
+    { "ring/long-chain", long_chain },
+    { "ring/indirect", indirect, .unstarted = true },
+    { "ring/full", full_ring },
+    { "ring/wraps", ring_wraps },
+    { "ring/broken", broken_rings },
+    { "deflate/keeps-data", deflate },
+    { "deflate/nonsense", deflate_nonsense },
+};
 
 static void register_virtio_balloon_ring_tests(void)
 {
-    static const struct {
-        const char *name;
-        QOSTestFunc test;
-    } tests[] = {
-        { "ring/long-chain", long_chain },
-        { "ring/indirect", indirect },
-        { "ring/full", full_ring },
-        { "ring/wraps", ring_wraps },
-        { "ring/broken", broken_rings },
-        { "deflate/keeps-data", deflate },
-        { "deflate/nonsense", deflate_nonsense },
-    };
-
-    for (int i = 0; i < ARRAY_SIZE(tests); i++) {
-        qos_add_test(tests[i].name, "virtio-balloon", tests[i].test, NULL);
-    }
+    balloon_add_qos_tests(tests, ARRAY_SIZE(tests), NULL);
 }
 
 libqos_init(register_virtio_balloon_ring_tests);

@@ -7,12 +7,27 @@
 #ifndef TESTS_VIRTIO_BALLOON_TEST_H
 #define TESTS_VIRTIO_BALLOON_TEST_H
 
+#include "virtio-balloon-driver.h"
+
 /*
  * Every test holds for the balloon that QEMU 10.0 came with, except those
  * below /virtio-balloon/improved, where this one differs on purpose.
  */
 #define BALLOON_TESTS "/virtio-balloon/"
 #define BALLOON_IMPROVED BALLOON_TESTS "improved/"
+
+/* What is tested with a balloon of its own, whose driver goes to DRIVER_OK */
+typedef struct BalloonTest {
+    const char *path;
+    void (*run)(BalloonDriver *d);
+    /* as for balloon_boot(), if they are not those of most tests */
+    const char *device;
+    const char *options;
+    /* what @run finds in its driver */
+    const void *data;
+    /* the device was reset, and @run is to start it */
+    bool unstarted;
+} BalloonTest;
 
 void virtio_balloon_add_backing_tests(void);
 void virtio_balloon_add_command_tests(void);
