@@ -7,29 +7,39 @@
 #include "qemu/osdep.h"
 #include "qemu/cutils.h"
 #include "qemu/units.h"
-#include "virtio-balloon-driver.h"
 #include "virtio-balloon-test.h"
 
-#define DEVICE "virtio-balloon-pci,free-page-reporting=on"
+#define REPORTING "virtio-balloon-pci,free-page-reporting=on"
+/* So what is reported need not read as anything */
+#define NO_POISON REPORTING ",page-poison=off"
 #define RAM (128 * MiB)
 #define REPORT BALLOON_VQ_FIRST_OPTIONAL
+
+/* A machine with that backend, and its properties, for its memory */
+#define MEMORY(backend)                                                 \
+    "-m 128 -machine pc,memory-backend=ram "                            \
+    "-object memory-backend-" backend ",id=ram,size=128M"
 
 /* What is in a file that is memory */
 #define FILE_DATA 0x5a
 
-/* A machine with @backend, which has the id "ram", for its memory */
-static void boot(BalloonDriver *d, const char *backend)
-{
-    g_autofree char *options = g_strdup_printf(
-        "-m 128 -machine pc,memory-backend=ram -object %s,id=ram,size=128M",
-        backend);
+/* RAM of a file, with bytes of others before and after it */
+typedef struct File {
+    const char *path;
+    bool shared;
+    size_t lead;
+    size_t trail;
+} File;
 
-    balloon_boot(d, DEVICE, options);
-    /* no PAGE_POISON: what is reported need not read as anything */
-    balloon_start(d, 1ull << VIRTIO_BALLOON_F_REPORTING);
-}
+static const File files[] = {
+    { "backing/shared-file", true },
+    { "backing/file-offset/shared", true, 2 * MiB, MiB },
+    { "improved/backing/private-file", false },
+    { "improved/backing/file-offset/private", false, 2 * MiB, MiB },
+};
 
 /* Give up five of ten pages, by either way */
+#define GIVEN_UP "x00x0xx00x"
 static uint64_t give_up(BalloonDriver *d)
 {
     uint64_t mem = balloon_dirty_pages(d, 10);
@@ -41,13 +51,9 @@ static uint64_t give_up(BalloonDriver *d)
     return mem;
 }
 
-static void memory(const void *backend)
+static void memory(BalloonDriver *d)
 {
-    BalloonDriver d;
-
-    boot(&d, backend);
-    balloon_assert_pages(&d, give_up(&d), "x00x0xx00x");
-    balloon_quit(&d);
+    balloon_assert_pages(d, give_up(d), GIVEN_UP);
 }
 
 /* A file with @more bytes than the RAM */
@@ -64,54 +70,12 @@ static char *create_file(size_t more)
     return name;
 }
 
-static char *file_backend(const char *name, const char *options)
-{
-    return g_strdup_printf("memory-backend-file,mem-path=%s,%s", name,
-                           options);
-}
-
-static void shared_file(void)
-{
-    g_autofree char *name = create_file(0);
-    g_autofree char *backend = file_backend(name, "share=on");
-    BalloonDriver d;
-
-    boot(&d, backend);
-    balloon_assert_pages(&d, give_up(&d), "x00x0xx00x");
-    balloon_quit(&d);
-    unlink(name);
-}
-
 /* No byte from @from up to @end is another than it was */
 static void assert_file_kept(const char *data, gsize from, gsize end)
 {
     for (gsize i = from; i < end; i++) {
         g_assert_cmphex(data[i], ==, FILE_DATA);
     }
-}
-
-/* Others have the file too: not one byte of it changes */
-static void private_file(void)
-{
-    g_autofree char *name = create_file(0);
-    g_autofree char *backend = file_backend(name, "share=off");
-    g_autofree char *data = NULL;
-    BalloonDriver d;
-    uint64_t mem;
-    gsize size;
-
-    boot(&d, backend);
-    mem = give_up(&d);
-    balloon_assert_pages(&d, mem, "x");
-    balloon_assert_pages(&d, mem + 3 * BALLOON_PAGE, "x");
-    balloon_assert_pages(&d, mem + 5 * BALLOON_PAGE, "xx");
-    balloon_assert_pages(&d, mem + 9 * BALLOON_PAGE, "x");
-    balloon_quit(&d);
-
-    g_assert_true(g_file_get_contents(name, &data, &size, NULL));
-    unlink(name);
-    g_assert_cmpuint(size, ==, RAM);
-    assert_file_kept(data, 0, size);
 }
 
 /* Pages of a file are zeroes, or are not: one letter each */
@@ -125,89 +89,80 @@ static void assert_file_pages(const char *data, const char *map)
 }
 
 /*
- * RAM from the middle of a file, between the data of others: a shared mapping
- * is punched where the guest's pages are, a private one nowhere
+ * RAM of a file, maybe from the middle of it, between the data of others: a
+ * shared mapping is punched where the guest's pages are; of a private one
+ * others have the file too, and not one byte of it changes
  */
-static void file_offset(const void *share)
+static void file(const void *data)
 {
-    const gsize lead = 2 * MiB, trail = MiB;
-    bool shared = strstr(share, "=on");
-    g_autofree char *name = create_file(lead + trail);
-    g_autofree char *more = g_strdup_printf("offset=%zu,%s", lead,
-                                            (char *)share);
-    g_autofree char *backend = file_backend(name, more);
-    g_autofree char *data = NULL;
+    const File *f = data;
+    g_autofree char *name = create_file(f->lead + f->trail);
+    g_autofree char *options = g_strdup_printf(
+        MEMORY("file,mem-path=%s,offset=%zu,share=%s"), name, f->lead,
+        f->shared ? "on" : "off");
+    g_autofree char *bytes = NULL;
     BalloonDriver d;
     uint64_t mem;
     gsize size;
 
-    boot(&d, backend);
+    balloon_boot(&d, NO_POISON, options);
+    balloon_start(&d, BALLOON_ALL_FEATURES);
     mem = give_up(&d);
     /* The last pages of the RAM, before what is not the guest's */
     balloon_send_range(&d, BALLOON_VQ_INFLATE, RAM - 2 * BALLOON_PAGE, 2);
-    if (shared) {
-        balloon_assert_pages(&d, mem, "x00x0xx00x");
+    for (int page = 0; GIVEN_UP[page]; page++) {
+        uint8_t given = f->shared ? 0 : FILE_DATA;
+
+        balloon_assert_bytes(&d, mem + page * BALLOON_PAGE, BALLOON_PAGE,
+                             GIVEN_UP[page] == '0' ? given : 0xa5);
     }
     balloon_quit(&d);
 
-    g_assert_true(g_file_get_contents(name, &data, &size, NULL));
+    g_assert_true(g_file_get_contents(name, &bytes, &size, NULL));
     unlink(name);
-    g_assert_cmpuint(size, ==, lead + RAM + trail);
-    assert_file_kept(data, 0, lead);
-    assert_file_kept(data, lead + RAM, size);
-    if (shared) {
-        assert_file_pages(data + lead + mem, "x00x0xx00x");
-        assert_file_pages(data + lead + RAM - 4 * BALLOON_PAGE, "xx00");
+    g_assert_cmpuint(size, ==, f->lead + RAM + f->trail);
+    assert_file_kept(bytes, 0, f->lead);
+    assert_file_kept(bytes, f->lead + RAM, size);
+    if (f->shared) {
+        assert_file_pages(bytes + f->lead + mem, GIVEN_UP);
+        assert_file_pages(bytes + f->lead + RAM - 4 * BALLOON_PAGE, "xx00");
     } else {
-        assert_file_kept(data, lead, lead + RAM);
+        assert_file_kept(bytes, f->lead, f->lead + RAM);
     }
 }
 
 /* What a report does not cover wholly is left alone, the rest is taken */
-static void report_unaligned(void)
+static void report_unaligned(BalloonDriver *d)
 {
-    BalloonDriver d;
-    uint64_t mem;
+    uint64_t mem = balloon_dirty_pages(d, 9);
 
-    balloon_boot(&d, DEVICE, "-m 128");
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    mem = balloon_dirty_pages(&d, 9);
-    balloon_send_one(&d, REPORT, mem + 16, 3 * BALLOON_PAGE, true);
-    balloon_assert_pages(&d, mem, "x00xxxxxx");
-    balloon_send_one(&d, REPORT, mem + 4 * BALLOON_PAGE,
+    balloon_send_one(d, REPORT, mem + 16, 3 * BALLOON_PAGE, true);
+    balloon_assert_pages(d, mem, "x00xxxxxx");
+    balloon_send_one(d, REPORT, mem + 4 * BALLOON_PAGE,
                      2 * BALLOON_PAGE + 100, true);
-    balloon_assert_pages(&d, mem, "x00x00xxx");
-    balloon_send_one(&d, REPORT, mem + 7 * BALLOON_PAGE - 1,
+    balloon_assert_pages(d, mem, "x00x00xxx");
+    balloon_send_one(d, REPORT, mem + 7 * BALLOON_PAGE - 1,
                      BALLOON_PAGE + 2, true);
-    balloon_assert_pages(&d, mem, "x00x00x0x");
-    balloon_quit(&d);
+    balloon_assert_pages(d, mem, "x00x00x0x");
 }
+
+static const BalloonTest tests[] = {
+    { "backing/anonymous", memory, .options = MEMORY("ram") },
+    { "backing/anonymous-shared", memory, .options = MEMORY("ram,share=on") },
+    { "backing/anonymous-no-merge", memory,
+      .options = MEMORY("ram,merge=off,dump=off") },
+    { "backing/memfd", memory, .options = MEMORY("memfd,share=on") },
+    { "backing/memfd-private", memory, .options = MEMORY("memfd,share=off") },
+    { "improved/backing/report-unaligned", report_unaligned, REPORTING },
+};
 
 void virtio_balloon_add_backing_tests(void)
 {
-    static const struct {
-        const char *name;
-        const char *backend;
-    } backends[] = {
-        { "anonymous", "memory-backend-ram" },
-        { "anonymous-shared", "memory-backend-ram,share=on" },
-        { "anonymous-no-merge", "memory-backend-ram,merge=off,dump=off" },
-        { "memfd", "memory-backend-memfd,share=on" },
-        { "memfd-private", "memory-backend-memfd,share=off" },
-    };
+    balloon_add_tests(NO_POISON, tests, ARRAY_SIZE(tests));
+    for (int i = 0; i < ARRAY_SIZE(files); i++) {
+        g_autofree char *path = g_strconcat("/virtio-balloon/", files[i].path,
+                                            NULL);
 
-    for (int i = 0; i < ARRAY_SIZE(backends); i++) {
-        g_autofree char *path = g_strconcat(BALLOON_TESTS "backing/",
-                                            backends[i].name, NULL);
-
-        qtest_add_data_func(path, backends[i].backend, memory);
+        qtest_add_data_func(path, &files[i], file);
     }
-    qtest_add_func(BALLOON_TESTS "backing/shared-file", shared_file);
-    qtest_add_data_func(BALLOON_TESTS "backing/file-offset/shared",
-                        "share=on", file_offset);
-    qtest_add_func(BALLOON_IMPROVED "backing/private-file", private_file);
-    qtest_add_data_func(BALLOON_IMPROVED "backing/file-offset/private",
-                        "share=off", file_offset);
-    qtest_add_func(BALLOON_IMPROVED "backing/report-unaligned",
-                   report_unaligned);
 }

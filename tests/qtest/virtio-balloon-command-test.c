@@ -9,136 +9,106 @@
 #include "qemu/osdep.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
-#include "virtio-balloon-driver.h"
 #include "virtio-balloon-monitor.h"
 #include "virtio-balloon-test.h"
 
 #define RAM (128 * MiB)
+#define NO_DEVICE "No balloon device has been activated"
 
 static void no_device(void)
 {
     QTestState *qts = qtest_init("-machine pc");
-    const char *desc = "No balloon device has been activated";
 
-    balloon_assert_error(qts, "DeviceNotActive", desc,
+    balloon_assert_error(qts, "DeviceNotActive", NO_DEVICE,
                          "{'execute': 'query-balloon'}");
-    balloon_assert_error(qts, "DeviceNotActive", desc,
+    balloon_assert_error(qts, "DeviceNotActive", NO_DEVICE,
                          "{'execute': 'balloon', 'arguments': {'value': 1}}");
-    balloon_assert_hmp(qts, "info balloon",
-                       "Error: No balloon device has been activated");
-    balloon_assert_hmp(qts, "balloon 64",
-                       "Error: No balloon device has been activated");
+    balloon_assert_hmp(qts, "info balloon", "Error: " NO_DEVICE);
+    balloon_assert_hmp(qts, "balloon 64", "Error: " NO_DEVICE);
     qtest_quit(qts);
 }
 
 /* Refused values leave the target as it was */
-static void refused_values(void)
+static void refused_values(BalloonDriver *d)
 {
-    BalloonDriver d;
-
-    balloon_boot(&d, NULL, "-m 128");
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    balloon_set_target(d.qts, 64 * MiB);
+    balloon_set_target(d->qts, 64 * MiB);
     for (int value = 0; value > -3; value--) {
-        balloon_assert_error(d.qts, "GenericError",
+        balloon_assert_error(d->qts, "GenericError",
                              "Parameter 'value' expects a size",
                              "{'execute': 'balloon',"
                              " 'arguments': {'value': %d}}", value);
     }
-    balloon_assert_error(d.qts, "GenericError",
+    balloon_assert_error(d->qts, "GenericError",
                          "Invalid parameter type for 'value',"
                          " expected: integer",
                          "{'execute': 'balloon',"
                          " 'arguments': {'value': '64M'}}");
-    balloon_assert_error(d.qts, "GenericError",
+    balloon_assert_error(d->qts, "GenericError",
                          "Parameter 'value' is missing",
                          "{'execute': 'balloon', 'arguments': {}}");
-    balloon_assert_error(d.qts, "GenericError",
+    balloon_assert_error(d->qts, "GenericError",
                          "Parameter 'foo' is unexpected",
                          "{'execute': 'balloon',"
                          " 'arguments': {'value': 1, 'foo': 1}}");
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==, 0x4000);
-    g_assert_cmpint(balloon_query(d.qts), ==, RAM);
-    balloon_quit(&d);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_NUM_PAGES), ==, 0x4000);
+    g_assert_cmpint(balloon_query(d->qts), ==, RAM);
 }
 
-static void hmp(void)
+/* What `balloon` says to @command, and the target that is set then */
+static void assert_balloons(BalloonDriver *d, const char *command,
+                            const char *answer, uint32_t num_pages)
 {
-    BalloonDriver d;
-
-    balloon_boot(&d, NULL, "-m 128");
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    balloon_assert_hmp(d.qts, "info balloon", "balloon: actual=128");
-    balloon_assert_hmp(d.qts, "balloon 64", "");
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==, 0x4000);
-    balloon_assert_hmp(d.qts, "balloon 0",
-                       "Error: Parameter 'value' expects a size");
-    balloon_assert_hmp(d.qts, "balloon -5", "enter a positive value");
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==, 0x4000);
-
-    /* whole mebibytes, rounded down */
-    balloon_writel(&d, BALLOON_CFG_ACTUAL, 0x4001);
-    balloon_assert_hmp(d.qts, "info balloon", "balloon: actual=63");
-    balloon_quit(&d);
+    balloon_assert_hmp(d->qts, command, answer);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_NUM_PAGES), ==, num_pages);
 }
 
-/* Expressions count mebibytes, as they always have */
-static void hmp_expression(void)
+/* Mebibytes; expressions count them, as they always have */
+static void hmp(BalloonDriver *d)
 {
     static const char *const commands[] = {
-        "balloon 32+32", "balloon 32 + 32", "balloon (16 + 16) * 2",
-        "balloon 0x40", "balloon 0100", "balloon 128/2", "balloon 96-32",
+        "balloon 64", "balloon 32+32", "balloon 32 + 32",
+        "balloon (16 + 16) * 2", "balloon 0x40", "balloon 0100",
+        "balloon 128/2", "balloon 96-32",
     };
-    BalloonDriver d;
 
-    balloon_boot(&d, NULL, "-m 128");
-    balloon_start(&d, BALLOON_ALL_FEATURES);
+    balloon_assert_hmp(d->qts, "info balloon", "balloon: actual=128");
     for (int i = 0; i < ARRAY_SIZE(commands); i++) {
-        balloon_set_target(d.qts, RAM);
-        balloon_assert_hmp(d.qts, commands[i], "");
-        g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==, 0x4000);
+        balloon_set_target(d->qts, RAM);
+        assert_balloons(d, commands[i], "", 0x4000);
     }
-    balloon_assert_hmp(d.qts, "balloon 2-4", "enter a positive value");
-    balloon_quit(&d);
+    assert_balloons(d, "balloon 0", "Error: Parameter 'value' expects a size",
+                    0x4000);
+    assert_balloons(d, "balloon -5", "enter a positive value", 0x4000);
+    assert_balloons(d, "balloon 2-4", "enter a positive value", 0x4000);
+
+    /* rounded down */
+    balloon_writel(d, BALLOON_CFG_ACTUAL, 0x4001);
+    balloon_assert_hmp(d->qts, "info balloon", "balloon: actual=63");
 }
 
 /* The HMP command takes a suffix */
-static void hmp_suffix(void)
+static void hmp_suffix(BalloonDriver *d)
 {
-    static const struct {
-        const char *command;
-        uint32_t num_pages;
-    } accepted[] = {
-        { "balloon 64M", 0x4000 },
-        { "balloon 96", 0x2000 },
-        { "balloon 65536k", 0x4000 },
-        { "balloon 2G", 0 },
-        { "balloon 0.0625G", 0x4000 },
-    };
     static const char *const refused[] = {
         "balloon 64X", "balloon much", "balloon 64MM", "balloon 64 M",
         "balloon 64+", "balloon 99999999999999999999", "balloon 16E",
     };
-    BalloonDriver d;
 
-    balloon_boot(&d, NULL, "-m 128");
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    for (int i = 0; i < ARRAY_SIZE(accepted); i++) {
-        balloon_assert_hmp(d.qts, accepted[i].command, "");
-        g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==,
-                        accepted[i].num_pages);
-    }
+    assert_balloons(d, "balloon 64M", "", 0x4000);
+    assert_balloons(d, "balloon 96", "", 0x2000);
+    assert_balloons(d, "balloon 65536k", "", 0x4000);
+    assert_balloons(d, "balloon 2G", "", 0);
+    assert_balloons(d, "balloon 0.0625G", "", 0x4000);
     for (int i = 0; i < ARRAY_SIZE(refused); i++) {
-        g_autofree char *said = qtest_hmp(d.qts, "%s", refused[i]);
+        g_autofree char *said = qtest_hmp(d->qts, "%s", refused[i]);
 
         g_assert_cmpstr(said, !=, "");
-        g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==, 0x4000);
+        g_assert_cmphex(balloon_readl(d, BALLOON_CFG_NUM_PAGES), ==, 0x4000);
     }
-    balloon_quit(&d);
 }
 
 /* The guest hears of every target, be it the same, be the VM stopped */
-static void target(void)
+static void target(BalloonDriver *d)
 {
     static const struct {
         int64_t target;
@@ -155,145 +125,111 @@ static void target(void)
         { RAM, 0 },
         { RAM, 0 },
         { RAM + 1, 0 },
+        /* more pages than 32 bits can say */
+        { 16 * TiB + 64 * MiB, 0 },
         { INT64_MAX, 0 },
     };
-    BalloonDriver d;
 
-    balloon_boot(&d, NULL, "-m 128");
-    balloon_start(&d, BALLOON_ALL_FEATURES);
     for (int stopped = 0; stopped < 2; stopped++) {
         for (int i = 0; i < ARRAY_SIZE(table); i++) {
-            balloon_set_target(d.qts, table[i].target);
-            balloon_wait_config_interrupt(&d);
-            g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==,
+            balloon_set_target(d->qts, table[i].target);
+            balloon_wait_config_interrupt(d);
+            g_assert_cmphex(balloon_readl(d, BALLOON_CFG_NUM_PAGES), ==,
                             table[i].num_pages);
         }
-        qtest_qmp_assert_success(d.qts, "{'execute': 'stop'}");
+        qtest_qmp_assert_success(d->qts, "{'execute': 'stop'}");
     }
-    qtest_qmp_assert_success(d.qts, "{'execute': 'cont'}");
+    qtest_qmp_assert_success(d->qts, "{'execute': 'cont'}");
     /* what the guest does about it is its own affair */
-    g_assert_cmpint(balloon_query(d.qts), ==, RAM);
-    g_assert_cmpint(balloon_next_change(d.qts), ==, -1);
-    balloon_quit(&d);
+    g_assert_cmpint(balloon_query(d->qts), ==, RAM);
+    g_assert_cmpint(balloon_next_change(d->qts), ==, -1);
 }
 
-/* A target may be set before there is a driver, and when it comes it sees it */
-static void target_first(void)
+static void actual(BalloonDriver *d)
 {
-    BalloonDriver d;
-
-    balloon_boot(&d, NULL, "-m 128");
-    balloon_set_target(d.qts, 32 * MiB);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==, 0x6000);
-    balloon_reset(&d);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==, 0x6000);
-    balloon_quit(&d);
-}
-
-static void actual(void)
-{
-    BalloonDriver d;
-
-    balloon_boot(&d, NULL, "-m 128");
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    g_assert_cmpint(balloon_query(d.qts), ==, RAM);
-    balloon_writel(&d, BALLOON_CFG_ACTUAL, 0x1234);
-    g_assert_cmpint(balloon_query(d.qts), ==, RAM - 0x1234000);
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_ACTUAL), ==, 0x1234);
-    balloon_assert_hmp(d.qts, "info balloon", "balloon: actual=109");
-    balloon_writel(&d, BALLOON_CFG_ACTUAL, RAM / BALLOON_PAGE);
-    g_assert_cmpint(balloon_query(d.qts), ==, 0);
-    balloon_writel(&d, BALLOON_CFG_ACTUAL, 0);
-    g_assert_cmpint(balloon_query(d.qts), ==, RAM);
-    balloon_quit(&d);
+    g_assert_cmpint(balloon_query(d->qts), ==, RAM);
+    balloon_writel(d, BALLOON_CFG_ACTUAL, 0x1234);
+    g_assert_cmpint(balloon_query(d->qts), ==, RAM - 0x1234000);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_ACTUAL), ==, 0x1234);
+    balloon_assert_hmp(d->qts, "info balloon", "balloon: actual=109");
+    balloon_writel(d, BALLOON_CFG_ACTUAL, RAM / BALLOON_PAGE);
+    g_assert_cmpint(balloon_query(d->qts), ==, 0);
+    balloon_writel(d, BALLOON_CFG_ACTUAL, 0);
+    g_assert_cmpint(balloon_query(d->qts), ==, RAM);
 }
 
 /* A size is believed up to RAM */
-static void actual_beyond_ram(void)
+static void actual_beyond_ram(BalloonDriver *d)
 {
     static const uint32_t values[] = {
         RAM / BALLOON_PAGE + 1, 0x10000, 0x7fffffff, 0x80000000, 0xfeffffff,
         0xff000000, 0xffffffff,
     };
-    BalloonDriver d;
 
-    balloon_boot(&d, NULL, "-m 128");
-    balloon_start(&d, BALLOON_ALL_FEATURES);
     for (int i = 0; i < ARRAY_SIZE(values); i++) {
-        balloon_writel(&d, BALLOON_CFG_ACTUAL, values[i]);
-        g_assert_cmpint(balloon_query(d.qts), >=, 0);
-        g_assert_cmpint(balloon_query(d.qts), <=, RAM);
+        balloon_writel(d, BALLOON_CFG_ACTUAL, values[i]);
+        g_assert_cmpint(balloon_query(d->qts), ==, 0);
     }
-    balloon_assert_hmp(d.qts, "info balloon", "balloon: actual=0");
-    balloon_writel(&d, BALLOON_CFG_ACTUAL, 0x4000);
-    g_assert_cmpint(balloon_query(d.qts), ==, 64 * MiB);
-    balloon_quit(&d);
+    balloon_assert_hmp(d->qts, "info balloon", "balloon: actual=0");
+    balloon_writel(d, BALLOON_CFG_ACTUAL, 0x4000);
+    g_assert_cmpint(balloon_query(d->qts), ==, 64 * MiB);
 }
 
 /* One event for a value that differs, at most one a second */
-static void change_event(void)
+static void change_event(BalloonDriver *d)
 {
-    BalloonDriver d;
+    balloon_writel(d, BALLOON_CFG_ACTUAL, 0x1000);
+    g_assert_cmpint(balloon_next_change(d->qts), ==, RAM - 0x1000000);
+    qtest_clock_step(d->qts, 2 * NANOSECONDS_PER_SECOND);
+    g_assert_cmpint(balloon_next_change(d->qts), ==, -1);
 
-    balloon_boot(&d, NULL, "-m 128");
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    balloon_writel(&d, BALLOON_CFG_ACTUAL, 0x1000);
-    g_assert_cmpint(balloon_next_change(d.qts), ==, RAM - 0x1000000);
-    qtest_clock_step(d.qts, 2 * NANOSECONDS_PER_SECOND);
-    g_assert_cmpint(balloon_next_change(d.qts), ==, -1);
-
-    balloon_writel(&d, BALLOON_CFG_ACTUAL, 0x1000);
-    qtest_clock_step(d.qts, 2 * NANOSECONDS_PER_SECOND);
-    g_assert_cmpint(balloon_next_change(d.qts), ==, -1);
+    balloon_writel(d, BALLOON_CFG_ACTUAL, 0x1000);
+    qtest_clock_step(d->qts, 2 * NANOSECONDS_PER_SECOND);
+    g_assert_cmpint(balloon_next_change(d->qts), ==, -1);
 
     for (int i = 1; i <= 10; i++) {
-        balloon_writel(&d, BALLOON_CFG_ACTUAL, 0x1000 + i);
+        balloon_writel(d, BALLOON_CFG_ACTUAL, 0x1000 + i);
     }
-    g_assert_cmpint(balloon_next_change(d.qts), ==, RAM - 0x1001000);
-    g_assert_cmpint(balloon_next_change(d.qts), ==, -1);
-    qtest_clock_step(d.qts, NANOSECONDS_PER_SECOND);
-    g_assert_cmpint(balloon_next_change(d.qts), ==, RAM - 0x100a000);
-    qtest_clock_step(d.qts, NANOSECONDS_PER_SECOND);
-    g_assert_cmpint(balloon_next_change(d.qts), ==, -1);
-    balloon_quit(&d);
+    g_assert_cmpint(balloon_next_change(d->qts), ==, RAM - 0x1001000);
+    g_assert_cmpint(balloon_next_change(d->qts), ==, -1);
+    qtest_clock_step(d->qts, NANOSECONDS_PER_SECOND);
+    g_assert_cmpint(balloon_next_change(d->qts), ==, RAM - 0x100a000);
+    qtest_clock_step(d->qts, NANOSECONDS_PER_SECOND);
+    g_assert_cmpint(balloon_next_change(d->qts), ==, -1);
 }
 
 /* DIMMs are in, NVDIMMs and virtio-mem are out */
-static void memory_devices(void)
+static void memory_devices(BalloonDriver *d)
 {
-    BalloonDriver d;
-
-    balloon_boot(&d, NULL, "-machine pc,nvdimm=on -m 128,slots=4,maxmem=2G"
-                 " -object memory-backend-ram,id=m0,size=64M"
-                 " -device pc-dimm,memdev=m0"
-                 " -object memory-backend-ram,id=m1,size=128M"
-                 " -device nvdimm,memdev=m1"
-                 " -object memory-backend-ram,id=m2,size=128M"
-                 " -device virtio-mem-pci,memdev=m2,addr=5,"
-                 "requested-size=64M");
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    g_assert_cmpint(balloon_query(d.qts), ==, 192 * MiB);
-    balloon_set_target(d.qts, 64 * MiB);
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==, 0x8000);
-    balloon_writel(&d, BALLOON_CFG_ACTUAL, 0x8000);
-    g_assert_cmpint(balloon_query(d.qts), ==, 64 * MiB);
-    balloon_quit(&d);
+    g_assert_cmpint(balloon_query(d->qts), ==, 192 * MiB);
+    balloon_set_target(d->qts, 64 * MiB);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_NUM_PAGES), ==, 0x8000);
+    balloon_writel(d, BALLOON_CFG_ACTUAL, 0x8000);
+    g_assert_cmpint(balloon_query(d->qts), ==, 64 * MiB);
 }
+
+#define MEMORY_DEVICES                                                  \
+    "-machine pc,nvdimm=on -m 128,slots=4,maxmem=2G "                   \
+    "-object memory-backend-ram,id=m0,size=64M "                        \
+    "-device pc-dimm,memdev=m0 "                                        \
+    "-object memory-backend-ram,id=m1,size=128M "                       \
+    "-device nvdimm,memdev=m1 "                                         \
+    "-object memory-backend-ram,id=m2,size=128M "                       \
+    "-device virtio-mem-pci,memdev=m2,addr=5,requested-size=64M"
+
+static const BalloonTest tests[] = {
+    { "command/refused-values", refused_values },
+    { "command/hmp", hmp },
+    { "command/target", target },
+    { "command/actual", actual },
+    { "command/change-event", change_event },
+    { "command/memory-devices", memory_devices, .options = MEMORY_DEVICES },
+    { "improved/command/hmp-suffix", hmp_suffix },
+    { "improved/command/actual-beyond-ram", actual_beyond_ram },
+};
 
 void virtio_balloon_add_command_tests(void)
 {
-    qtest_add_func(BALLOON_TESTS "command/no-device", no_device);
-    qtest_add_func(BALLOON_TESTS "command/refused-values", refused_values);
-    qtest_add_func(BALLOON_TESTS "command/hmp", hmp);
-    qtest_add_func(BALLOON_TESTS "command/hmp-expression", hmp_expression);
-    qtest_add_func(BALLOON_TESTS "command/target", target);
-    qtest_add_func(BALLOON_TESTS "command/target-first", target_first);
-    qtest_add_func(BALLOON_TESTS "command/actual", actual);
-    qtest_add_func(BALLOON_TESTS "command/change-event", change_event);
-    qtest_add_func(BALLOON_TESTS "command/memory-devices", memory_devices);
-    qtest_add_func(BALLOON_IMPROVED "command/hmp-suffix", hmp_suffix);
-    qtest_add_func(BALLOON_IMPROVED "command/actual-beyond-ram",
-                   actual_beyond_ram);
+    qtest_add_func("/virtio-balloon/command/no-device", no_device);
+    balloon_add_tests(NULL, tests, ARRAY_SIZE(tests));
 }

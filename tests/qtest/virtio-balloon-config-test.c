@@ -10,25 +10,25 @@
 #include "qemu/bswap.h"
 #include "qemu/host-utils.h"
 #include "qemu/units.h"
-#include "virtio-balloon-driver.h"
 #include "virtio-balloon-monitor.h"
 #include "virtio-balloon-test.h"
 #include "hw/pci/pci_regs.h"
 #include "standard-headers/linux/virtio_ring.h"
 
 #define RAM (128 * MiB)
-#define IOTHREAD "-m 128 -object iothread,id=io0"
 #define PCI_BALLOON "virtio-balloon-pci"
 
 /* Feature bits that devices have for themselves (section 2.2) */
 #define DEVICE_BITS (0xffffffull | 0x3full << 50)
 
-static const struct {
+typedef struct Variant {
     const char *properties;
     uint64_t features;
     unsigned config_size;
     unsigned queues;
-} variants[] = {
+} Variant;
+
+static const Variant variants[] = {
     { "", 0x12, 16, 3 },
     { ",page-poison=off", 0x02, 8, 3 },
     { ",page-poison=off,qemu-4-0-config-size=on", 0x02, 16, 3 },
@@ -47,13 +47,6 @@ static const struct {
     { ",iothread=io0", 0x12, 16, 3 },
 };
 
-static void boot(BalloonDriver *d, const char *properties)
-{
-    g_autofree char *device = g_strconcat(PCI_BALLOON, properties, NULL);
-
-    balloon_boot(d, device, IOTHREAD);
-}
-
 /* What is there reads as it is, what is not as ones */
 static void assert_config_size(BalloonDriver *d, unsigned size)
 {
@@ -70,62 +63,55 @@ static void assert_config_size(BalloonDriver *d, unsigned size)
 
 static void variant(const void *data)
 {
-    int i = GPOINTER_TO_INT(data);
+    const Variant *v = data;
+    g_autofree char *device = g_strconcat(PCI_BALLOON, v->properties, NULL);
     BalloonDriver d;
 
-    boot(&d, variants[i].properties);
+    balloon_boot(&d, device, "-m 128 -object iothread,id=io0");
     g_assert_cmphex(balloon_negotiate(&d, BALLOON_ALL_FEATURES) & DEVICE_BITS,
-                    ==, variants[i].features);
-    assert_config_size(&d, variants[i].config_size);
+                    ==, v->features);
+    assert_config_size(&d, v->config_size);
 
     /* writes past the end are ignored */
-    for (int at = variants[i].config_size; at < 24; at++) {
+    for (int at = v->config_size; at < 24; at++) {
         balloon_writel(&d, at, 0x5a5a5a5a);
     }
-    assert_config_size(&d, variants[i].config_size);
+    assert_config_size(&d, v->config_size);
 
     for (unsigned q = 0; q < 8; q++) {
-        g_assert(!balloon_queue_size(&d, q) == (q >= variants[i].queues));
+        g_assert(!balloon_queue_size(&d, q) == (q >= v->queues));
     }
     balloon_quit(&d);
 }
 
 /* Drivers count on so many entries */
-static void queue_sizes(void)
+static void queue_sizes(BalloonDriver *d)
 {
     static const unsigned least[] = { 128, 128, 128, 1024, 32 };
-    BalloonDriver d;
 
-    boot(&d, ",free-page-hint=on,iothread=io0,free-page-reporting=on");
     for (int i = 0; i < ARRAY_SIZE(least); i++) {
-        g_assert_cmpuint(balloon_queue_size(&d, i), >=, least[i]);
-        g_assert_true(is_power_of_2(balloon_queue_size(&d, i)));
+        g_assert_cmpuint(balloon_queue_size(d, i), >=, least[i]);
+        g_assert_true(is_power_of_2(balloon_queue_size(d, i)));
     }
-    balloon_quit(&d);
 }
 
-static void read_only(void)
+static void read_only(BalloonDriver *d)
 {
-    BalloonDriver d;
-
-    boot(&d, ",free-page-hint=on,iothread=io0");
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    balloon_set_target(d.qts, 64 * MiB);
-    balloon_writel(&d, BALLOON_CFG_NUM_PAGES, 0x11111111);
-    balloon_writeb(&d, BALLOON_CFG_NUM_PAGES + 1, 0x11);
-    balloon_writel(&d, BALLOON_CFG_CMD_ID, 0x22222222);
-    balloon_writew(&d, BALLOON_CFG_CMD_ID + 2, 0x2222);
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==, 0x4000);
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_CMD_ID), ==, 0);
-    g_assert_cmpint(balloon_query(d.qts), ==, RAM);
+    balloon_set_target(d->qts, 64 * MiB);
+    balloon_writel(d, BALLOON_CFG_NUM_PAGES, 0x11111111);
+    balloon_writeb(d, BALLOON_CFG_NUM_PAGES + 1, 0x11);
+    balloon_writel(d, BALLOON_CFG_CMD_ID, 0x22222222);
+    balloon_writew(d, BALLOON_CFG_CMD_ID + 2, 0x2222);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_NUM_PAGES), ==, 0x4000);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_CMD_ID), ==, 0);
+    g_assert_cmpint(balloon_query(d->qts), ==, RAM);
 
     /* neither is it changed by a write elsewhere */
-    balloon_writel(&d, BALLOON_CFG_ACTUAL, 0x100);
-    balloon_writel(&d, BALLOON_CFG_POISON, 1);
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==, 0x4000);
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_CMD_ID), ==, 0);
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_ACTUAL), ==, 0x100);
-    balloon_quit(&d);
+    balloon_writel(d, BALLOON_CFG_ACTUAL, 0x100);
+    balloon_writel(d, BALLOON_CFG_POISON, 1);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_NUM_PAGES), ==, 0x4000);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_CMD_ID), ==, 0);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_ACTUAL), ==, 0x100);
 }
 
 static void assert_actual(BalloonDriver *d, uint32_t actual)
@@ -136,125 +122,78 @@ static void assert_actual(BalloonDriver *d, uint32_t actual)
 }
 
 /* With VERSION_1 a write of any width counts at once */
-static void actual_widths(void)
+static void actual_widths(BalloonDriver *d)
 {
-    BalloonDriver d;
-
-    boot(&d, "");
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    balloon_writel(&d, BALLOON_CFG_ACTUAL, 0x1234);
-    assert_actual(&d, 0x1234);
-    balloon_writeb(&d, BALLOON_CFG_ACTUAL, 0x56);
-    assert_actual(&d, 0x1256);
-    balloon_writeb(&d, BALLOON_CFG_ACTUAL + 1, 0x7f);
-    assert_actual(&d, 0x7f56);
-    balloon_writew(&d, BALLOON_CFG_ACTUAL, 0x4321);
-    assert_actual(&d, 0x4321);
-    balloon_writew(&d, BALLOON_CFG_ACTUAL, 0x4321);
-    assert_actual(&d, 0x4321);
-    balloon_writew(&d, BALLOON_CFG_ACTUAL + 2, 0);
-    balloon_writeb(&d, BALLOON_CFG_ACTUAL + 3, 0);
-    assert_actual(&d, 0x4321);
-    balloon_quit(&d);
+    balloon_writel(d, BALLOON_CFG_ACTUAL, 0x1234);
+    assert_actual(d, 0x1234);
+    balloon_writeb(d, BALLOON_CFG_ACTUAL, 0x56);
+    assert_actual(d, 0x1256);
+    balloon_writeb(d, BALLOON_CFG_ACTUAL + 1, 0x7f);
+    assert_actual(d, 0x7f56);
+    balloon_writew(d, BALLOON_CFG_ACTUAL, 0x4321);
+    assert_actual(d, 0x4321);
+    balloon_writew(d, BALLOON_CFG_ACTUAL, 0x4321);
+    assert_actual(d, 0x4321);
+    balloon_writew(d, BALLOON_CFG_ACTUAL + 2, 0);
+    balloon_writeb(d, BALLOON_CFG_ACTUAL + 3, 0);
+    assert_actual(d, 0x4321);
 }
 
 /*
- * virtio 1.2, section 5.5.6.2.1: the
- * device does not act on actual before its top byte was written
+ * virtio 1.2, section 5.5.6.2.1: the device does not act on actual before its
+ * top byte was written, whatever else is, and in whatever order
  */
-static void legacy_actual(void)
-{
-    BalloonDriver d;
-
-    boot(&d, ",disable-modern=on");
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    balloon_writel(&d, BALLOON_CFG_ACTUAL, 0x1234);
-    assert_actual(&d, 0x1234);
-    for (int i = 0; i < 3; i++) {
-        balloon_writeb(&d, BALLOON_CFG_ACTUAL + i, i == 1 ? 0x42 : 0);
-        g_assert_cmpint(balloon_query(d.qts), ==, RAM - 0x1234000);
-    }
-    balloon_writeb(&d, BALLOON_CFG_ACTUAL + 3, 0);
-    assert_actual(&d, 0x4200);
-
-    balloon_writew(&d, BALLOON_CFG_ACTUAL, 0x17);
-    g_assert_cmpint(balloon_query(d.qts), ==, RAM - 0x4200000);
-    balloon_writew(&d, BALLOON_CFG_ACTUAL + 2, 0);
-    assert_actual(&d, 0x17);
-
-    /* the same bytes again, and a reset in the middle */
-    for (int i = 0; i < 4; i++) {
-        balloon_writeb(&d, BALLOON_CFG_ACTUAL + i, i ? 0 : 0x17);
-    }
-    assert_actual(&d, 0x17);
-    balloon_writeb(&d, BALLOON_CFG_ACTUAL, 0xff);
-    balloon_reset(&d);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    assert_actual(&d, 0);
-    balloon_quit(&d);
-}
-
-/* Any writes in any order: those that have the top byte complete the value */
-static void legacy_actual_random(void)
+static void legacy_actual(BalloonDriver *d)
 {
     g_autoptr(GRand) rand = g_rand_new_with_seed(2);
     uint8_t written[4] = {};
     int64_t expected = RAM;
-    BalloonDriver d;
 
-    boot(&d, ",disable-modern=on");
-    balloon_start(&d, BALLOON_ALL_FEATURES);
     for (int i = 0; i < 500; i++) {
         int width = 1 << g_rand_int_range(rand, 0, 3);
         int at = g_rand_int_range(rand, 0, 4 / width) * width;
-        uint32_t value = g_rand_int_range(rand, 0, 0x8000);
+        uint32_t value = at < 2 ? g_rand_int_range(rand, 0, 0x8000) : 0;
 
-        memcpy(&written[at], &value, width);
+        memcpy(written + at, &value, width);
         if (at + width == 4) {
-            written[2] = written[3] = 0;
-            expected = RAM - BALLOON_PAGE * (int64_t)lduw_le_p(written);
-            value = width == 4 ? value : 0;
-        }
-        if (at == 2) {
-            value = written[2] = 0;
+            expected = MAX(RAM - BALLOON_PAGE * (int64_t)ldl_le_p(written), 0);
         }
         if (width == 1) {
-            balloon_writeb(&d, BALLOON_CFG_ACTUAL + at, value);
+            balloon_writeb(d, BALLOON_CFG_ACTUAL + at, value);
         } else if (width == 2) {
-            balloon_writew(&d, BALLOON_CFG_ACTUAL + at, value);
+            balloon_writew(d, BALLOON_CFG_ACTUAL + at, value);
         } else {
-            balloon_writel(&d, BALLOON_CFG_ACTUAL, value);
+            balloon_writel(d, BALLOON_CFG_ACTUAL, value);
         }
-        g_assert_cmpint(balloon_query(d.qts), ==, MAX(expected, 0));
+        g_assert_cmpint(balloon_query(d->qts), ==, expected);
         if (g_rand_boolean(rand)) {
-            g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_ACTUAL) & 0xffff,
-                            ==, lduw_le_p(written));
+            g_assert_cmphex(balloon_readl(d, BALLOON_CFG_ACTUAL) & 0xffff, ==,
+                            lduw_le_p(written));
         }
     }
-    balloon_quit(&d);
+    balloon_writeb(d, BALLOON_CFG_ACTUAL, 0xff);
+    balloon_reset(d);
+    balloon_start(d, BALLOON_ALL_FEATURES);
+    assert_actual(d, 0);
 }
 
 /* poison_val is for those who agreed on PAGE_POISON; a reset clears it */
-static void poison(void)
+static void poison(BalloonDriver *d)
 {
-    BalloonDriver d;
-
-    boot(&d, "");
-    balloon_negotiate(&d, BALLOON_ALL_FEATURES);
-    balloon_writel(&d, BALLOON_CFG_POISON, 0xaaaaaaaa);
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_POISON), ==, 0xaaaaaaaa);
-    balloon_writeb(&d, BALLOON_CFG_POISON + 1, 0x55);
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_POISON), ==, 0xaaaa55aa);
-    balloon_reset(&d);
-    balloon_negotiate(&d, 0);
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_POISON), ==, 0);
-    balloon_writel(&d, BALLOON_CFG_POISON, 0xaaaaaaaa);
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_POISON), ==, 0);
-    balloon_quit(&d);
+    balloon_negotiate(d, BALLOON_ALL_FEATURES);
+    balloon_writel(d, BALLOON_CFG_POISON, 0xaaaaaaaa);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_POISON), ==, 0xaaaaaaaa);
+    balloon_writeb(d, BALLOON_CFG_POISON + 1, 0x55);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_POISON), ==, 0xaaaa55aa);
+    balloon_reset(d);
+    balloon_negotiate(d, 0);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_POISON), ==, 0);
+    balloon_writel(d, BALLOON_CFG_POISON, 0xaaaaaaaa);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_POISON), ==, 0);
 }
 
 /* Properties and their defaults, on the proxy */
-static void properties(void)
+static void properties(BalloonDriver *d)
 {
     static const struct {
         const char *name;
@@ -264,62 +203,58 @@ static void properties(void)
         { "page-poison", true }, { "free-page-reporting", false },
         { "qemu-4-0-config-size", false },
     };
-    BalloonDriver d;
 
-    boot(&d, "");
     for (int i = 0; i < ARRAY_SIZE(defaults); i++) {
-        g_assert(qtest_qom_get_bool(d.qts, BALLOON_PATH, defaults[i].name) ==
+        g_assert(qtest_qom_get_bool(d->qts, BALLOON_PATH, defaults[i].name) ==
                  defaults[i].value);
-        g_assert(qtest_qom_get_bool(d.qts, BALLOON_BACKEND_PATH,
+        g_assert(qtest_qom_get_bool(d->qts, BALLOON_BACKEND_PATH,
                                     defaults[i].name) == defaults[i].value);
     }
-    balloon_quit(&d);
 }
 
-static void identity(const void *data)
+static void identity(BalloonDriver *d)
 {
-    bool modern = g_str_has_suffix(data, "-non-transitional");
-    BalloonDriver d;
+    bool modern = d->data;
 
-    balloon_boot(&d, data, "-m 128");
-    g_assert_cmphex(qpci_config_readw(d.pci->pdev, PCI_VENDOR_ID), ==, 0x1af4);
-    g_assert_cmphex(qpci_config_readw(d.pci->pdev, PCI_DEVICE_ID), ==,
+    g_assert_cmphex(qpci_config_readw(d->pci->pdev, PCI_VENDOR_ID), ==,
+                    0x1af4);
+    g_assert_cmphex(qpci_config_readw(d->pci->pdev, PCI_DEVICE_ID), ==,
                     modern ? 0x1045 : 0x1002);
-    g_assert_cmphex(qpci_config_readw(d.pci->pdev, PCI_SUBSYSTEM_VENDOR_ID),
+    g_assert_cmphex(qpci_config_readw(d->pci->pdev, PCI_SUBSYSTEM_VENDOR_ID),
                     ==, 0x1af4);
-    g_assert_cmphex(qpci_config_readw(d.pci->pdev, PCI_SUBSYSTEM_ID), ==,
+    g_assert_cmphex(qpci_config_readw(d->pci->pdev, PCI_SUBSYSTEM_ID), ==,
                     modern ? 0x1100 : 0x0005);
-    g_assert_cmphex(qpci_config_readw(d.pci->pdev, PCI_CLASS_DEVICE), ==,
+    g_assert_cmphex(qpci_config_readw(d->pci->pdev, PCI_CLASS_DEVICE), ==,
                     0x00ff);
-    balloon_quit(&d);
 }
+
+static const BalloonTest tests[] = {
+    { "config/identity/virtio-balloon", identity, "virtio-balloon" },
+    { "config/identity/virtio-balloon-pci", identity },
+    { "config/identity/virtio-balloon-pci-transitional", identity,
+      PCI_BALLOON "-transitional" },
+    { "config/identity/virtio-balloon-pci-non-transitional", identity,
+      PCI_BALLOON "-non-transitional", .data = "modern" },
+    { "config/queue-sizes", queue_sizes,
+      PCI_BALLOON ",free-page-hint=on,iothread=io0,free-page-reporting=on" },
+    { "config/read-only", read_only,
+      PCI_BALLOON ",free-page-hint=on,iothread=io0" },
+    { "config/actual-widths", actual_widths },
+    { "config/poison", poison, .unstarted = true },
+    { "config/properties", properties },
+    { "improved/config/legacy-actual", legacy_actual,
+      PCI_BALLOON ",disable-modern=on" },
+};
 
 void virtio_balloon_add_config_tests(void)
 {
-    static const char *const models[] = {
-        "virtio-balloon-pci", "virtio-balloon-pci-transitional",
-        "virtio-balloon-pci-non-transitional", "virtio-balloon",
-    };
-
     for (int i = 0; i < ARRAY_SIZE(variants); i++) {
+        const char *properties = variants[i].properties;
         g_autofree char *path = g_strdup_printf(
-            BALLOON_TESTS "config/variant/%s",
-            *variants[i].properties ? variants[i].properties + 1 : "default");
+            "/virtio-balloon/config/variant/%s",
+            *properties ? properties + 1 : "default");
 
-        qtest_add_data_func(path, GINT_TO_POINTER(i), variant);
+        qtest_add_data_func(path, &variants[i], variant);
     }
-    for (int i = 0; i < ARRAY_SIZE(models); i++) {
-        g_autofree char *path = g_strconcat(BALLOON_TESTS "config/identity/",
-                                            models[i], NULL);
-
-        qtest_add_data_func(path, models[i], identity);
-    }
-    qtest_add_func(BALLOON_TESTS "config/queue-sizes", queue_sizes);
-    qtest_add_func(BALLOON_TESTS "config/read-only", read_only);
-    qtest_add_func(BALLOON_TESTS "config/actual-widths", actual_widths);
-    qtest_add_func(BALLOON_TESTS "config/poison", poison);
-    qtest_add_func(BALLOON_TESTS "config/properties", properties);
-    qtest_add_func(BALLOON_IMPROVED "config/legacy-actual", legacy_actual);
-    qtest_add_func(BALLOON_IMPROVED "config/legacy-actual-random",
-                   legacy_actual_random);
+    balloon_add_tests(PCI_BALLOON, tests, ARRAY_SIZE(tests));
 }

@@ -10,7 +10,6 @@
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
 #include "qemu/units.h"
-#include "virtio-balloon-driver.h"
 #include "virtio-balloon-monitor.h"
 #include "virtio-balloon-test.h"
 #include "standard-headers/linux/virtio_config.h"
@@ -24,28 +23,25 @@
 #define REPORT (BALLOON_VQ_FIRST_OPTIONAL + 1)
 
 #define PLAIN "virtio-balloon-pci"
-#define OPTIONS "-m 128 -object iothread,id=io0"
 #define FULL PLAIN ",free-page-hint=on,iothread=io0,free-page-reporting=on"
 #define EVENT_IDX (1ull << VIRTIO_RING_F_EVENT_IDX)
 
-/* A request for each queue that takes requests: of one page, or of none */
+/* The queues whose requests are answered at once */
+static const int request_queues[] = { INFLATE, DEFLATE, HINT, REPORT };
+
+/* A request for each queue: of one page, or of statistics */
 static BalloonSeg make_request(BalloonDriver *d, int queue, uint64_t page)
 {
-    uint32_t pfn = balloon_wire32(d, BALLOON_PFN(page));
+    uint32_t pfn = BALLOON_PFN(page);
 
-    return queue == REPORT ? (BalloonSeg) { page, BALLOON_PAGE, true } :
-           queue == HINT ? (BalloonSeg) { page, BALLOON_PAGE, true } :
-           (BalloonSeg) { balloon_copy(d, &pfn, sizeof(pfn)), sizeof(pfn) };
+    return queue == STATS ? balloon_stats_seg(d, pfn) :
+           queue > STATS ? (BalloonSeg) { page, BALLOON_PAGE, true } :
+           (BalloonSeg) { balloon_copy_pfns(d, &pfn, 1), sizeof(pfn) };
 }
 
-static BalloonSeg make_stats(BalloonDriver *d, uint64_t free_memory)
+static uint64_t free_memory(BalloonDriver *d)
 {
-    struct virtio_balloon_stat stat = {
-        .tag = balloon_wire16(d, VIRTIO_BALLOON_S_MEMFREE),
-        .val = balloon_wire64(d, free_memory),
-    };
-
-    return (BalloonSeg) { balloon_copy(d, &stat, sizeof(stat)), sizeof(stat) };
+    return balloon_stat(d->qts, "free-memory");
 }
 
 static bool interrupted(BalloonDriver *d, int queue)
@@ -57,40 +53,33 @@ static bool interrupted(BalloonDriver *d, int queue)
  * 2.1.2: no buffer is used, and nothing looked at, before DRIVER_OK.  What was
  * left by then, and kicked, is served when it is set.
  */
-static void before_driver_ok(const void *device)
+static void before_driver_ok(BalloonDriver *d)
 {
-    BalloonDriver d;
     uint64_t mem;
 
-    balloon_boot(&d, device, OPTIONS);
-    balloon_negotiate(&d, BALLOON_ALL_FEATURES);
-    balloon_setup_queues(&d);
-    mem = balloon_dirty_pages(&d, BALLOON_VQ_MAX);
+    balloon_negotiate(d, BALLOON_ALL_FEATURES);
+    balloon_setup_queues(d);
+    mem = balloon_dirty_pages(d, BALLOON_VQ_MAX);
     for (int i = 0; i < BALLOON_VQ_MAX; i++) {
-        BalloonSeg seg = i == STATS ? make_stats(&d, 4711) :
-                         make_request(&d, i, mem + i * BALLOON_PAGE);
+        BalloonSeg seg = make_request(d, i, mem + i * BALLOON_PAGE);
 
-        balloon_post(&d, i, &seg, 1);
+        balloon_post(d, i, &seg, 1);
     }
     for (int i = 0; i < BALLOON_VQ_MAX; i++) {
-        balloon_kick(&d, i);
-        balloon_query(d.qts);
-        g_assert_false(balloon_has_used(&d, i));
-        g_assert_false(interrupted(&d, i));
+        balloon_kick(d, i);
+        balloon_query(d->qts);
+        g_assert_false(balloon_has_used(d, i));
+        g_assert_false(interrupted(d, i));
     }
-    balloon_assert_pages(&d, mem, "xxxxx");
-    g_assert_cmpuint(balloon_stat(d.qts, "free-memory"), ==,
-                     BALLOON_STAT_UNSET);
+    balloon_assert_pages(d, mem, "xxxxx");
+    g_assert_cmpuint(free_memory(d), ==, BALLOON_STAT_UNSET);
 
-    qvirtio_set_driver_ok(d.vdev);
-    balloon_wait_for(balloon_stat(d.qts, "free-memory") == 4711);
-    for (int i = 0; i < BALLOON_VQ_MAX; i++) {
-        if (i != STATS) {
-            balloon_wait_used(&d, i, 0);
-        }
+    qvirtio_set_driver_ok(d->vdev);
+    for (int i = 0; i < ARRAY_SIZE(request_queues); i++) {
+        balloon_wait_used(d, request_queues[i], 0);
     }
-    balloon_assert_pages(&d, mem, "0xxx0");
-    balloon_quit(&d);
+    balloon_wait_for(free_memory(d) == BALLOON_PFN(mem) + STATS);
+    balloon_assert_pages(d, mem, "0xxx0");
 }
 
 static uint8_t generation(BalloonDriver *d)
@@ -117,27 +106,23 @@ static void assert_new_target(BalloonDriver *d, uint32_t pages)
  * 2.5.2 and 4.1.4.3.1: config can be read before the features are agreed on,
  * and a driver that read a new value finds a new generation
  */
-static void config_generation(void)
+static void config_generation(BalloonDriver *d)
 {
-    BalloonDriver d;
-
-    balloon_boot(&d, FULL, OPTIONS);
     for (int round = 1; round < 3; round++) {
-        balloon_reset(&d);
+        balloon_reset(d);
         for (int i = 1; i < 4; i++) {
-            assert_new_target(&d, i * round);
-            g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_CMD_ID), ==, 0);
-            g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_POISON), ==, 0);
+            assert_new_target(d, i * round);
+            g_assert_cmphex(balloon_readl(d, BALLOON_CFG_CMD_ID), ==, 0);
+            g_assert_cmphex(balloon_readl(d, BALLOON_CFG_POISON), ==, 0);
         }
-        balloon_negotiate(&d, BALLOON_ALL_FEATURES);
-        assert_new_target(&d, 5 * round);
-        balloon_setup_queues(&d);
-        qvirtio_set_driver_ok(d.vdev);
+        balloon_negotiate(d, BALLOON_ALL_FEATURES);
+        assert_new_target(d, 5 * round);
+        balloon_setup_queues(d);
+        qvirtio_set_driver_ok(d->vdev);
         for (int i = 7; i < 10; i++) {
-            assert_new_target(&d, i * round);
+            assert_new_target(d, i * round);
         }
     }
-    balloon_quit(&d);
 }
 
 /* Give up one page and take it back */
@@ -159,48 +144,39 @@ static void assert_serves(BalloonDriver *d, bool at_once)
  * 2.2.2: a driver may take any of the features of this device, and take them
  * again after a reset
  */
-static void subsets(void)
+static void subsets(BalloonDriver *d)
 {
-    BalloonDriver d;
-
-    balloon_boot(&d, FULL ",must-tell-host=on,deflate-on-oom=on", OPTIONS);
     for (uint64_t bits = 0; bits < 1 << 6; bits++) {
         for (int i = 0; i < 2; i++) {
-            g_assert_cmphex(balloon_start(&d, bits) & 0xffffff, ==, 0x3f);
-            g_assert_cmphex(balloon_status(&d), ==,
+            g_assert_cmphex(balloon_start(d, bits) & 0xffffff, ==, 0x3f);
+            g_assert_cmphex(balloon_status(d), ==,
                             VIRTIO_CONFIG_S_ACKNOWLEDGE |
                             VIRTIO_CONFIG_S_DRIVER |
                             VIRTIO_CONFIG_S_FEATURES_OK |
                             VIRTIO_CONFIG_S_DRIVER_OK);
             if (i) {
-                assert_serves(&d, !(bits & 1));
+                assert_serves(d, !(bits & 1));
             }
-            balloon_reset(&d);
+            balloon_reset(d);
         }
     }
-    balloon_quit(&d);
 }
 
 /* 2.2.1: what a driver takes without being offered does not count */
-static void not_offered(void)
+static void not_offered(BalloonDriver *d)
 {
     const uint64_t own = 0xffffff;
-    BalloonDriver d;
-    uint64_t offered;
+    uint64_t offered = qvirtio_get_features(d->vdev);
 
-    balloon_boot(&d, PLAIN ",page-poison=off,qemu-4-0-config-size=on",
-                 OPTIONS);
-    offered = qvirtio_get_features(d.vdev);
     g_assert_cmphex(offered & own, ==, 1 << VIRTIO_BALLOON_F_STATS_VQ);
-    qvirtio_set_features(d.vdev, own | 1ull << VIRTIO_F_VERSION_1);
-    d.vdev->features &= offered;
-    balloon_setup_queues(&d);
-    g_assert_null(d.vq[BALLOON_VQ_FIRST_OPTIONAL]);
-    qvirtio_set_driver_ok(d.vdev);
-    balloon_writel(&d, BALLOON_CFG_POISON, 0xaaaaaaaa);
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_POISON), ==, 0);
-    assert_serves(&d, true);
-    balloon_quit(&d);
+    qvirtio_set_features(d->vdev, own | 1ull << VIRTIO_F_VERSION_1);
+    d->vdev->features &= offered;
+    balloon_setup_queues(d);
+    g_assert_null(d->vq[BALLOON_VQ_FIRST_OPTIONAL]);
+    qvirtio_set_driver_ok(d->vdev);
+    balloon_writel(d, BALLOON_CFG_POISON, 0xaaaaaaaa);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_POISON), ==, 0);
+    assert_serves(d, true);
 }
 
 /* Leave a request, wait for its answer, and see whether that interrupts */
@@ -215,142 +191,128 @@ static void assert_interrupts(BalloonDriver *d, int queue, BalloonSeg seg,
 }
 
 /* 2.7.7: a driver says that it does not want to be interrupted */
-static void no_interrupt(void)
+static void no_interrupt(BalloonDriver *d)
 {
-    static const int queues[] = { INFLATE, DEFLATE, HINT, REPORT };
-    BalloonDriver d;
-
-    balloon_boot(&d, FULL ",ioeventfd=off", OPTIONS);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    for (int i = 0; i < ARRAY_SIZE(queues); i++) {
-        QVirtQueue *vq = d.vq[queues[i]];
-        BalloonSeg seg = make_request(&d, queues[i],
-                                      balloon_dirty_pages(&d, 1));
+    for (int i = 0; i < ARRAY_SIZE(request_queues); i++) {
+        int queue = request_queues[i];
+        QVirtQueue *vq = d->vq[queue];
+        BalloonSeg seg = make_request(d, queue, balloon_dirty_pages(d, 1));
 
         for (int flags = 0; flags < 4; flags++) {
             /* used_event says that the next one is wanted, which is ignored */
-            qtest_writew(d.qts, vq->avail + offsetof(struct vring_avail, ring)
+            qtest_writew(d->qts, vq->avail + offsetof(struct vring_avail, ring)
                          + 2 * vq->size, flags);
-            qtest_writew(d.qts, vq->avail, flags & 1);
-            assert_interrupts(&d, queues[i], seg, !(flags & 1));
+            qtest_writew(d->qts, vq->avail, flags & 1);
+            assert_interrupts(d, queue, seg, !(flags & 1));
         }
     }
-    balloon_quit(&d);
 }
 
 /* 2.7.7: or after which answer it wants to be */
-static void used_event(void)
+static void used_event(BalloonDriver *d)
 {
-    static const int queues[] = { INFLATE, DEFLATE, HINT, REPORT };
-    BalloonDriver d;
-
-    balloon_boot(&d, FULL ",ioeventfd=off", OPTIONS);
-    qvirtio_set_features(d.vdev, qvirtio_get_features(d.vdev) &
+    qvirtio_set_features(d->vdev, qvirtio_get_features(d->vdev) &
                          ~(QVIRTIO_F_BAD_FEATURE |
                            1ull << VIRTIO_RING_F_INDIRECT_DESC));
-    g_assert_true(d.vdev->features & EVENT_IDX);
-    balloon_setup_queues(&d);
-    qvirtio_set_driver_ok(d.vdev);
-    for (int i = 0; i < ARRAY_SIZE(queues); i++) {
-        QVirtQueue *vq = d.vq[queues[i]];
-        BalloonSeg seg = make_request(&d, queues[i],
-                                      balloon_dirty_pages(&d, 1));
+    g_assert_true(d->vdev->features & EVENT_IDX);
+    balloon_setup_queues(d);
+    qvirtio_set_driver_ok(d->vdev);
+    for (int i = 0; i < ARRAY_SIZE(request_queues); i++) {
+        int queue = request_queues[i];
+        QVirtQueue *vq = d->vq[queue];
+        BalloonSeg seg = make_request(d, queue, balloon_dirty_pages(d, 1));
 
         /* The flag means nothing then */
-        qtest_writew(d.qts, vq->avail, 1);
-        qvirtqueue_set_used_event(d.qts, vq, 0);
-        assert_interrupts(&d, queues[i], seg, true);
-        qvirtqueue_set_used_event(d.qts, vq, 3);
-        assert_interrupts(&d, queues[i], seg, false);
-        assert_interrupts(&d, queues[i], seg, false);
-        assert_interrupts(&d, queues[i], seg, true);
-        assert_interrupts(&d, queues[i], seg, false);
+        qtest_writew(d->qts, vq->avail, 1);
+        qvirtqueue_set_used_event(d->qts, vq, 0);
+        assert_interrupts(d, queue, seg, true);
+        qvirtqueue_set_used_event(d->qts, vq, 3);
+        assert_interrupts(d, queue, seg, false);
+        assert_interrupts(d, queue, seg, false);
+        assert_interrupts(d, queue, seg, true);
+        assert_interrupts(d, queue, seg, false);
     }
-    balloon_quit(&d);
 }
 
 /* 2.7.5.3.2: that the device is to write a table means nothing */
-static void writable_table(void)
+static void writable_table(BalloonDriver *d)
 {
     struct vring_desc desc = {
         .len = cpu_to_le32(sizeof(desc)),
         .flags = cpu_to_le16(VRING_DESC_F_INDIRECT | VRING_DESC_F_WRITE),
     };
     static const int queues[] = { INFLATE, REPORT };
-    BalloonDriver d;
 
-    balloon_boot(&d, FULL, OPTIONS);
     for (int i = 0; i < ARRAY_SIZE(queues); i++) {
-        uint64_t mem = balloon_dirty_pages(&d, 2);
+        uint64_t mem = balloon_dirty_pages(d, 2);
         BalloonSeg seg;
         struct vring_desc entry;
 
-        balloon_start(&d, 1ull << VIRTIO_RING_F_INDIRECT_DESC |
+        balloon_start(d, 1ull << VIRTIO_RING_F_INDIRECT_DESC |
                           1ull << VIRTIO_BALLOON_F_REPORTING);
-        seg = make_request(&d, queues[i], mem);
+        seg = make_request(d, queues[i], mem);
         entry = (struct vring_desc) {
             .addr = cpu_to_le64(seg.addr),
             .len = cpu_to_le32(seg.len),
             .flags = cpu_to_le16(seg.write ? VRING_DESC_F_WRITE : 0),
         };
-        desc.addr = cpu_to_le64(balloon_copy(&d, &entry, sizeof(entry)));
-        qtest_memwrite(d.qts, d.vq[queues[i]]->desc, &desc, sizeof(desc));
-        balloon_publish(&d, queues[i], 0);
-        balloon_kick(&d, queues[i]);
-        balloon_wait_served(&d, queues[i], 0);
-        balloon_assert_pages(&d, mem, "0x");
-        balloon_reset(&d);
+        desc.addr = cpu_to_le64(balloon_copy(d, &entry, sizeof(entry)));
+        qtest_memwrite(d->qts, d->vq[queues[i]]->desc, &desc, sizeof(desc));
+        balloon_publish(d, queues[i], 0);
+        balloon_kick(d, queues[i]);
+        balloon_wait_served(d, queues[i], 0);
+        balloon_assert_pages(d, mem, "0x");
+        balloon_reset(d);
     }
-    balloon_quit(&d);
 }
 
 /* 2.7.9: buffers come back in the order in which they were made available */
-static void in_order(void)
+static void in_order(BalloonDriver *d)
 {
-    BalloonDriver d;
-    BalloonSeg segs[3];
+    uint64_t mem = balloon_dirty_pages(d, 3);
 
-    balloon_boot(&d, FULL ",in_order=on", OPTIONS);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    g_assert_true(d.vdev->features & 1ull << VIRTIO_F_IN_ORDER);
-    for (int i = 0; i < 3 * d.vq[INFLATE]->size / 2; i++) {
-        assert_serves(&d, true);
+    g_assert_true(d->vdev->features & 1ull << VIRTIO_F_IN_ORDER);
+    for (int i = 0; i < 3 * d->vq[INFLATE]->size / 2; i++) {
+        assert_serves(d, true);
     }
     for (int queue = 0; queue < BALLOON_VQ_MAX; queue++) {
         /* The newest statistics are held */
-        int n = queue == STATS ? 2 : ARRAY_SIZE(segs);
+        int returned = queue == STATS ? 2 : 3;
 
-        for (int i = 0; i < n; i++) {
-            segs[i] = queue == STATS ? make_stats(&d, i + 1) :
-                      make_request(&d, queue, balloon_dirty_pages(&d, 1));
+        balloon_free_descriptors(d, queue);
+        for (int i = 0; i < 3; i++) {
+            BalloonSeg seg = make_request(d, queue, mem + i * BALLOON_PAGE);
+
+            balloon_publish(d, queue, balloon_add(d, queue, &seg, 1));
+            balloon_kick(d, queue);
         }
-        balloon_free_descriptors(&d, queue);
-        for (int i = 0; i < n; i++) {
-            balloon_publish(&d, queue, balloon_add(&d, queue, &segs[i], 1));
-            balloon_kick(&d, queue);
-        }
-        for (int i = 0; i < n - (queue == STATS); i++) {
-            balloon_wait_used(&d, queue, i);
+        for (int i = 0; i < returned; i++) {
+            balloon_wait_used(d, queue, i);
         }
     }
-    g_assert_cmpuint(balloon_stat(d.qts, "free-memory"), ==, 2);
-    balloon_set_interval(d.qts, 1);
-    balloon_wait_used(&d, STATS, 1);
-    balloon_quit(&d);
+    g_assert_cmpuint(free_memory(d), ==, BALLOON_PFN(mem) + 2);
+    balloon_set_interval(d->qts, 1);
+    balloon_wait_used(d, STATS, 2);
 }
+
+static const BalloonTest tests[] = {
+    { "improved/core/before-driver-ok/ioeventfd", before_driver_ok,
+      .unstarted = true },
+    { "improved/core/before-driver-ok/kick", before_driver_ok,
+      FULL ",ioeventfd=off", .unstarted = true },
+    { "improved/core/config-generation", config_generation },
+    { "improved/core/feature-subsets", subsets,
+      FULL ",must-tell-host=on,deflate-on-oom=on", .unstarted = true },
+    { "core/features-not-offered", not_offered,
+      PLAIN ",page-poison=off,qemu-4-0-config-size=on", .unstarted = true },
+    { "core/no-interrupt", no_interrupt, FULL ",ioeventfd=off" },
+    { "core/used-event", used_event, FULL ",ioeventfd=off",
+      .unstarted = true },
+    { "core/writable-table", writable_table, .unstarted = true },
+    { "core/in-order", in_order, FULL ",in_order=on" },
+};
 
 void virtio_balloon_add_core_tests(void)
 {
-    qtest_add_data_func(BALLOON_IMPROVED "core/before-driver-ok/ioeventfd",
-                        FULL, before_driver_ok);
-    qtest_add_data_func(BALLOON_IMPROVED "core/before-driver-ok/kick",
-                        FULL ",ioeventfd=off", before_driver_ok);
-    qtest_add_func(BALLOON_IMPROVED "core/config-generation",
-                   config_generation);
-    qtest_add_func(BALLOON_IMPROVED "core/feature-subsets", subsets);
-    qtest_add_func(BALLOON_TESTS "core/features-not-offered", not_offered);
-    qtest_add_func(BALLOON_TESTS "core/no-interrupt", no_interrupt);
-    qtest_add_func(BALLOON_TESTS "core/used-event", used_event);
-    qtest_add_func(BALLOON_TESTS "core/writable-table", writable_table);
-    qtest_add_func(BALLOON_TESTS "core/in-order", in_order);
+    balloon_add_tests(FULL, tests, ARRAY_SIZE(tests));
 }

@@ -5,7 +5,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "virtio-balloon-driver.h"
 #include "virtio-balloon-test.h"
 #include "hw/pci/pci_regs.h"
 
@@ -85,10 +84,10 @@ static void machine_overridden(void)
 void virtio_balloon_add_machine_tests(void)
 {
     for (int i = 0; i < ARRAY_SIZE(machines); i++) {
-        g_autofree char *path = g_strconcat(BALLOON_TESTS "machine/",
+        g_autofree char *path = g_strconcat("/virtio-balloon/machine/",
                                             machines[i].version, NULL);
 
         qtest_add_data_func(path, &machines[i], machine);
     }
-    qtest_add_func(BALLOON_TESTS "machine/overridden", machine_overridden);
+    qtest_add_func("/virtio-balloon/machine/overridden", machine_overridden);
 }

@@ -7,7 +7,6 @@
 #include "qemu/osdep.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
-#include "virtio-balloon-driver.h"
 #include "virtio-balloon-migrate.h"
 #include "virtio-balloon-monitor.h"
 #include "virtio-balloon-test.h"
@@ -24,36 +23,20 @@ typedef struct Variant {
     const char *machine;
 } Variant;
 
+#define DEVICE "virtio-balloon-pci"
+#define OPTIONS "-m 128 -object iothread,id=io0"
+
 static const Variant variants[] = {
-    { "default", "virtio-balloon-pci", "-m 128", true },
-    { "no-poison", "virtio-balloon-pci,page-poison=off", "-m 128", false },
-    { "all",
-      "virtio-balloon-pci,free-page-hint=on,iothread=io0"
-      ",free-page-reporting=on,deflate-on-oom=on",
-      "-m 128 -object iothread,id=io0", true },
-    { "legacy", "virtio-balloon-pci,disable-modern=on", "-m 128", true },
-    { "3.1", "virtio-balloon-pci", "-machine pc-i440fx-3.1 -m 128", false,
-      "pc-i440fx-3.1" },
-    { "4.0", "virtio-balloon-pci", "-machine pc-i440fx-4.0 -m 128", false,
-      "pc-i440fx-4.0" },
-    { "5.0", "virtio-balloon-pci", "-machine pc-i440fx-5.0 -m 128", false,
-      "pc-i440fx-5.0" },
-    { "9.2", "virtio-balloon-pci", "-machine pc-i440fx-9.2 -m 128", true,
-      "pc-i440fx-9.2" },
+    { "default", DEVICE, "-m 128", true },
+    { "no-poison", DEVICE ",page-poison=off", "-m 128", false },
+    { "all", DEVICE ",free-page-hint=on,iothread=io0,free-page-reporting=on"
+      ",deflate-on-oom=on", OPTIONS, true },
+    { "legacy", DEVICE ",disable-modern=on", "-m 128", true },
+    { "3.1", DEVICE, "-machine pc-i440fx-3.1 -m 128", false, "pc-i440fx-3.1" },
+    { "4.0", DEVICE, "-machine pc-i440fx-4.0 -m 128", false, "pc-i440fx-4.0" },
+    { "5.0", DEVICE, "-machine pc-i440fx-5.0 -m 128", false, "pc-i440fx-5.0" },
+    { "9.2", DEVICE, "-machine pc-i440fx-9.2 -m 128", true, "pc-i440fx-9.2" },
 };
-
-/* Migrate @d, which goes on in a new machine */
-static void migrate_to_new(BalloonDriver *d, const char *device,
-                           const char *options)
-{
-    g_autofree char *file = balloon_migration_file();
-    BalloonDriver source = *d;
-
-    balloon_migrate(source.qts, file);
-    balloon_load(d, &source, device, options, file);
-    unlink(file);
-    balloon_quit(&source);
-}
 
 /* What the guest can see arrives, what management set up does not */
 static void round_trip(const void *data)
@@ -79,7 +62,7 @@ static void round_trip(const void *data)
     balloon_send_range(&d, BALLOON_VQ_INFLATE, mem, 2);
     balloon_writel(&d, BALLOON_CFG_ACTUAL, 0x1234);
 
-    migrate_to_new(&d, v->device, v->options);
+    balloon_move(&d, v->device, v->options);
     g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==, 0x4000);
     g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_ACTUAL), ==, 0x1234);
     g_assert_cmpint(balloon_query(d.qts), ==, RAM - 0x1234000);
@@ -105,94 +88,83 @@ static void round_trip(const void *data)
 }
 
 /* The buffer that the device held is held by the new one, and polled */
-static void held_buffer(void)
+static void held_buffer(BalloonDriver *d)
 {
-    BalloonDriver d;
-    uint32_t head;
+    uint32_t head = balloon_leave_stats(d, 42);
 
-    balloon_boot(&d, "virtio-balloon-pci", "-m 128");
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    head = balloon_leave_stats(&d, 42);
     for (int hop = 0; hop < 2; hop++) {
-        migrate_to_new(&d, "virtio-balloon-pci", "-m 128");
-        g_assert_cmpint(balloon_get_interval(d.qts), ==, 0);
-        g_assert_false(balloon_has_used(&d, STATS));
+        balloon_move(d, DEVICE, OPTIONS);
+        g_assert_cmpint(balloon_get_interval(d->qts), ==, 0);
+        g_assert_false(balloon_has_used(d, STATS));
     }
-    balloon_set_interval(d.qts, 1);
-    balloon_wait_served(&d, STATS, head);
+    balloon_set_interval(d->qts, 1);
+    balloon_wait_served(d, STATS, head);
     for (int i = 0; i < 3; i++) {
-        head = balloon_leave_stats(&d, 43 + i);
-        qtest_clock_step(d.qts, NANOSECONDS_PER_SECOND);
-        balloon_wait_served(&d, STATS, head);
+        head = balloon_leave_stats(d, 43 + i);
+        qtest_clock_step(d->qts, NANOSECONDS_PER_SECOND);
+        balloon_wait_served(d, STATS, head);
     }
-    balloon_quit(&d);
 }
 
 /* What a held buffer says is old, and stays */
-static void held_values(void)
+static void held_values(BalloonDriver *d)
 {
-    BalloonDriver d;
-
-    balloon_boot(&d, "virtio-balloon-pci", "-m 128");
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    balloon_leave_stats(&d, 42);
-    migrate_to_new(&d, "virtio-balloon-pci", "-m 128");
-    g_assert_cmphex(balloon_stat(d.qts, "free-memory"), ==,
+    balloon_leave_stats(d, 42);
+    balloon_move(d, DEVICE, OPTIONS);
+    g_assert_cmphex(balloon_stat(d->qts, "free-memory"), ==,
                     BALLOON_STAT_UNSET);
-    g_assert_cmpint(balloon_last_update(d.qts), ==, 0);
-    balloon_quit(&d);
+    g_assert_cmpint(balloon_last_update(d->qts), ==, 0);
 }
 
 /* Every request is answered exactly once, here or there */
-static void requests_in_flight(void)
+static void requests_in_flight(BalloonDriver *d)
 {
     enum { REQUESTS = 16, PAGES = 1024 };
-    g_autofree uint32_t *pfns = g_new(uint32_t, PAGES);
-    BalloonDriver d;
-    uint64_t mem, list;
+    uint32_t pfns[PAGES];
 
-    balloon_boot(&d, "virtio-balloon-pci", "-m 128");
-    balloon_start(&d, BALLOON_ALL_FEATURES);
     for (int round = 0; round < 3; round++) {
+        uint64_t mem = balloon_dirty_pages(d, PAGES + 1);
         uint32_t heads[REQUESTS];
+        uint64_t list;
 
-        mem = balloon_dirty_pages(&d, PAGES + 1);
         for (int i = 0; i < PAGES; i++) {
-            pfns[i] = balloon_wire32(&d, BALLOON_PFN(mem) + (i * 77) % PAGES);
+            pfns[i] = BALLOON_PFN(mem) + (i * 77) % PAGES;
         }
-        list = balloon_copy(&d, pfns, PAGES * sizeof(*pfns));
-        balloon_free_descriptors(&d, BALLOON_VQ_INFLATE);
+        list = balloon_copy_pfns(d, pfns, PAGES);
+        balloon_free_descriptors(d, BALLOON_VQ_INFLATE);
         for (int i = 0; i < REQUESTS; i++) {
-            heads[i] = balloon_add(&d, BALLOON_VQ_INFLATE, &(BalloonSeg) {
-                list, PAGES * sizeof(*pfns)
+            heads[i] = balloon_add(d, BALLOON_VQ_INFLATE, &(BalloonSeg) {
+                list, sizeof(pfns)
             }, 1);
-            balloon_publish(&d, BALLOON_VQ_INFLATE, heads[i]);
+            balloon_publish(d, BALLOON_VQ_INFLATE, heads[i]);
         }
-        balloon_kick(&d, BALLOON_VQ_INFLATE);
-        migrate_to_new(&d, "virtio-balloon-pci", "-m 128");
+        balloon_kick(d, BALLOON_VQ_INFLATE);
+        balloon_move(d, DEVICE, OPTIONS);
         for (int i = 0; i < REQUESTS; i++) {
-            balloon_wait_used(&d, BALLOON_VQ_INFLATE, heads[i]);
+            balloon_wait_used(d, BALLOON_VQ_INFLATE, heads[i]);
         }
-        balloon_query(d.qts);
-        g_assert_false(balloon_has_used(&d, BALLOON_VQ_INFLATE));
-        balloon_assert_bytes(&d, mem, PAGES * BALLOON_PAGE, 0);
-        balloon_assert_pages(&d, mem + PAGES * BALLOON_PAGE, "x");
-        guest_free(d.alloc, mem);
-        guest_free(d.alloc, list);
+        balloon_query(d->qts);
+        g_assert_false(balloon_has_used(d, BALLOON_VQ_INFLATE));
+        balloon_assert_bytes(d, mem, PAGES * BALLOON_PAGE, 0);
+        balloon_assert_pages(d, mem + PAGES * BALLOON_PAGE, "x");
+        guest_free(d->alloc, mem);
+        guest_free(d->alloc, list);
     }
-    balloon_quit(&d);
 }
+
+static const BalloonTest tests[] = {
+    { "migration/held-buffer", held_buffer },
+    { "improved/migration/held-values", held_values },
+    { "migration/requests-in-flight", requests_in_flight },
+};
 
 void virtio_balloon_add_migration_tests(void)
 {
     for (int i = 0; i < ARRAY_SIZE(variants); i++) {
-        g_autofree char *path = g_strconcat(BALLOON_TESTS "migration/",
+        g_autofree char *path = g_strconcat("/virtio-balloon/migration/",
                                             variants[i].name, NULL);
 
         qtest_add_data_func(path, &variants[i], round_trip);
     }
-    qtest_add_func(BALLOON_TESTS "migration/held-buffer", held_buffer);
-    qtest_add_func(BALLOON_IMPROVED "migration/held-values", held_values);
-    qtest_add_func(BALLOON_TESTS "migration/requests-in-flight",
-                   requests_in_flight);
+    balloon_add_tests(DEVICE, tests, ARRAY_SIZE(tests));
 }

@@ -6,7 +6,6 @@
 
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
-#include "virtio-balloon-driver.h"
 #include "virtio-balloon-monitor.h"
 #include "virtio-balloon-test.h"
 #include "standard-headers/linux/virtio_config.h"
@@ -22,44 +21,40 @@ typedef struct Place {
     bool wrap;
 } Place;
 
-typedef struct Packed {
-    BalloonDriver d;
-    Place places[BALLOON_VQ_MAX];
-} Packed;
+static Place places[BALLOON_VQ_MAX];
 
-static uint64_t descriptor(Packed *p, int queue, unsigned index)
+static uint64_t descriptor(BalloonDriver *d, int queue, unsigned index)
 {
-    return p->d.vq[queue]->desc + index * sizeof(struct vring_packed_desc);
+    return d->vq[queue]->desc + index * sizeof(struct vring_packed_desc);
 }
 
-static void clear_ring(Packed *p, int queue)
+/* Everything up to DRIVER_OK; nothing in the rings looks available */
+static void start(BalloonDriver *d)
 {
-    QVirtQueue *vq = p->d.vq[queue];
+    balloon_negotiate(d, BALLOON_ALL_FEATURES);
+    g_assert_true(d->vdev->features & 1ull << VIRTIO_F_RING_PACKED);
+    balloon_setup_queues(d);
+    for (int i = 0; i < BALLOON_VQ_MAX && d->vq[i]; i++) {
+        QVirtQueue *vq = d->vq[i];
 
-    qtest_memset(p->d.qts, vq->desc, 0,
-                 vq->size * sizeof(struct vring_packed_desc));
-    qtest_memset(p->d.qts, vq->avail, 0,
-                 sizeof(struct vring_packed_desc_event));
-    qtest_memset(p->d.qts, vq->used, 0,
-                 sizeof(struct vring_packed_desc_event));
-    p->places[queue] = (Place) { 0, true };
-}
-
-static void start(Packed *p)
-{
-    balloon_boot(&p->d, "virtio-balloon-pci,packed=on,free-page-reporting=on",
-                 "-m 128");
-    g_assert_true(balloon_negotiate(&p->d, BALLOON_ALL_FEATURES) &
-                  1ull << VIRTIO_F_RING_PACKED);
-    balloon_setup_queues(&p->d);
-    for (int i = 0; i < BALLOON_VQ_MAX && p->d.vq[i]; i++) {
-        clear_ring(p, i);
+        qtest_memset(d->qts, vq->desc, 0, vq->used - vq->desc +
+                     sizeof(struct vring_packed_desc_event));
+        places[i] = (Place) { 0, true };
     }
-    qvirtio_set_driver_ok(p->d.vdev);
+    qvirtio_set_driver_ok(d->vdev);
+}
+
+static void move_on(BalloonDriver *d, int queue, Place *at, unsigned n)
+{
+    at->index += n;
+    if (at->index >= d->vq[queue]->size) {
+        at->index -= d->vq[queue]->size;
+        at->wrap = !at->wrap;
+    }
 }
 
 /* Write one descriptor at @at, which moves on */
-static void put(Packed *p, int queue, Place *at, const BalloonSeg *seg,
+static void put(BalloonDriver *d, int queue, Place *at, const BalloonSeg *seg,
                 uint16_t id, bool next)
 {
     struct vring_packed_desc desc = {
@@ -71,125 +66,110 @@ static void put(Packed *p, int queue, Place *at, const BalloonSeg *seg,
                              (seg->write ? VRING_DESC_F_WRITE : 0)),
     };
 
-    qtest_memwrite(p->d.qts, descriptor(p, queue, at->index), &desc,
+    qtest_memwrite(d->qts, descriptor(d, queue, at->index), &desc,
                    sizeof(desc));
-    if (++at->index == p->d.vq[queue]->size) {
-        at->index = 0;
-        at->wrap = !at->wrap;
-    }
+    move_on(d, queue, at, 1);
 }
 
-static void post(Packed *p, int queue, const BalloonSeg *segs, unsigned n,
-                 uint16_t id)
+static void post(BalloonDriver *d, int queue, const BalloonSeg *segs,
+                 unsigned n, uint16_t id)
 {
-    Place at = p->places[queue];
+    Place at = places[queue];
 
     for (unsigned i = 0; i < n; i++) {
-        put(p, queue, &at, &segs[i], id, i + 1 < n);
+        put(d, queue, &at, &segs[i], id, i + 1 < n);
     }
-    balloon_kick(&p->d, queue);
+    balloon_kick(d, queue);
 }
 
 /* The device has used what is at the driver's place */
-static bool is_used(Packed *p, int queue, struct vring_packed_desc *desc)
+static bool is_used(BalloonDriver *d, int queue, struct vring_packed_desc *desc)
 {
-    Place *at = &p->places[queue];
+    Place *at = &places[queue];
     uint16_t want = at->wrap ? AVAIL | USED : 0;
 
-    qtest_memread(p->d.qts, descriptor(p, queue, at->index), desc,
+    qtest_memread(d->qts, descriptor(d, queue, at->index), desc,
                   sizeof(*desc));
     return (le16_to_cpu(desc->flags) & (AVAIL | USED)) == want;
 }
 
-static void wait_served(Packed *p, int queue, unsigned n, uint16_t id)
+static void wait_served(BalloonDriver *d, int queue, unsigned n, uint16_t id)
 {
-    Place *at = &p->places[queue];
+    Place *at = &places[queue];
     struct vring_packed_desc desc;
 
-    balloon_wait_for(is_used(p, queue, &desc));
+    balloon_wait_for(is_used(d, queue, &desc));
     g_assert_cmpuint(le16_to_cpu(desc.id), ==, id);
     g_assert_cmpuint(le32_to_cpu(desc.len), ==, 0);
-    qvirtio_wait_queue_isr(p->d.qts, p->d.vdev, p->d.vq[queue],
+    qvirtio_wait_queue_isr(d->qts, d->vdev, d->vq[queue],
                            BALLOON_TIMEOUT_US);
-    at->index += n;
-    if (at->index >= p->d.vq[queue]->size) {
-        at->index -= p->d.vq[queue]->size;
-        at->wrap = !at->wrap;
-    }
+    move_on(d, queue, at, n);
 }
 
-static void submit(Packed *p, int queue, const BalloonSeg *segs, unsigned n,
-                   uint16_t id)
+static void submit(BalloonDriver *d, int queue, const BalloonSeg *segs,
+                   unsigned n, uint16_t id)
 {
-    post(p, queue, segs, n, id);
-    wait_served(p, queue, n, id);
+    post(d, queue, segs, n, id);
+    wait_served(d, queue, n, id);
 }
 
 /* Twice around the ring, with chains of three that cross its end */
-static void inflate(void)
+static void inflate(BalloonDriver *d)
 {
-    Packed p;
     uint64_t mem, list;
-    uint32_t pfns[3];
 
-    start(&p);
-    mem = balloon_dirty_pages(&p.d, 5);
-    for (int i = 0; i < 3; i++) {
-        pfns[i] = cpu_to_le32(BALLOON_PFN(mem) + 1 + i);
-    }
-    list = balloon_copy(&p.d, pfns, sizeof(pfns));
-    for (unsigned i = 0; i < p.d.vq[BALLOON_VQ_INFLATE]->size; i++) {
-        submit(&p, BALLOON_VQ_INFLATE, (BalloonSeg[]) {
+    start(d);
+    mem = balloon_dirty_pages(d, 5);
+    list = balloon_copy_pfns(d, (uint32_t[]) {
+        BALLOON_PFN(mem) + 1, BALLOON_PFN(mem) + 2, BALLOON_PFN(mem) + 3,
+    }, 3);
+    for (unsigned i = 0; i < d->vq[BALLOON_VQ_INFLATE]->size; i++) {
+        submit(d, BALLOON_VQ_INFLATE, (BalloonSeg[]) {
             { list, 3 }, { list + 3, 4 }, { list + 7, 5 },
         }, 3, i);
         if (i % 100 == 0) {
-            balloon_assert_pages(&p.d, mem, "x000x");
-            qtest_memset(p.d.qts, mem, 0xa5, 5 * BALLOON_PAGE);
+            balloon_assert_pages(d, mem, "x000x");
+            qtest_memset(d->qts, mem, 0xa5, 5 * BALLOON_PAGE);
         }
     }
-    submit(&p, BALLOON_VQ_DEFLATE, &(BalloonSeg) { list, 12 }, 1, 7);
-    balloon_quit(&p.d);
+    submit(d, BALLOON_VQ_DEFLATE, &(BalloonSeg) { list, 12 }, 1, 7);
 }
 
-static void report(void)
+static void report(BalloonDriver *d)
 {
-    Packed p;
     uint64_t mem;
 
-    start(&p);
-    mem = balloon_dirty_pages(&p.d, 5);
-    submit(&p, REPORT, (BalloonSeg[]) {
+    start(d);
+    mem = balloon_dirty_pages(d, 5);
+    submit(d, REPORT, (BalloonSeg[]) {
         { mem, BALLOON_PAGE, true },
         { mem + 2 * BALLOON_PAGE, 2 * BALLOON_PAGE, true },
     }, 2, 9);
-    balloon_assert_pages(&p.d, mem, "0x00x");
-    balloon_quit(&p.d);
+    balloon_assert_pages(d, mem, "0x00x");
 }
 
-static void stats(void)
+static void stats(BalloonDriver *d)
 {
-    struct virtio_balloon_stat stat = {
-        .tag = cpu_to_le16(VIRTIO_BALLOON_S_MEMFREE),
-        .val = cpu_to_le64(99),
-    };
-    BalloonSeg seg = { .len = sizeof(stat) };
-    Packed p;
-
-    start(&p);
-    seg.addr = balloon_copy(&p.d, &stat, sizeof(stat));
+    start(d);
     for (int i = 0; i < 3; i++) {
-        balloon_set_interval(p.d.qts, 0);
-        post(&p, BALLOON_VQ_STATS, &seg, 1, i);
-        balloon_wait_for(balloon_stat(p.d.qts, "free-memory") == 99);
-        balloon_set_interval(p.d.qts, 1);
-        wait_served(&p, BALLOON_VQ_STATS, 1, i);
+        BalloonSeg seg = balloon_stats_seg(d, 99 + i);
+
+        balloon_set_interval(d->qts, 0);
+        post(d, BALLOON_VQ_STATS, &seg, 1, i);
+        balloon_wait_for(balloon_stat(d->qts, "free-memory") == 99 + i);
+        balloon_set_interval(d->qts, 1);
+        wait_served(d, BALLOON_VQ_STATS, 1, i);
     }
-    balloon_quit(&p.d);
 }
+
+static const BalloonTest tests[] = {
+    { "packed/inflate", inflate, .unstarted = true },
+    { "packed/report", report, .unstarted = true },
+    { "packed/stats", stats, .unstarted = true },
+};
 
 void virtio_balloon_add_packed_tests(void)
 {
-    qtest_add_func(BALLOON_TESTS "packed/inflate", inflate);
-    qtest_add_func(BALLOON_TESTS "packed/report", report);
-    qtest_add_func(BALLOON_TESTS "packed/stats", stats);
+    balloon_add_tests("virtio-balloon-pci,packed=on,free-page-reporting=on",
+                      tests, ARRAY_SIZE(tests));
 }

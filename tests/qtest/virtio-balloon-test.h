@@ -1,5 +1,5 @@
 /*
- * The groups of tests of virtio-balloon-test
+ * Tests of a virtio balloon, and the groups of them in virtio-balloon-test
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -9,15 +9,13 @@
 
 #include "virtio-balloon-driver.h"
 
-/*
- * Every test holds for the balloon that QEMU 10.0 came with, except those
- * below /virtio-balloon/improved, where this one differs on purpose.
- */
-#define BALLOON_TESTS "/virtio-balloon/"
-#define BALLOON_IMPROVED BALLOON_TESTS "improved/"
-
 /* What is tested with a balloon of its own, whose driver goes to DRIVER_OK */
 typedef struct BalloonTest {
+    /*
+     * Below /virtio-balloon/.  Every test holds for the balloon that QEMU 10.0
+     * came with, except those below improved/, where this one differs on
+     * purpose.
+     */
     const char *path;
     void (*run)(BalloonDriver *d);
     /* as for balloon_boot(), if they are not those of most tests */
@@ -29,6 +27,10 @@ typedef struct BalloonTest {
     bool unstarted;
 } BalloonTest;
 
+/* Add tests of that @device, with 128 MiB of memory and the iothread io0 */
+void balloon_add_tests(const char *device, const BalloonTest *tests,
+                       unsigned n);
+
 void virtio_balloon_add_backing_tests(void);
 void virtio_balloon_add_command_tests(void);
 void virtio_balloon_add_config_tests(void);
@@ -38,7 +40,6 @@ void virtio_balloon_add_life_tests(void);
 void virtio_balloon_add_machine_tests(void);
 void virtio_balloon_add_migration_tests(void);
 void virtio_balloon_add_packed_tests(void);
-void virtio_balloon_add_reset_tests(void);
 void virtio_balloon_add_roles_tests(void);
 void virtio_balloon_add_slice_tests(void);
 void virtio_balloon_add_transport_tests(void);

@@ -9,7 +9,6 @@
 
 #include "qemu/osdep.h"
 #include "qemu/units.h"
-#include "virtio-balloon-driver.h"
 #include "virtio-balloon-monitor.h"
 #include "virtio-balloon-test.h"
 #include "hw/pci/pci_regs.h"
@@ -43,56 +42,55 @@ static void live(BalloonDriver *d)
     balloon_leave_stats(d, 12345);
 }
 
-static void pci(const void *data)
+static void pci(BalloonDriver *d)
 {
-    bool legacy = strstr(data, "disable-modern=on");
-    BalloonDriver d;
+    live(d);
+    balloon_reset(d);
+    balloon_start(d, BALLOON_ALL_FEATURES);
+    live(d);
+}
 
-    balloon_boot(&d, data, "-m 128");
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    g_assert(!(d.vdev->features & 1ull << VIRTIO_F_VERSION_1) == legacy);
-    live(&d);
-    balloon_reset(&d);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    live(&d);
-    balloon_quit(&d);
+static void modern(BalloonDriver *d)
+{
+    g_assert_true(d->vdev->features & 1ull << VIRTIO_F_VERSION_1);
+    pci(d);
+}
+
+static void legacy(BalloonDriver *d)
+{
+    g_assert_false(d->vdev->features & 1ull << VIRTIO_F_VERSION_1);
+    pci(d);
+}
+
+static void no_vectors(BalloonDriver *d)
+{
+    g_assert_cmphex(qpci_find_capability(d->pci->pdev, PCI_CAP_ID_MSIX, 0), ==,
+                    0);
+    live(d);
+}
+
+static QVirtQueuePCI *pci_queue(BalloonDriver *d, int index)
+{
+    return container_of(d->vq[index], QVirtQueuePCI, vq);
 }
 
 /* One vector for config, one for all queues: what Linux does with two */
-static void msix(const void *data)
+static void msix(BalloonDriver *d)
 {
-    BalloonDriver d;
-
-    balloon_boot(&d, data, "-m 128");
-    qpci_msix_enable(d.pci->pdev);
-    g_assert_cmpuint(qpci_msix_table_size(d.pci->pdev), ==, 2);
-    balloon_negotiate(&d, BALLOON_ALL_FEATURES);
-    qvirtio_pci_set_msix_configuration_vector(d.pci, d.alloc, 0);
-    balloon_setup_queues(&d);
-    for (int i = 0; d.vq[i]; i++) {
-        qvirtqueue_pci_msix_setup(d.pci, container_of(d.vq[i], QVirtQueuePCI,
-                                                      vq), d.alloc, 1);
+    qpci_msix_enable(d->pci->pdev);
+    g_assert_cmpuint(qpci_msix_table_size(d->pci->pdev), ==, 2);
+    balloon_negotiate(d, BALLOON_ALL_FEATURES);
+    qvirtio_pci_set_msix_configuration_vector(d->pci, d->alloc, 0);
+    balloon_setup_queues(d);
+    for (int i = 0; d->vq[i]; i++) {
+        qvirtqueue_pci_msix_setup(d->pci, pci_queue(d, i), d->alloc, 1);
     }
     /* the queues share the vector: the last one's address is the one in use */
-    for (int i = 0; d.vq[i]; i++) {
-        container_of(d.vq[i], QVirtQueuePCI, vq)->msix_addr =
-            container_of(d.vq[BALLOON_VQ_STATS], QVirtQueuePCI, vq)->msix_addr;
+    for (int i = 0; d->vq[i]; i++) {
+        pci_queue(d, i)->msix_addr = pci_queue(d, BALLOON_VQ_STATS)->msix_addr;
     }
-    qvirtio_set_driver_ok(d.vdev);
-    live(&d);
-    balloon_quit(&d);
-}
-
-static void no_vectors(void)
-{
-    BalloonDriver d;
-
-    balloon_boot(&d, "virtio-balloon-pci,vectors=0", "-m 128");
-    g_assert_cmphex(qpci_find_capability(d.pci->pdev, PCI_CAP_ID_MSIX, 0), ==,
-                    0);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    live(&d);
-    balloon_quit(&d);
+    qvirtio_set_driver_ok(d->vdev);
+    live(d);
 }
 
 /* Find the balloon among the transports of a microvm */
@@ -126,31 +124,24 @@ static void mmio(void)
     qtest_quit(qts);
 }
 
+#define DEVICE "virtio-balloon-pci"
+
+static const BalloonTest tests[] = {
+    { "transport/pci/default", modern, DEVICE },
+    { "transport/pci/transitional", modern, DEVICE "-transitional" },
+    { "transport/pci/non-transitional", modern, DEVICE "-non-transitional" },
+    { "transport/pci/modern", modern, DEVICE ",disable-legacy=on" },
+    { "transport/pci/legacy", legacy, DEVICE ",disable-modern=on" },
+    { "transport/pci/page-per-vq", modern, DEVICE ",page-per-vq=on" },
+    { "transport/pci/no-ioeventfd", modern, DEVICE ",ioeventfd=off" },
+    { "transport/pci/no-vectors", no_vectors, DEVICE ",vectors=0" },
+    { "transport/pci/msix", msix, DEVICE, .unstarted = true },
+    { "transport/pci/legacy-msix", msix, DEVICE ",disable-modern=on",
+      .unstarted = true },
+};
+
 void virtio_balloon_add_transport_tests(void)
 {
-    static const struct {
-        const char *name;
-        const char *device;
-    } devices[] = {
-        { "default", "virtio-balloon-pci" },
-        { "transitional", "virtio-balloon-pci-transitional" },
-        { "non-transitional", "virtio-balloon-pci-non-transitional" },
-        { "modern", "virtio-balloon-pci,disable-legacy=on" },
-        { "legacy", "virtio-balloon-pci,disable-modern=on" },
-        { "page-per-vq", "virtio-balloon-pci,page-per-vq=on" },
-        { "no-ioeventfd", "virtio-balloon-pci,ioeventfd=off" },
-    };
-
-    for (int i = 0; i < ARRAY_SIZE(devices); i++) {
-        g_autofree char *path = g_strconcat(BALLOON_TESTS "transport/pci/",
-                                            devices[i].name, NULL);
-
-        qtest_add_data_func(path, devices[i].device, pci);
-    }
-    qtest_add_data_func(BALLOON_TESTS "transport/pci/msix",
-                        "virtio-balloon-pci", msix);
-    qtest_add_data_func(BALLOON_TESTS "transport/pci/legacy-msix",
-                        "virtio-balloon-pci,disable-modern=on", msix);
-    qtest_add_func(BALLOON_TESTS "transport/pci/no-vectors", no_vectors);
-    qtest_add_func(BALLOON_TESTS "transport/mmio", mmio);
+    balloon_add_tests(NULL, tests, ARRAY_SIZE(tests));
+    qtest_add_func("/virtio-balloon/transport/mmio", mmio);
 }
