@@ -220,7 +220,7 @@ static const BalloonTest tests[] = {
     { "roles/gaps/both", with_gaps },
     { "roles/not-negotiated", not_negotiated, .unstarted = true },
     { "improved/roles/migration", migrated_without_gaps },
-    { "roles/gaps/migration", migrated_with_gaps },
+    { "improved/roles/gaps/migration", migrated_with_gaps },
     { "improved/roles/queue-reset", queue_reset },
     { "improved/roles/gaps/queue-reset", queue_reset_with_gaps },
 };
