@@ -197,7 +197,7 @@ static const BalloonTest tests[] = {
     { "polling/second-buffer", second_buffer },
     { "polling/stop-cont", stop_cont },
     { "polling/device-reset", device_reset },
-    { "polling/broken", broken },
+    { "improved/polling/broken", broken },
 };
 
 static void register_virtio_balloon_polling_tests(void)
