@@ -1,5 +1,5 @@
 /*
- * The virtio balloon: features, queues, config space, PCI identity
+ * The virtio balloon: features, queues, config space, PCI identity, machines
  *
  * virtio 1.2, sections 5.5.2 to 5.5.4
  *
@@ -26,25 +26,47 @@ typedef struct Variant {
     uint64_t features;
     unsigned config_size;
     unsigned queues;
+    unsigned vectors;
 } Variant;
 
 static const Variant variants[] = {
-    { "", 0x12, 16, 3 },
-    { ",page-poison=off", 0x02, 8, 3 },
-    { ",page-poison=off,qemu-4-0-config-size=on", 0x02, 16, 3 },
-    { ",qemu-4-0-config-size=on", 0x12, 16, 3 },
-    { ",deflate-on-oom=on", 0x16, 16, 3 },
-    { ",deflate-on-oom=on,page-poison=off", 0x06, 8, 3 },
-    { ",free-page-reporting=on", 0x32, 16, 4 },
-    { ",free-page-reporting=on,page-poison=off", 0x22, 8, 4 },
-    { ",free-page-hint=on,iothread=io0", 0x1a, 16, 4 },
-    { ",free-page-hint=on,iothread=io0,page-poison=off", 0x0a, 12, 4 },
+    { "", 0x12, 16, 3, 2 },
+    { ",page-poison=off", 0x02, 8, 3, 2 },
+    { ",page-poison=off,qemu-4-0-config-size=on", 0x02, 16, 3, 2 },
+    { ",qemu-4-0-config-size=on", 0x12, 16, 3, 2 },
+    { ",deflate-on-oom=on", 0x16, 16, 3, 2 },
+    { ",deflate-on-oom=on,page-poison=off", 0x06, 8, 3, 2 },
+    { ",free-page-reporting=on", 0x32, 16, 4, 2 },
+    { ",free-page-reporting=on,page-poison=off", 0x22, 8, 4, 2 },
+    { ",free-page-hint=on,iothread=io0", 0x1a, 16, 4, 2 },
+    { ",free-page-hint=on,iothread=io0,page-poison=off", 0x0a, 12, 4, 2 },
     { ",free-page-hint=on,iothread=io0,page-poison=off"
-      ",qemu-4-0-config-size=on", 0x0a, 16, 4 },
-    { ",free-page-hint=on,iothread=io0,free-page-reporting=on", 0x3a, 16, 5 },
+      ",qemu-4-0-config-size=on", 0x0a, 16, 4, 2 },
+    { ",free-page-hint=on,iothread=io0,free-page-reporting=on",
+      0x3a, 16, 5, 2 },
     { ",free-page-hint=on,iothread=io0,free-page-reporting=on"
-      ",deflate-on-oom=on,page-poison=off", 0x2e, 12, 5 },
-    { ",iothread=io0", 0x12, 16, 3 },
+      ",deflate-on-oom=on,page-poison=off", 0x2e, 12, 5, 2 },
+    { ",iothread=io0", 0x12, 16, 3, 2 },
+};
+
+/* On old machine types: what a guest saw it goes on seeing */
+typedef struct Machine {
+    const char *path;
+    const char *version;
+    Variant variant;
+} Machine;
+
+static const Machine machines[] = {
+    { "3.1", "3.1", { "", 0x02, 8, 3, 0 } },
+    { "4.0", "4.0", { "", 0x02, 16, 3, 0 } },
+    { "4.1", "4.1", { "", 0x02, 8, 3, 0 } },
+    { "5.0", "5.0", { "", 0x02, 8, 3, 0 } },
+    { "5.1", "5.1", { "", 0x12, 16, 3, 0 } },
+    { "7.2", "7.2", { "", 0x12, 16, 3, 0 } },
+    { "9.2", "9.2", { "", 0x12, 16, 3, 0 } },
+    { "10.0", "10.0", { "", 0x12, 16, 3, 2 } },
+    /* What the user says wins over what the machine type says */
+    { "overridden", "5.0", { ",page-poison=on,vectors=2", 0x12, 16, 3, 2 } },
 };
 
 /* What is there reads as it is, what is not as ones */
@@ -61,13 +83,24 @@ static void assert_config_size(BalloonDriver *d, unsigned size)
     g_assert_cmphex(d->vdev->bus->config_readw(d->vdev, size + 2), ==, 0xffff);
 }
 
-static void variant(const void *data)
+/* The size of the MSI-X table; 0 if there is none */
+static unsigned msix_vectors(QPCIDevice *pdev)
 {
-    const Variant *v = data;
+    uint8_t cap = qpci_find_capability(pdev, PCI_CAP_ID_MSIX, 0);
+
+    if (!cap) {
+        return 0;
+    }
+    return (qpci_config_readw(pdev, cap + PCI_MSIX_FLAGS) &
+            PCI_MSIX_FLAGS_QSIZE) + 1;
+}
+
+static void assert_variant(const Variant *v, const char *options)
+{
     g_autofree char *device = g_strconcat(PCI_BALLOON, v->properties, NULL);
     BalloonDriver d;
 
-    balloon_boot(&d, device, "-m 128 -object iothread,id=io0");
+    balloon_boot(&d, device, options);
     g_assert_cmphex(balloon_negotiate(&d, BALLOON_ALL_FEATURES) & DEVICE_BITS,
                     ==, v->features);
     assert_config_size(&d, v->config_size);
@@ -81,7 +114,34 @@ static void variant(const void *data)
     for (unsigned q = 0; q < 8; q++) {
         g_assert(!balloon_queue_size(&d, q) == (q >= v->queues));
     }
+    g_assert_cmpuint(msix_vectors(d.pci->pdev), ==, v->vectors);
     balloon_quit(&d);
+}
+
+static void variant(const void *data)
+{
+    assert_variant(data, "-m 128 -object iothread,id=io0");
+}
+
+static void machine(const void *data)
+{
+    static const char *const families[] = { "i440fx", "q35" };
+    const Machine *m = data;
+    bool tested = false;
+
+    for (int i = 0; i < ARRAY_SIZE(families); i++) {
+        g_autofree char *name = g_strdup_printf("pc-%s-%s", families[i],
+                                                m->version);
+        g_autofree char *options = g_strconcat("-machine ", name, NULL);
+
+        if (qtest_has_machine(name)) {
+            assert_variant(&m->variant, options);
+            tested = true;
+        }
+    }
+    if (!tested) {
+        g_test_skip("this QEMU has no such machine type any more");
+    }
 }
 
 /* Drivers count on so many entries */
@@ -255,6 +315,12 @@ void virtio_balloon_add_config_tests(void)
             *properties ? properties + 1 : "default");
 
         qtest_add_data_func(path, &variants[i], variant);
+    }
+    for (int i = 0; i < ARRAY_SIZE(machines); i++) {
+        g_autofree char *path = g_strconcat("/virtio-balloon/machine/",
+                                            machines[i].path, NULL);
+
+        qtest_add_data_func(path, &machines[i], machine);
     }
     balloon_add_tests(PCI_BALLOON, tests, ARRAY_SIZE(tests));
 }

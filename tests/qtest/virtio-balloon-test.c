@@ -46,7 +46,6 @@ int main(int argc, char **argv)
     virtio_balloon_add_slice_tests();
     virtio_balloon_add_config_tests();
     virtio_balloon_add_core_tests();
-    virtio_balloon_add_machine_tests();
     virtio_balloon_add_transport_tests();
     virtio_balloon_add_packed_tests();
     virtio_balloon_add_roles_tests();

@@ -37,7 +37,6 @@ void virtio_balloon_add_config_tests(void);
 void virtio_balloon_add_core_tests(void);
 void virtio_balloon_add_hint_tests(void);
 void virtio_balloon_add_life_tests(void);
-void virtio_balloon_add_machine_tests(void);
 void virtio_balloon_add_migration_tests(void);
 void virtio_balloon_add_packed_tests(void);
 void virtio_balloon_add_roles_tests(void);

@@ -19,7 +19,7 @@
 #define MICROVM_MMIO 0xfeb00000
 #define MICROVM_TRANSPORTS 8
 
-/* The driver's life, from the reset state; the VM has 128 MiB */
+/* The life of a driver that is at DRIVER_OK; the VM has 128 MiB */
 static void live(BalloonDriver *d)
 {
     uint64_t mem = balloon_dirty_pages(d, 4);
