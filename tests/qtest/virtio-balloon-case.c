@@ -119,16 +119,6 @@ void balloon_drop_tell(BalloonDriver *d)
                                ~(1ull << VIRTIO_BALLOON_F_MUST_TELL_HOST));
 }
 
-void balloon_stop(BalloonDriver *d)
-{
-    qtest_qmp_assert_success(d->qts, "{'execute': 'stop'}");
-}
-
-void balloon_cont(BalloonDriver *d)
-{
-    qtest_qmp_assert_success(d->qts, "{'execute': 'cont'}");
-}
-
 void balloon_eject(BalloonDriver *d)
 {
     qtest_outl(d->qts, ACPI_EJECT, 1 << SLOT);

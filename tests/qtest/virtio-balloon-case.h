@@ -92,9 +92,6 @@ void balloon_clear_driver_ok(BalloonDriver *d);
 /* ... and not accept MUST_TELL_HOST any more, with the legacy interface */
 void balloon_drop_tell(BalloonDriver *d);
 
-void balloon_stop(BalloonDriver *d);
-void balloon_cont(BalloonDriver *d);
-
 /* The guest lets the balloon go, which it was asked for with device_del */
 void balloon_eject(BalloonDriver *d);
 

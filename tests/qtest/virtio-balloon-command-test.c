@@ -137,9 +137,9 @@ static void target(BalloonDriver *d)
             g_assert_cmphex(balloon_readl(d, BALLOON_CFG_NUM_PAGES), ==,
                             table[i].num_pages);
         }
-        qtest_qmp_assert_success(d->qts, "{'execute': 'stop'}");
+        balloon_stop(d);
     }
-    qtest_qmp_assert_success(d->qts, "{'execute': 'cont'}");
+    balloon_cont(d);
     /* what the guest does about it is its own affair */
     g_assert_cmpint(balloon_query(d->qts), ==, RAM);
     g_assert_cmpint(balloon_next_change(d->qts), ==, -1);

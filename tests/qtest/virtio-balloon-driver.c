@@ -100,6 +100,16 @@ void balloon_quit(BalloonDriver *d)
     qtest_shutdown(d->machine);
 }
 
+void balloon_stop(BalloonDriver *d)
+{
+    qtest_qmp_assert_success(d->qts, "{'execute': 'stop'}");
+}
+
+void balloon_cont(BalloonDriver *d)
+{
+    qtest_qmp_assert_success(d->qts, "{'execute': 'cont'}");
+}
+
 uint64_t balloon_negotiate(BalloonDriver *d, uint64_t wanted)
 {
     uint64_t offered = qvirtio_get_features(d->vdev);

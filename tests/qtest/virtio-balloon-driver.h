@@ -103,6 +103,10 @@ void balloon_lose(BalloonDriver *d);
 /* End what balloon_boot() made */
 void balloon_quit(BalloonDriver *d);
 
+/* Stop the VM, and let it go on */
+void balloon_stop(BalloonDriver *d);
+void balloon_cont(BalloonDriver *d);
+
 /**
  * balloon_negotiate: from reset to FEATURES_OK
  * @wanted: features to accept, if they are offered

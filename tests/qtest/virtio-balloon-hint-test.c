@@ -243,8 +243,8 @@ static void interrupted(BalloonDriver *d)
             balloon_start(d, BALLOON_ALL_FEATURES);
             hint(d, FREE, MiB);
         } else {
-            qtest_qmp_assert_success(d->qts, "{'execute': 'stop'}");
-            qtest_qmp_assert_success(d->qts, "{'execute': 'cont'}");
+            balloon_stop(d);
+            balloon_cont(d);
             balloon_wait_used(d, HINT, head);
             send_id(d, VIRTIO_BALLOON_CMD_ID_STOP);
         }

@@ -142,9 +142,9 @@ static void stop_cont(BalloonDriver *d)
     for (int i = 1; i < 4; i++) {
         uint32_t head = balloon_leave_stats(d, i);
 
-        qtest_qmp_assert_success(d->qts, "{'execute': 'stop'}");
+        balloon_stop(d);
         g_assert_cmpuint(free_memory(d), ==, i);
-        qtest_qmp_assert_success(d->qts, "{'execute': 'cont'}");
+        balloon_cont(d);
         assert_returned(d, 5, head);
     }
 }

@@ -9,7 +9,7 @@
 
 #include "qemu/module.h"
 #include "libqos/qgraph.h"
-#include "virtio-balloon-test.h"
+#include "virtio-balloon-steps.h"
 
 /*
  * Have qos-test run each of @tests on a balloon with these properties, in a

@@ -41,13 +41,13 @@ static void note(BalloonGuest *g, const char *what)
 static void stop(BalloonGuest *g)
 {
     note(g, "stop");
-    qtest_qmp_assert_success(g->d.qts, "{'execute': 'stop'}");
+    balloon_stop(&g->d);
 }
 
 static void cont(BalloonGuest *g)
 {
     note(g, "cont");
-    qtest_qmp_assert_success(g->d.qts, "{'execute': 'cont'}");
+    balloon_cont(&g->d);
 }
 
 static void stop_cont(BalloonGuest *g)

@@ -133,7 +133,7 @@ static void migrated(BalloonDriver *d, uint64_t numbered)
     start(d, STATS | REPORT, numbered);
     mem = balloon_dirty_pages(d, 3);
     stats = balloon_leave_stats(d, 5);
-    qtest_qmp_assert_success(d->qts, "{'execute': 'stop'}");
+    balloon_stop(d);
     report = balloon_post(d, queue, (BalloonSeg[]) {
         { mem + BALLOON_PAGE, BALLOON_PAGE, true }
     }, 1);
@@ -144,7 +144,7 @@ static void migrated(BalloonDriver *d, uint64_t numbered)
     unlink(file);
     balloon_quit(&source);
     balloon_assert_pages(d, mem, "xxx");
-    qtest_qmp_assert_success(d->qts, "{'execute': 'cont'}");
+    balloon_cont(d);
     balloon_wait_served(d, queue, report);
     balloon_assert_pages(d, mem, "x0x");
     balloon_set_interval(d->qts, 1);
@@ -174,11 +174,11 @@ static void queue_reset(BalloonDriver *d)
     start(d, taken | 1ull << VIRTIO_F_RING_RESET, taken);
     mem = balloon_dirty_pages(d, 1);
     stats = balloon_leave_stats(d, 5);
-    qtest_qmp_assert_success(d->qts, "{'execute': 'stop'}");
+    balloon_stop(d);
     balloon_post(d, queue, (BalloonSeg[]) { { mem, BALLOON_PAGE, true } }, 1);
     balloon_reset_queue(d, queue);
     balloon_renew_queue(d, queue);
-    qtest_qmp_assert_success(d->qts, "{'execute': 'cont'}");
+    balloon_cont(d);
     assert_reports(d, queue);
     balloon_assert_pages(d, mem, "x");
     balloon_set_interval(d->qts, 1);

@@ -84,9 +84,9 @@ static void stop(BalloonDriver *d)
     uint64_t mem;
     uint32_t head = begin(d, &mem);
 
-    qtest_qmp_assert_success(d->qts, "{'execute': 'stop'}");
+    balloon_stop(d);
     assert_given_back(d, mem);
-    qtest_qmp_assert_success(d->qts, "{'execute': 'cont'}");
+    balloon_cont(d);
     balloon_wait_used(d, INFLATE, head);
     balloon_assert_bytes(d, mem + BALLOON_PAGE, BALLOON_PAGE, 0x3c);
 }
@@ -104,8 +104,8 @@ static void finish(BalloonDriver *d)
 
         qtest_memset(d->qts, mem, 0xa5, SIZE);
         head = balloon_post_huge(d, mem, 1);
-        qtest_qmp_assert_success(d->qts, "{'execute': 'stop'}");
-        qtest_qmp_assert_success(d->qts, "{'execute': 'cont'}");
+        balloon_stop(d);
+        balloon_cont(d);
         balloon_wait_served(d, INFLATE, head);
         balloon_assert_pages(d, mem, "0x0x0x0x");
     }

@@ -47,16 +47,6 @@ void balloon_assert_serves(BalloonDriver *d)
     guest_free(d->alloc, mem);
 }
 
-void balloon_stop(BalloonDriver *d)
-{
-    qtest_qmp_assert_success(d->qts, "{'execute': 'stop'}");
-}
-
-void balloon_cont(BalloonDriver *d)
-{
-    qtest_qmp_assert_success(d->qts, "{'execute': 'cont'}");
-}
-
 uint32_t balloon_wait_asked(BalloonDriver *d)
 {
     uint32_t id;

@@ -44,10 +44,6 @@ void balloon_add_tests(const char *device, const BalloonTest *tests,
 /* An inflate request is served, and one to deflate */
 void balloon_assert_serves(BalloonDriver *d);
 
-/* Stop the VM, and let it go on */
-void balloon_stop(BalloonDriver *d);
-void balloon_cont(BalloonDriver *d);
-
 /* Wait until the device asks for hints.  Returns: the command id */
 uint32_t balloon_wait_asked(BalloonDriver *d);
 /* Leave a buffer that is @size bytes of a command id; 4 are a whole one */
