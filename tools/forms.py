@@ -26,10 +26,12 @@ from typing import Callable, NamedTuple, Tuple
 import base
 import build
 import hosts
+import named
 import overlay
 
 FOLDER = base.build_folder(build.REPO)
 DEVICE = "virtio-balloon-device"
+BELOW = "/virtio-balloon-tests"
 
 
 class Form(NamedTuple):
@@ -116,12 +118,11 @@ def paths_of(program, environment):
     """Paths of the tests in @program that are to run, as GLib's -r wants."""
     if os.path.basename(program) != "qos-test":
         return [None]
-    listed = subprocess.run([program, "-l"], env=environment, text=True,
-                            check=True, stdout=subprocess.PIPE).stdout
-    below = re.findall(r"^(/\S*/virtio-balloon-tests)/", listed, re.M)
+    below = {path[:path.index(BELOW) + len(BELOW)]
+             for path in named.tests_of(program, environment) if BELOW in path}
     if not below:
         raise FormError(f"{program} has no test of the balloon")
-    return sorted(set(below))
+    return sorted(below)
 
 
 def run_test(program, environment):

@@ -24,6 +24,15 @@ QOS = ("/pc/i440FX-pcihost/pci-bus-pc/pci-bus/virtio-balloon-pci/"
 ARCHITECTURE = "/x86_64"
 
 
+def tests_of(program, environment):
+    """Paths of the tests that @program, which uses GLib, has."""
+    output = subprocess.run(
+        [program, "-l"], check=True, text=True, env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
+    # Newer ones say them in TAP, as comments
+    return re.findall(r"^(?:# )?(/\S+)$", output, re.M)
+
+
 def read(path):
     with open(path, encoding="utf-8") as file:
         return file.read()
@@ -77,13 +86,10 @@ class Build:
         """The paths of a program's tests, without what all have."""
         if name not in self.lists:
             binary = os.path.join(self.build, "qemu-system-x86_64")
-            output = subprocess.run(
-                [self.program(name), "-l"], check=True, text=True,
-                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                env=dict(os.environ, QTEST_QEMU_BINARY=binary)).stdout
+            tests = tests_of(self.program(name), dict(
+                os.environ, QTEST_QEMU_BINARY=binary))
             prefix = ARCHITECTURE + (QOS if name == "qos-test" else "")
-            self.lists[name] = [line.removeprefix(prefix)
-                                for line in output.splitlines()]
+            self.lists[name] = [path.removeprefix(prefix) for path in tests]
         return self.lists[name]
 
     def python(self, module):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which names of tests in a table are found, and which are not."""
 
+import os
+import tempfile
 import unittest
 from unittest import mock
 
@@ -52,6 +54,19 @@ class NamedTest(unittest.TestCase):
         self.assertEqual(named.missing(text, self.build()),
                          [(5, "a-test /x/two"), (5, "check nothing"),
                           (6, "a-test /x/*/y")])
+
+    def test_lists_of_old_and_new_glib(self):
+        for text in ("/x/one\n/x/two/y\n",
+                     "TAP version 14\n# random seed: R0\n1..2\n"
+                     "# Start of x tests\n# /x/one\n# /x/two/y\n"):
+            with tempfile.TemporaryDirectory() as folder:
+                path = f"{folder}/a-test"
+                with open(path, "w", encoding="ascii") as file:
+                    file.write("#!/bin/sh\n[ $1 = -l ]\n"
+                               f"cat <<EOF\n{text}EOF\n")
+                os.chmod(path, 0o755)
+                self.assertEqual(named.tests_of(path, None),
+                                 ["/x/one", "/x/two/y"])
 
     def test_python(self):
         build = self.build()
