@@ -5,6 +5,7 @@ They have no vCPU that runs: what their process takes is the device's, the
 driver's protocol aside.
 """
 
+import asyncio
 import contextlib
 import os
 import re
@@ -202,10 +203,16 @@ def moment(event):
 
 def completed(vm, timeout=600):
     """Wait for the end of a migration; its moment in ms."""
+    end = time.monotonic() + timeout
     while True:
-        event = vm.event_wait("MIGRATION", timeout)
-        if not event:
-            raise TimeoutError("the migration did not end")
+        try:
+            event = vm.event_wait("MIGRATION", 1.0)
+        except asyncio.TimeoutError:
+            if not vm.is_running():
+                raise Unavailable("QEMU ended: has the host memory?") from None
+            if time.monotonic() > end:
+                raise
+            continue
         status = event["data"]["status"]
         if status == "failed":
             raise Unavailable(f"migration failed: {vm.get_log()}")
@@ -234,7 +241,7 @@ def save(tested, path):
     with ahead(tested):
         vm.cmd("migrate", uri=f"file:{path}")
         end = completed(vm)
-    took = end - moment(vm.event_wait("STOP", 10))
+    took = end - moment(vm.event_wait("STOP", 10.0))
     vm.cmd("cont")
     return took, device_time(tested.log, "save")
 
@@ -251,13 +258,17 @@ def load(side, size, path):
         return took, device_time(target.log, "load")
 
 
-def migrate(side, whole, bare):
-    """A Migration of two Giants that run and have the same in the balloon;
-    the memory of @bare, which is "named", is not migrated."""
+def migrate(side, bare, whole=None):
+    """A Migration of two Giants that run and have the same in the balloon.
+
+    The memory of @bare, which is "named", is not migrated.  It is the source,
+    too, where the host has no room for @whole.
+    """
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         path = f"{folder}/state"
-        switchover, saving = save(whole, path)
-        os.remove(path)
-        save(bare, path)
+        switchover, saving = save(whole or bare, path)
+        if whole:
+            os.remove(path)
+            save(bare, path)
         return Migration(switchover, saving, *load(side, bare.size, path),
                          os.path.getsize(path))
