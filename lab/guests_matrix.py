@@ -306,8 +306,7 @@ def check_statistics(trial):
         before = look()
         trial.guest.vm.get_qmp_events()
         trial.guest.vm.cmd("request-balloon-stats")
-        event = trial.guest.vm.event_wait("BALLOON_STATS", TIMEOUT)
-        expect(event, "there are no statistics")
+        event = trial.guest.event("BALLOON_STATS", timeout=TIMEOUT)
         wrong = differing(event["data"], before, look())
         expect(not wrong, "; ".join(wrong))
 
@@ -409,7 +408,7 @@ def check_reboot(trial):
     trial.holds(kept)
     trial.guest.vm.get_qmp_events()     # firmware may have reset it, too
     trial.guest.channel.send("reboot -f")
-    expect(trial.guest.vm.event_wait("RESET", TIMEOUT), "it does not reset")
+    trial.guest.event("RESET", timeout=TIMEOUT)
     trial.boot()
     trial.guest.reach(SMALL, TIMEOUT)
     kept = trial.keep()

@@ -4,7 +4,6 @@
 Every method ends with the machine running.  Each that waits has a deadline.
 """
 
-import asyncio
 import os
 import re
 from typing import NamedTuple
@@ -124,10 +123,7 @@ class Machine:
         self.verified += int(KEPT.split()[1]) * MIB
 
     def event(self, name, match=None):
-        try:
-            self.guest.vm.event_wait(name, WAIT, match)
-        except asyncio.TimeoutError:
-            raise self.guest.error(f"no event {name} in {WAIT} s") from None
+        self.guest.event(name, match, WAIT)
 
     # What management does
 

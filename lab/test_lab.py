@@ -2,6 +2,7 @@
 """Tests of the parts of this folder that need no guest."""
 
 import collections
+import json
 import os
 import random
 import shutil
@@ -34,7 +35,9 @@ import vfio_linux
 import vfio_nest
 import virtio_balloon_image as made_of
 from guests import GuestError
-from virtio_balloon_guest import MIB, Channel
+from qemu.machine import QEMUMachine
+from qemu.qmp.legacy import QEMUMonitorProtocol
+from virtio_balloon_guest import MIB, BalloonGuest, Channel
 
 
 def members(archive):
@@ -282,6 +285,44 @@ class MatrixTest(unittest.TestCase):
     def test_every_guest_has_a_machine(self):
         for guest in guests_matrix.GUESTS.values():
             self.assertIn(guest.target, guests_matrix.MACHINES)
+
+
+class SilentMachine(QEMUMachine):
+    """A QEMU that sends no event, with a thread in its place."""
+
+    def __init__(self, folder):
+        super().__init__("true")
+        path = os.path.join(folder, "qmp")
+        self.server = socket.socket(socket.AF_UNIX)
+        self.server.bind(path)
+        self.server.listen()
+        self.thread = threading.Thread(target=self.greet)
+        self.thread.start()
+        self._qmp_connection = QEMUMonitorProtocol(path)
+        self._qmp.connect()
+
+    def greet(self):
+        version = {"qemu": {"major": 10, "minor": 0, "micro": 0}, "package": ""}
+        with self.server, self.server.accept()[0] as client:
+            client.sendall(json.dumps({"QMP": {
+                "version": version, "capabilities": []}}).encode() + b"\n")
+            client.recv(1000)
+            client.sendall(b'{"return": {}}\n')
+            client.recv(1)
+
+    def end(self):
+        self._qmp.close()
+        self.thread.join()
+
+
+class EventTest(unittest.TestCase):
+    def test_an_event_that_does_not_come(self):
+        with tempfile.TemporaryDirectory() as folder:
+            machine = SilentMachine(folder)
+            self.addCleanup(machine.end)
+            guest = BalloonGuest(machine, folder, ("kernel", "initrd"))
+            with self.assertRaisesRegex(GuestError, "no event RESET in 0.1 s"):
+                guest.event("RESET", timeout=0.1)
 
 
 class ChannelTest(unittest.TestCase):

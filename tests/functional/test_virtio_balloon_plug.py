@@ -29,8 +29,7 @@ class VirtioBalloonPlug(BalloonTest):
             guest.resize(320 * MIB)
             self.assertEqual(whole - guest.total(), 192 * MIB)
             guest.vm.cmd("device_del", id="balloon0")
-            guest.vm.event_wait("DEVICE_DELETED", 60,
-                                {"data": {"device": "balloon0"}})
+            guest.event("DEVICE_DELETED", {"data": {"device": "balloon0"}})
             self.assert_no_balloon(guest.vm)
             self.assertEqual(guest.total(), whole)
         guest.run(f"memtool verify {PATTERN}")
@@ -46,10 +45,10 @@ class VirtioBalloonPlug(BalloonTest):
         guest.run(f"memtool fill {PATTERN}")
         guest.resize(320 * MIB)
         guest.channel.send("echo mem >/sys/power/state")
-        self.assertIsNotNone(guest.vm.event_wait("SUSPEND", 60))
+        guest.event("SUSPEND")
         self.assertEqual(guest.actual(), self.memory)
         guest.vm.cmd("system_wakeup")
-        self.assertIsNotNone(guest.vm.event_wait("WAKEUP", 60))
+        guest.event("WAKEUP")
         self.assertEqual(guest.channel.answer(60), (0, ""))
         guest.reach(320 * MIB)
         guest.until(lambda: whole - guest.total() == 192 * MIB, 30,

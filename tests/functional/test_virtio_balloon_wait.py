@@ -156,9 +156,7 @@ class VirtioBalloonWait(BalloonTest):
         held = {"error": "nobody asked yet"}
         while (held is None) != (error is None) or (
                 held and held.get("error") != error):
-            event = guest.vm.event_wait("BALLOON_STATE_CHANGE", 60)
-            self.assertIsNotNone(event)
-            held = event["data"].get("held")
+            held = guest.event("BALLOON_STATE_CHANGE")["data"].get("held")
 
     @unittest.skipIf(os.environ.get("BALLOON_UNCOORDINATED"),
                      "this QEMU has no coordinated discards")

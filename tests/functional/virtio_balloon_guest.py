@@ -6,6 +6,7 @@ virtio-serial port named "lab": one line in; out comes a line "EXIT-CODE
 LENGTH", then LENGTH bytes of output.
 """
 
+import asyncio
 import os
 import re
 import socket
@@ -214,6 +215,18 @@ class BalloonGuest:
                    lambda: f"status: {self.vm.cmd('query-status')}")
 
     # Waiting
+
+    def event(self, name, match=None, timeout=60):
+        """Wait until QEMU sends an event, or has sent it and nobody took it.
+
+        @match: what it must hold.  Returns: the event, which is taken now.
+        """
+        try:
+            # With an int, QEMUMachine waits for ever
+            return self.vm.event_wait(name, float(timeout * PATIENCE), match)
+        except asyncio.TimeoutError:
+            wanted = f"{name} with {match}" if match else name
+            raise self.error(f"no event {wanted} in {timeout} s") from None
 
     def until(self, condition, timeout, complaint):
         """Poll @condition; at the deadline fail with what @complaint says."""
