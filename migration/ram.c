@@ -1,9 +1,15 @@
 /* overlay: after qemu_guest_free_page_hint */
-/* Target pages @first to before @end, of one chunk.  bitmap_mutex is held */
+/*
+ * Target pages @first to before @end, of one chunk, which @bitmap has from
+ * @origin on.  bitmap_mutex is held
+ */
 static uint64_t ram_skip_in_chunk(RAMBlock *rb, const unsigned long *bitmap,
-                                  unsigned long first, unsigned long end)
+                                  unsigned long origin, unsigned long first,
+                                  unsigned long end)
 {
-    unsigned long page = find_next_bit(bitmap, end, first);
+    unsigned long page = bitmap ? origin + find_next_bit(bitmap, end - origin,
+                                                         first - origin) :
+                                  first;
     uint64_t skipped = 0;
 
     if (page >= end) {
@@ -15,8 +21,13 @@ static uint64_t ram_skip_in_chunk(RAMBlock *rb, const unsigned long *bitmap,
      */
     migration_clear_memory_region_dirty_bitmap(rb, page);
     for (unsigned long i = BIT_WORD(page); i < BITS_TO_LONGS(end); i++) {
-        skipped += ctpopl(rb->bmap[i] & bitmap[i]);
-        rb->bmap[i] &= ~bitmap[i];
+        unsigned long free = bitmap ? bitmap[i - BIT_WORD(origin)] : ~0ul;
+
+        if (i == BIT_WORD(end)) {
+            free &= BITMAP_LAST_WORD_MASK(end);
+        }
+        skipped += ctpopl(rb->bmap[i] & free);
+        rb->bmap[i] &= ~free;
     }
     ram_state->migration_dirty_pages -= skipped;
     return skipped;
@@ -26,6 +37,7 @@ uint64_t qemu_guest_free_bitmap_hint(RAMBlock *rb, const unsigned long *bitmap,
                                      unsigned long first, unsigned long n)
 {
     unsigned long end = MIN(first + n, rb->used_length >> TARGET_PAGE_BITS);
+    unsigned long origin = first;
     uint64_t skipped = 0;
 
     if (!migration_is_running() || !rb->bmap) {
@@ -37,7 +49,8 @@ uint64_t qemu_guest_free_bitmap_hint(RAMBlock *rb, const unsigned long *bitmap,
             (first | ((1UL << rb->clear_bmap_shift) - 1)) + 1;
 
         chunk_end = MIN(chunk_end, end);
-        skipped += ram_skip_in_chunk(rb, bitmap, first, chunk_end);
+        skipped += ram_skip_in_chunk(rb, bitmap, origin, first,
+                                     chunk_end);
         first = chunk_end;
     }
     qemu_mutex_unlock(&ram_state->bitmap_mutex);

@@ -22,6 +22,7 @@ FLOORS = (
     ("-discard",),
     ("-coordinator",),
     ("-listeners", "-driver", "-map", "-ranges"),
+    ("-page-set",),
 )
 LONGEST = 60
 

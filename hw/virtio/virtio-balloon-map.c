@@ -10,6 +10,7 @@
 #include "qemu/bswap.h"
 #include "standard-headers/linux/virtio_balloon.h"
 #include "virtio-balloon-map.h"
+#include "virtio-balloon-page-set.h"
 
 /* Units that are worth a look, which is taken in turn */
 typedef struct UnitSet {
@@ -26,16 +27,11 @@ struct BalloonMap {
     unsigned long unit;
     unsigned long n_units;
     /*
-     * A bit is set in @waiting only if it is in @held.  Of a host page that is
-     * in the balloon as a whole, all balloon pages wait or none.  While no page
-     * waits, and no unit is worth a look, @waiting may be NULL.
+     * What waits is in the balloon.  Of a host page that is in the balloon as a
+     * whole, all balloon pages wait or none.
      */
-    unsigned long *held;
-    unsigned long *waiting;
-    unsigned long n_held;
-    unsigned long n_waiting;
-    /* how many pages of each unit are in @held */
-    uint32_t *count;
+    BalloonPageSet held;
+    BalloonPageSet waiting;
     /* units with pages that wait; those in neither have none to take */
     UnitSet complete;
     UnitSet partial;
@@ -50,8 +46,8 @@ BalloonMap *balloon_map_new(uint64_t size, uint64_t page_size,
     map->page = page_size >> VIRTIO_BALLOON_PFN_SHIFT;
     map->unit = unit_size >> VIRTIO_BALLOON_PFN_SHIFT;
     map->n_units = DIV_ROUND_UP(map->size, map->unit);
-    map->held = bitmap_new(map->size);
-    map->count = g_new0(uint32_t, map->n_units);
+    balloon_page_set_init(&map->held, map->size, map->unit);
+    balloon_page_set_init(&map->waiting, map->size, map->unit);
     map->complete.bits = bitmap_new(map->n_units);
     map->partial.bits = bitmap_new(map->n_units);
     return map;
@@ -59,9 +55,8 @@ BalloonMap *balloon_map_new(uint64_t size, uint64_t page_size,
 
 void balloon_map_free(BalloonMap *map)
 {
-    g_free(map->held);
-    g_free(map->waiting);
-    g_free(map->count);
+    balloon_page_set_cleanup(&map->held);
+    balloon_page_set_cleanup(&map->waiting);
     g_free(map->complete.bits);
     g_free(map->partial.bits);
     g_free(map);
@@ -81,16 +76,6 @@ static BalloonRange bytes_of(unsigned long first, unsigned long end)
 {
     return (BalloonRange) { pages_to_bytes(first),
                             pages_to_bytes(end - first) };
-}
-
-static unsigned long unit_end(const BalloonMap *map, unsigned long u)
-{
-    return MIN((u + 1) * map->unit, map->size);
-}
-
-static bool unit_is_complete(const BalloonMap *map, unsigned long u)
-{
-    return map->count[u] == unit_end(map, u) - u * map->unit;
 }
 
 static void unit_set_put(UnitSet *set, unsigned long u, bool in)
@@ -117,8 +102,8 @@ static unsigned long unit_set_next(const BalloonMap *map, UnitSet *set)
 /* Pages of unit @u may wait that did not */
 static void map_look_at(BalloonMap *map, unsigned long u)
 {
-    bool some = map->n_waiting && map->count[u];
-    bool complete = unit_is_complete(map, u);
+    bool some = map->waiting.count[u];
+    bool complete = balloon_page_set_is_full(&map->held, u);
 
     unit_set_put(&map->complete, u, some && complete);
     /* Where a unit is a host page, there is no less to take */
@@ -137,62 +122,42 @@ static unsigned long whole_end(const BalloonMap *map, unsigned long end)
     return end == map->size ? end : ROUND_DOWN(end, map->page);
 }
 
-/* What is in the balloon of pages @first to before @end waits */
+/*
+ * What is in the balloon of pages @first to before @end waits.  Returns: how
+ * much did not.
+ */
 static unsigned long map_wait(BalloonMap *map, unsigned long first,
                               unsigned long end)
 {
-    unsigned long before = map->n_waiting;
+    unsigned long n = 0;
 
-    while ((first = find_next_bit(map->held, end, first)) < end) {
-        unsigned long stop = find_next_zero_bit(map->held, end, first);
+    while ((first = balloon_page_set_next(&map->held, first, end)) < end) {
+        unsigned long stop = balloon_page_set_next_zero(&map->held, first, end);
 
-        if (!map->waiting) {
-            map->waiting = bitmap_new(map->size);
-        }
-        map->n_waiting += stop - first -
-            bitmap_count_one_with_offset(map->waiting, first, stop - first);
-        bitmap_set(map->waiting, first, stop - first);
+        n += balloon_page_set_add(&map->waiting, first, stop);
         first = stop;
     }
-    return map->n_waiting - before;
-}
-
-static void map_stop_waiting(BalloonMap *map, unsigned long first,
-                             unsigned long n)
-{
-    if (map->waiting) {
-        map->n_waiting -= bitmap_count_one_with_offset(map->waiting, first, n);
-        bitmap_clear(map->waiting, first, n);
-    }
-}
-
-/* Pages @first to before @end, of unit @u, come into the balloon */
-static void map_hold(BalloonMap *map, unsigned long u, unsigned long first,
-                     unsigned long end)
-{
-    bitmap_set(map->held, first, end - first);
-    map->count[u] += end - first;
-    map->n_held += end - first;
+    return n;
 }
 
 uint64_t balloon_map_insert(BalloonMap *map, const BalloonRange *range)
 {
     unsigned long first = bytes_to_pages(range->start);
     unsigned long end = first + bytes_to_pages(range->size);
-    unsigned long before = map->n_held;
+    unsigned long before = map->held.n;
 
     /* What is in the balloon already has been dealt with */
-    while ((first = find_next_zero_bit(map->held, end, first)) < end) {
+    while ((first = balloon_page_set_next_zero(&map->held, first, end)) < end) {
         unsigned long u = first / map->unit;
-        unsigned long stop = find_next_bit(map->held,
-                                           MIN(end, unit_end(map, u)), first);
+        unsigned long stop = MIN(end, balloon_page_set_end(&map->held, u));
 
-        map_hold(map, u, first, stop);
+        stop = balloon_page_set_next(&map->held, first, stop);
+        balloon_page_set_add(&map->held, first, stop);
         map_wait(map, ROUND_DOWN(first, map->page), page_end(map, stop));
         map_look_at(map, u);
         first = stop;
     }
-    return pages_to_bytes(map->n_held - before);
+    return pages_to_bytes(map->held.n - before);
 }
 
 /*
@@ -202,15 +167,10 @@ uint64_t balloon_map_insert(BalloonMap *map, const BalloonRange *range)
 static unsigned long map_release(BalloonMap *map, unsigned long u,
                                  unsigned long first, unsigned long end)
 {
-    unsigned long n = end - first;
-    unsigned long held = bitmap_count_one_with_offset(map->held, first, n);
     unsigned long again = 0;
 
-    if (held) {
-        map->count[u] -= held;
-        map->n_held -= held;
-        bitmap_clear(map->held, first, n);
-        map_stop_waiting(map, first, n);
+    if (balloon_page_set_remove(&map->held, first, end)) {
+        balloon_page_set_remove(&map->waiting, first, end);
         again = map_wait(map, ROUND_DOWN(first, map->page), first) +
                 map_wait(map, end, page_end(map, end));
         map_look_at(map, u);
@@ -223,49 +183,47 @@ uint64_t balloon_map_remove(BalloonMap *map, const BalloonRange *range,
 {
     unsigned long first = bytes_to_pages(range->start);
     unsigned long end = first + bytes_to_pages(range->size);
-    unsigned long before = map->n_waiting;
+    unsigned long before = map->waiting.n;
     unsigned long n = 0;
 
-    while (first < end) {
+    for (unsigned long stop; first < end; first = stop) {
         unsigned long u = first / map->unit;
-        unsigned long stop = MIN(end, unit_end(map, u));
 
+        stop = MIN(end, balloon_page_set_end(&map->held, u));
         n += map_release(map, u, first, stop);
-        first = stop;
     }
     *again = pages_to_bytes(n);
-    return pages_to_bytes(before + n - map->n_waiting);
+    return pages_to_bytes(before + n - map->waiting.n);
 }
 
 uint64_t balloon_map_wait_again(BalloonMap *map, const BalloonRange *range)
 {
     unsigned long first = bytes_to_pages(range->start);
     unsigned long end = first + bytes_to_pages(range->size);
-    unsigned long before = map->n_waiting;
+    unsigned long before = map->waiting.n;
 
-    while ((first = find_next_bit(map->held, end, first)) < end) {
+    for (unsigned long stop; first < end; first = stop) {
         unsigned long u = first / map->unit;
-        unsigned long stop = MIN(end, unit_end(map, u));
 
+        stop = MIN(end, balloon_page_set_end(&map->held, u));
         if (map_wait(map, first, stop)) {
             map_look_at(map, u);
         }
-        first = stop;
     }
-    return pages_to_bytes(map->n_waiting - before);
+    return pages_to_bytes(map->waiting.n - before);
 }
 
 /* Where to stop taking what begins with @first: whole units, up to the limit */
 static unsigned long map_take_end(BalloonMap *map, unsigned long u,
                                   unsigned long first, unsigned long limit)
 {
-    unsigned long end = unit_end(map, u);
+    unsigned long end = balloon_page_set_end(&map->held, u);
 
     while (end < map->size && end + map->unit <= first + limit &&
-           test_bit(end / map->unit, map->complete.bits)) {
-        end = unit_end(map, end / map->unit);
+           test_bit(++u, map->complete.bits)) {
+        end = balloon_page_set_end(&map->held, u);
     }
-    return find_next_zero_bit(map->waiting, end, first);
+    return balloon_page_set_next_zero(&map->waiting, first, end);
 }
 
 static bool map_take_complete(BalloonMap *map, unsigned long limit,
@@ -274,8 +232,10 @@ static bool map_take_complete(BalloonMap *map, unsigned long limit,
     unsigned long u;
 
     while ((u = unit_set_next(map, &map->complete)) < map->n_units) {
-        *first = find_next_bit(map->waiting, unit_end(map, u), u * map->unit);
-        if (*first < unit_end(map, u)) {
+        unsigned long stop = balloon_page_set_end(&map->held, u);
+
+        *first = balloon_page_set_next(&map->waiting, u * map->unit, stop);
+        if (*first < stop) {
             *end = map_take_end(map, u, *first, limit);
             return true;
         }
@@ -290,14 +250,15 @@ static bool map_take_partial(BalloonMap *map, unsigned long *first,
     unsigned long u;
 
     while ((u = unit_set_next(map, &map->partial)) < map->n_units) {
-        unsigned long stop = unit_end(map, u);
+        unsigned long stop = balloon_page_set_end(&map->held, u);
         unsigned long at = u * map->unit;
 
-        while ((at = find_next_bit(map->waiting, stop, at)) < stop) {
+        while ((at = balloon_page_set_next(&map->waiting, at, stop)) < stop) {
             *first = ROUND_DOWN(at, map->page);
-            *end = whole_end(map, find_next_zero_bit(map->held, stop, *first));
+            *end = whole_end(map, balloon_page_set_next_zero(&map->held, *first,
+                                                             stop));
             /* Whole host pages are in the balloon, and those up to here wait */
-            *end = find_next_zero_bit(map->waiting, *end, at);
+            *end = balloon_page_set_next_zero(&map->waiting, at, *end);
             if (*first < *end) {
                 return true;
             }
@@ -315,12 +276,9 @@ bool balloon_map_take(BalloonMap *map, bool partial, uint64_t limit,
 
     if (!map_take_complete(map, bytes_to_pages(limit), &first, &end) &&
         (!partial || !map_take_partial(map, &first, &end))) {
-        if (partial && !map->n_waiting) {
-            g_clear_pointer(&map->waiting, g_free);
-        }
         return false;
     }
-    map_stop_waiting(map, first, end - first);
+    balloon_page_set_remove(&map->waiting, first, end);
     *range = bytes_of(first, end);
     return true;
 }
@@ -337,33 +295,50 @@ uint64_t balloon_map_size(const BalloonMap *map)
 
 uint64_t balloon_map_held(const BalloonMap *map)
 {
-    return pages_to_bytes(map->n_held);
+    return pages_to_bytes(map->held.n);
 }
 
 uint64_t balloon_map_waiting(const BalloonMap *map)
 {
-    return pages_to_bytes(map->n_waiting);
-}
-
-const unsigned long *balloon_map_bits(const BalloonMap *map)
-{
-    return map->held;
+    return pages_to_bytes(map->waiting.n);
 }
 
 bool balloon_map_next(const BalloonMap *map, uint64_t start,
-                      BalloonRange *range)
+                      BalloonRange *range, const unsigned long **bits)
 {
+    const BalloonPageSet *held = &map->held;
     unsigned long first = bytes_to_pages(start);
-    unsigned long end;
+    unsigned long u = find_next_bit(held->used, held->n_units,
+                                    first / held->unit);
+    unsigned long end = first;
 
-    while (first < map->size && !map->count[first / map->unit]) {
-        first = unit_end(map, first / map->unit);
+    *bits = NULL;
+    if (first >= map->size || u == held->n_units) {
+        return false;
     }
-    end = first;
-    while (end < map->size && map->count[end / map->unit]) {
-        end = unit_end(map, end / map->unit);
+    first = MAX(first, balloon_page_set_start(held, u));
+    if (balloon_page_set_is_mixed(held, u)) {
+        end = balloon_page_set_end(held, u);
+        *bits = held->bits[u] + BIT_WORD(first % held->unit);
+    }
+    while (!*bits && u < held->n_units && balloon_page_set_is_full(held, u)) {
+        end = balloon_page_set_end(held, u++);
     }
     *range = bytes_of(first, end);
+    return true;
+}
+
+bool balloon_map_next_run(const BalloonMap *map, BalloonRange *rest,
+                          BalloonRange *run)
+{
+    unsigned long first = bytes_to_pages(rest->start);
+    unsigned long end = first + bytes_to_pages(rest->size);
+    unsigned long stop;
+
+    first = balloon_page_set_next(&map->held, first, end);
+    stop = balloon_page_set_next_zero(&map->held, first, end);
+    *run = bytes_of(first, stop);
+    *rest = bytes_of(stop, end);
     return first < end;
 }
 
@@ -376,43 +351,22 @@ void *balloon_map_save(const BalloonMap *map, size_t *size)
 {
     size_t max = balloon_map_save_max(pages_to_bytes(map->size));
     uint32_t *runs = g_malloc0(max);
+    BalloonRange rest = bytes_of(0, map->size);
+    BalloonRange run;
     size_t n = 0;
-    BalloonRange row;
 
-    for (uint64_t at = 0; balloon_map_next(map, at, &row); at += row.size) {
-        unsigned long first = bytes_to_pages(row.start);
-        unsigned long end = first + bytes_to_pages(row.size);
-
-        at = row.start;
-        while ((first = find_next_bit(map->held, end, first)) < end) {
-            unsigned long stop = find_next_zero_bit(map->held, end, first);
-
-            if ((n + 2) * sizeof(*runs) >= max) {
-                bitmap_to_le((unsigned long *)runs, map->held, map->size);
-                *size = max;
-                return runs;
-            }
-            runs[n++] = cpu_to_le32(first);
-            runs[n++] = cpu_to_le32(stop - first);
-            first = stop;
+    while (balloon_map_next_run(map, &rest, &run)) {
+        if ((n + 2) * sizeof(*runs) >= max) {
+            memset(runs, 0, max);
+            balloon_page_set_to_le(&map->held, (unsigned long *)runs);
+            *size = max;
+            return runs;
         }
+        runs[n++] = cpu_to_le32(bytes_to_pages(run.start));
+        runs[n++] = cpu_to_le32(bytes_to_pages(run.size));
     }
     *size = n * sizeof(*runs);
     return runs;
-}
-
-static void map_load_bitmap(BalloonMap *map, const void *data)
-{
-    bitmap_from_le(map->held, data, map->size);
-    map->held[BITS_TO_LONGS(map->size) - 1] &=
-        BITMAP_LAST_WORD_MASK(map->size);
-    for (unsigned long u = 0; u < map->n_units; u++) {
-        unsigned long first = u * map->unit;
-
-        map->count[u] = bitmap_count_one_with_offset(map->held, first,
-                                                     unit_end(map, u) - first);
-        map->n_held += map->count[u];
-    }
 }
 
 bool balloon_map_load(BalloonMap *map, const void *data, size_t size)
@@ -422,7 +376,7 @@ bool balloon_map_load(BalloonMap *map, const void *data, size_t size)
     uint64_t end = 0;
 
     if (size == max) {
-        map_load_bitmap(map, data);
+        balloon_page_set_from_le(&map->held, data);
         return true;
     }
     if (size > max || size % (2 * sizeof(*runs))) {
@@ -435,13 +389,7 @@ bool balloon_map_load(BalloonMap *map, const void *data, size_t size)
             return false;
         }
         end = first + le32_to_cpu(runs[i + 1]);
-        while (first < end) {
-            unsigned long u = first / map->unit;
-            unsigned long stop = MIN(end, unit_end(map, u));
-
-            map_hold(map, u, first, stop);
-            first = stop;
-        }
+        balloon_page_set_add(&map->held, first, end);
     }
     return true;
 }

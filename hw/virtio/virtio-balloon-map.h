@@ -66,8 +66,7 @@ uint64_t balloon_map_wait_again(BalloonMap *map, const BalloonRange *range);
  * @range: filled in; whole host pages, all of them in the balloon
  *
  * What is taken does not wait any more.  Takes constant time: no more is looked
- * at than what was inserted since, and a bit for each unit.  With @partial, a
- * map of which nothing waits gives half of its memory back.
+ * at than what was inserted since, and a bit for each unit.
  *
  * Returns: false when there is nothing.
  */
@@ -82,19 +81,27 @@ uint64_t balloon_map_size(const BalloonMap *map);
 uint64_t balloon_map_held(const BalloonMap *map);
 uint64_t balloon_map_waiting(const BalloonMap *map);
 
-/* A bit for each balloon page, set if it is in the balloon; read-only */
-const unsigned long *balloon_map_bits(const BalloonMap *map);
-
 /**
  * balloon_map_next: the next units with pages in the balloon
  * @map: the map
- * @start: where to begin, in bytes; it may be inside a unit
- * @range: filled in with the longest row of them, from @start on
+ * @start: where to begin, in bytes: a unit's begin, or 64 balloon pages, or a
+ *         multiple of that, behind it
+ * @range: filled in, from @start on, with the longest row of units of which all
+ *         pages are in the balloon, or one of which some are not
+ * @bits: set to a bit for each page of @range, set if it is in the balloon, or
+ *        to NULL if all are; valid until the map changes
  *
  * Returns: false when there are none from @start on.
  */
 bool balloon_map_next(const BalloonMap *map, uint64_t start,
-                      BalloonRange *range);
+                      BalloonRange *range, const unsigned long **bits);
+
+/*
+ * The next pages in a row that are in the balloon, of those in @rest, which is
+ * set to what is behind them.  Returns: false when there are none.
+ */
+bool balloon_map_next_run(const BalloonMap *map, BalloonRange *rest,
+                          BalloonRange *run);
 
 /**
  * balloon_map_save: what is in the balloon, for balloon_map_load()

@@ -19,27 +19,27 @@
 #include "trace.h"
 #include "virtio-balloon-internal.h"
 
-/* Have migration skip what is in the balloon of one row of units */
-static uint64_t migration_skip_row(BalloonBlock *block, const BalloonRange *row)
+/* Have migration skip the pages of @range, of which @bits are set, or all */
+static uint64_t migration_skip(RAMBlock *rb, const BalloonRange *range,
+                               const unsigned long *bits)
 {
-    const unsigned long *held = balloon_map_bits(block->map);
     unsigned shift = qemu_target_page_bits();
-    unsigned long first = row->start >> shift;
-    unsigned long n = row->size >> shift;
+    unsigned long first = range->start >> shift;
+    unsigned long n = range->size >> shift;
     unsigned long pages = 1ul << (shift - VIRTIO_BALLOON_PFN_SHIFT);
-    g_autofree unsigned long *free_pages = NULL;
+    g_autofree unsigned long *whole = NULL;
 
-    if (pages == 1) {
-        return qemu_guest_free_bitmap_hint(block->rb, held, first, n);
-    }
-    free_pages = bitmap_new(first + n);
-    for (unsigned long i = first; i < first + n; i++) {
-        if (find_next_zero_bit(held, (i + 1) * pages, i * pages) ==
-            (i + 1) * pages) {
-            set_bit(i, free_pages);
+    if (bits && pages > 1) {
+        whole = bitmap_new(n);
+        for (unsigned long i = 0; i < n; i++) {
+            unsigned long end = (i + 1) * pages;
+
+            if (find_next_zero_bit(bits, end, i * pages) == end) {
+                set_bit(i, whole);
+            }
         }
     }
-    return qemu_guest_free_bitmap_hint(block->rb, free_pages, first, n);
+    return qemu_guest_free_bitmap_hint(rb, whole ?: bits, first, n);
 }
 
 /*
@@ -66,12 +66,13 @@ static int migration_precopy_notify(NotifierWithReturn *n, void *data,
     assert(bql_locked());
     for (unsigned i = 0; i < s->pages.blocks->len; i++) {
         BalloonBlock *block = balloon_block(s, i);
+        const unsigned long *bits;
         uint64_t skipped = 0;
-        BalloonRange row;
+        BalloonRange range;
 
-        for (uint64_t at = 0; balloon_map_next(block->map, at, &row);
-             at = row.start + row.size) {
-            skipped += migration_skip_row(block, &row);
+        for (uint64_t at = 0; balloon_map_next(block->map, at, &range, &bits);
+             at = range.start + range.size) {
+            skipped += migration_skip(block->rb, &range, bits);
         }
         trace_virtio_balloon_migration_skip(block->rb->idstr, skipped);
     }

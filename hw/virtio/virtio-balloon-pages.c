@@ -174,21 +174,18 @@ uint64_t virtio_balloon_pages_step(VirtIOBalloon *s)
 /* Have the host provide what is in the balloon of @range: 0, or an errno */
 static int pages_populate_host(BalloonBlock *block, const BalloonRange *range)
 {
-    const unsigned long *held = balloon_map_bits(block->map);
     uint64_t page = qemu_ram_pagesize(block->rb);
-    unsigned long end = (range->start + range->size) / BALLOON_PAGE_SIZE;
-    unsigned long first = range->start / BALLOON_PAGE_SIZE;
+    BalloonRange rest = *range;
+    BalloonRange run;
 
-    while ((first = find_next_bit(held, end, first)) < end) {
-        unsigned long stop = find_next_zero_bit(held, end, first);
-        uint64_t from = ROUND_DOWN(first * BALLOON_PAGE_SIZE, page);
-        uint64_t to = ROUND_UP(stop * BALLOON_PAGE_SIZE, page);
+    while (balloon_map_next_run(block->map, &rest, &run)) {
+        uint64_t from = ROUND_DOWN(run.start, page);
+        uint64_t to = ROUND_UP(run.start + run.size, page);
 
         if (qemu_madvise(block->rb->host + from, to - from,
                          QEMU_MADV_POPULATE_WRITE)) {
             return -errno;
         }
-        first = stop;
     }
     return 0;
 }

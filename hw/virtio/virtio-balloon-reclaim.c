@@ -9,7 +9,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/bitmap.h"
 #include "exec/ramblock.h"
 #include "trace.h"
 #include "virtio-balloon-coordinator.h"
@@ -56,13 +55,14 @@ static bool reclaim_is_pending(VirtIOBalloon *s)
 static void reclaim_look_at(VirtIOBalloon *s, BalloonBlock *block,
                             const BalloonRange *range, bool resident)
 {
-    unsigned long end = (range->start + range->size) / BALLOON_PAGE_SIZE;
+    BalloonRange rest = *range;
+    BalloonRange run;
 
     if (resident) {
         s->counts.revived += balloon_map_wait_again(block->map, range);
     } else if (block->granule &&
-               find_next_zero_bit(balloon_map_bits(block->map), end,
-                                  range->start / BALLOON_PAGE_SIZE) >= end) {
+               balloon_map_next_run(block->map, &rest, &run) &&
+               run.size == range->size) {
         balloon_coordinator_discard(s->pages.coordinator, block->rb, range);
     }
 }
@@ -88,6 +88,7 @@ static bool reclaim_look(VirtIOBalloon *s)
     const uint64_t host_page = qemu_real_host_page_size();
     VirtIOBalloonPages *p = &s->pages;
     uint8_t resident[BALLOON_DISCARD_STEP / BALLOON_PAGE_SIZE];
+    const unsigned long *unused;
     BalloonBlock *block;
     BalloonRange row;
     uint64_t page, piece, seen;
@@ -98,7 +99,7 @@ static bool reclaim_look(VirtIOBalloon *s)
     }
     block = balloon_block(s, p->look_block);
     page = qemu_ram_pagesize(block->rb);
-    if (!balloon_map_next(block->map, p->look_offset, &row)) {
+    if (!balloon_map_next(block->map, p->look_offset, &row, &unused)) {
         p->look_block++;
         p->look_offset = 0;
         return true;

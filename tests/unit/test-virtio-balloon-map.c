@@ -273,27 +273,51 @@ static void test_tail(void)
 }
 
 static void assert_next(BalloonMap *map, uint64_t start, uint64_t first,
-                        uint64_t n)
+                        uint64_t n, bool all)
 {
+    const unsigned long *bits;
     BalloonRange range;
 
-    g_assert_true(balloon_map_next(map, start * PAGE, &range));
+    g_assert_true(balloon_map_next(map, start * PAGE, &range, &bits));
     g_assert_cmpuint(range.start, ==, first * PAGE);
     g_assert_cmpuint(range.size, ==, n * PAGE);
+    g_assert_true(all == !bits);
 }
 
 static void test_next(void)
 {
-    BalloonMap *map = new_map(6 * U + 8, 1, U);
+    BalloonMap *map = new_map(9 * U + 8, 1, 2 * U);
+    const unsigned long *bits;
     BalloonRange range;
 
-    g_assert_false(balloon_map_next(map, 0, &range));
-    insert(map, 2 * U - 1, 2);
-    insert(map, 6 * U + 3, 1);
-    assert_next(map, 0, U, 2 * U);
-    assert_next(map, 2 * U, 2 * U, U);
-    assert_next(map, 3 * U, 6 * U, 8);
-    g_assert_false(balloon_map_next(map, (6 * U + 8) * PAGE, &range));
+    g_assert_false(balloon_map_next(map, 0, &range, &bits));
+    insert(map, 4 * U - 1, 3);
+    insert(map, 6 * U, 3 * U + 8);
+    assert_next(map, 0, 2 * U, 2 * U, false);
+    assert_next(map, 4 * U, 4 * U, 2 * U, false);
+    assert_next(map, 5 * U, 5 * U, U, false);
+    assert_next(map, 6 * U, 6 * U, 3 * U + 8, true);
+    assert_next(map, 7 * U, 7 * U, 2 * U + 8, true);
+    g_assert_false(balloon_map_next(map, (9 * U + 8) * PAGE, &range, &bits));
+    balloon_map_free(map);
+}
+
+static void test_next_run(void)
+{
+    BalloonMap *map = new_map(6 * U, 1, U);
+    BalloonRange rest = pages(U / 2, 5 * U);
+    BalloonRange run;
+
+    insert(map, 0, 1);
+    insert(map, 2 * U - 1, 2 * U + 2);
+    insert(map, 6 * U - 1, 1);
+    g_assert_true(balloon_map_next_run(map, &rest, &run));
+    g_assert_cmpuint(run.start, ==, (2 * U - 1) * PAGE);
+    g_assert_cmpuint(run.size, ==, (2 * U + 2) * PAGE);
+    g_assert_cmpuint(rest.start, ==, (4 * U + 1) * PAGE);
+    g_assert_cmpuint(rest.size, ==, (U + U / 2 - 1) * PAGE);
+    g_assert_false(balloon_map_next_run(map, &rest, &run));
+    g_assert_false(balloon_map_next_run(map, &rest, &run));
     balloon_map_free(map);
 }
 
@@ -463,35 +487,71 @@ static void model_drain(Model *m, bool partial)
     }
 }
 
+/* The units with pages in the balloon, each of their pages, and no others */
+static void model_assert_units(Model *m)
+{
+    const unsigned long *bits;
+    BalloonRange range;
+    unsigned at = 0;
+
+    while (balloon_map_next(m->map, at * PAGE, &range, &bits)) {
+        unsigned first = range.start / PAGE;
+        unsigned n = range.size / PAGE;
+
+        g_assert_cmpuint(first, >=, at);
+        g_assert_cmpuint(first % m->unit, ==, 0);
+        g_assert_cmpuint(model_count(m, m->held, at, first), ==, 0);
+        at = first + n;
+        g_assert_true(at % m->unit == 0 || at == m->size);
+        for (unsigned i = 0; i < n && bits; i++) {
+            g_assert_cmpint(test_bit(i, bits), ==, m->held[first + i]);
+        }
+        if (bits) {
+            g_assert_true(n <= m->unit);
+            g_assert_cmpuint(model_count(m, m->held, first, at), >, 0);
+            g_assert_cmpuint(model_count(m, m->held, first, at), <, n);
+        } else {
+            g_assert_cmpuint(model_count(m, m->held, first, at), ==, n);
+            g_assert_true(at == m->size || !model_is_whole(m, at, m->unit));
+        }
+    }
+    g_assert_cmpuint(model_count(m, m->held, at, m->size), ==, 0);
+}
+
+/* Runs of pages in the balloon, in any part of the block */
+static void model_assert_runs(Model *m)
+{
+    unsigned at = g_test_rand_int_range(0, m->size);
+    unsigned end = g_test_rand_int_range(at, m->size + 1);
+    BalloonRange rest = pages(at, end - at);
+    BalloonRange run;
+
+    while (balloon_map_next_run(m->map, &rest, &run)) {
+        unsigned first = run.start / PAGE;
+        unsigned n = run.size / PAGE;
+
+        g_assert_cmpuint(model_count(m, m->held, at, first), ==, 0);
+        at = first + n;
+        g_assert_cmpuint(model_count(m, m->held, first, at), ==, n);
+        g_assert_true(n && (at == end || !m->held[at]));
+        g_assert_cmpuint(rest.start, ==, at * PAGE);
+        g_assert_cmpuint(rest.size, ==, (end - at) * PAGE);
+    }
+    g_assert_cmpuint(model_count(m, m->held, at, end), ==, 0);
+}
+
 static void model_assert_same(Model *m)
 {
-    const unsigned long *bits = balloon_map_bits(m->map);
     bool can_go = false;
-    unsigned at = 0;
-    BalloonRange range;
 
     assert_has(m->map, model_count(m, m->held, 0, m->size),
                model_count(m, m->waiting, 0, m->size));
-    for (unsigned i = 0; i < ROUND_UP(m->size, BITS_PER_LONG); i++) {
-        g_assert_cmpint(test_bit(i, bits), ==, i < m->size && m->held[i]);
-    }
     for (unsigned i = 0; i < m->size && !can_go; i += m->page) {
         can_go = model_can_go(m, i);
     }
     g_assert_true(balloon_map_is_pending(m->map) || !can_go);
-    while (balloon_map_next(m->map, at * PAGE, &range)) {
-        unsigned first = range.start / PAGE;
-
-        g_assert_cmpuint(first, >=, at);
-        g_assert_cmpuint(model_count(m, m->held, at, first), ==, 0);
-        for (at = first; at < first + range.size / PAGE; at += m->unit) {
-            g_assert_cmpuint(model_count(m, m->held, at, at + m->unit), >, 0);
-        }
-        at = MIN(at, m->size);
-        g_assert_cmpuint(range.start + range.size, ==, at * PAGE);
-        g_assert_cmpuint(model_count(m, m->held, at, at + m->unit), ==, 0);
-    }
-    g_assert_cmpuint(model_count(m, m->held, at, m->size), ==, 0);
+    model_assert_units(m);
+    model_assert_runs(m);
 }
 
 static unsigned model_runs(Model *m)
@@ -593,6 +653,19 @@ static void test_random(void)
     }
 }
 
+static void assert_same(BalloonMap *a, BalloonMap *b, unsigned size)
+{
+    BalloonRange rest_a = pages(0, size);
+    BalloonRange rest_b = rest_a;
+    BalloonRange run_a, run_b;
+
+    while (balloon_map_next_run(a, &rest_a, &run_a)) {
+        g_assert_true(balloon_map_next_run(b, &rest_b, &run_b));
+        g_assert_true(run_a.start == run_b.start && run_a.size == run_b.size);
+    }
+    g_assert_false(balloon_map_next_run(b, &rest_b, &run_b));
+}
+
 /* Eight bytes for each run, but never more than a bit for each page */
 static void test_save_size(void)
 {
@@ -613,8 +686,7 @@ static void test_save_size(void)
             g_assert_cmpuint(le32_to_cpu(data[2 * i + 1]), ==, 2);
         }
         g_assert_true(load(copy, data, n));
-        g_assert_true(bitmap_equal(balloon_map_bits(copy),
-                                   balloon_map_bits(map), size));
+        assert_same(copy, map, size);
         assert_has(copy, runs * 2, 0);
         balloon_map_free(copy);
         insert(map, size - 2 - 32 * runs, 2);
@@ -653,16 +725,18 @@ static void test_load_and_go_on(void)
 static bool load_anything(unsigned size, const void *data, size_t n)
 {
     BalloonMap *map = new_map(size, 8, U);
-    const unsigned long *bits = balloon_map_bits(map);
     bool ok = load(map, data, n);
+    BalloonRange rest = pages(0, size);
+    const unsigned long *bits;
     BalloonRange range;
-    uint64_t held, again;
+    uint64_t held = 0;
+    uint64_t again;
 
     if (ok) {
         g_assert_cmpuint(n, <=, balloon_map_save_max(size * PAGE));
-        held = bitmap_count_one(bits, size);
-        g_assert_cmpuint(bitmap_count_one(bits, ROUND_UP(size, BITS_PER_LONG)),
-                         ==, held);
+        while (balloon_map_next_run(map, &rest, &range)) {
+            held += range.size / PAGE;
+        }
         assert_has(map, held, 0);
         assert_takes_nothing(map, true);
         g_assert_cmpuint(insert(map, 0, size), ==, size - held);
@@ -673,7 +747,7 @@ static bool load_anything(unsigned size, const void *data, size_t n)
         g_assert_cmpuint(take_back(map, 0, size, &again), ==, 0);
         assert_has(map, 0, 0);
         /* no unit was miscounted */
-        g_assert_false(balloon_map_next(map, 0, &range));
+        g_assert_false(balloon_map_next(map, 0, &range, &bits));
     }
     balloon_map_free(map);
     return ok;
@@ -766,6 +840,7 @@ int main(int argc, char **argv)
     g_test_add_func("/virtio-balloon/map/wait-again", test_wait_again);
     g_test_add_func("/virtio-balloon/map/tail", test_tail);
     g_test_add_func("/virtio-balloon/map/next", test_next);
+    g_test_add_func("/virtio-balloon/map/next-run", test_next_run);
     g_test_add_func("/virtio-balloon/map/random", test_random);
     g_test_add_func("/virtio-balloon/map/save-size", test_save_size);
     g_test_add_func("/virtio-balloon/map/load-and-go-on",
