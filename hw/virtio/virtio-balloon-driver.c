@@ -26,6 +26,22 @@ bool virtio_balloon_driver_runs(VirtIOBalloon *s, uint8_t status)
     return virtio_device_started(vdev, status) && !vdev->broken;
 }
 
+void virtio_balloon_push(VirtIOBalloon *s, VirtQueue *vq,
+                         VirtQueueElement *elem)
+{
+    s->answering++;
+    virtqueue_push(vq, elem, 0);
+    s->answering--;
+    g_free(elem);
+}
+
+void virtio_balloon_notify(VirtIOBalloon *s, VirtQueue *vq)
+{
+    s->answering++;
+    virtio_notify(VIRTIO_DEVICE(s), vq);
+    s->answering--;
+}
+
 bool virtio_balloon_may_serve(VirtIOBalloon *s)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);

@@ -107,12 +107,6 @@ static void hint_job_add(BalloonHintJob *job, VirtQueueElement *elem)
     job->elems[job->n_elems++] = elem;
 }
 
-static void hinting_return(VirtIOBalloon *s, VirtQueueElement *elem)
-{
-    virtqueue_push(s->hinting.vq, elem, 0);
-    g_free(elem);
-}
-
 /* Return the buffers of @job to the driver; true if there were any */
 static bool hint_job_return(BalloonHintJob *job)
 {
@@ -121,7 +115,7 @@ static bool hint_job_return(BalloonHintJob *job)
     /* A push may reset the device: the buffers are nobody's by then */
     job->n_elems = 0;
     for (unsigned i = 0; i < n; i++) {
-        hinting_return(job->dev, job->elems[i]);
+        virtio_balloon_push(job->dev, job->dev->hinting.vq, job->elems[i]);
     }
     return n;
 }
@@ -137,7 +131,7 @@ static void hint_job_complete(void *opaque, int ret)
     if (s) {
         s->hinting.job = NULL;
         if (hint_job_return(job) && virtio_balloon_may_serve(s)) {
-            virtio_notify(VIRTIO_DEVICE(s), s->hinting.vq);
+            virtio_balloon_notify(s, s->hinting.vq);
         }
         hinting_serve(s);
     }
@@ -168,7 +162,7 @@ static bool hinting_serve_buffer(VirtIOBalloon *s, BalloonHintJob *job,
         s->state.hinted += iov_size(elem->in_sg, elem->in_num);
         hint_job_add(job, elem);
     } else {
-        hinting_return(s, elem);
+        virtio_balloon_push(s, s->hinting.vq, elem);
     }
     return ok;
 }
@@ -195,7 +189,7 @@ static void hinting_fill_job(VirtIOBalloon *s, BalloonHintJob *job)
         returned |= job->n_elems == taken;
     } while (job->n_elems < JOB_MAX && !balloon_slice_is_over(&slice));
     if (returned) {
-        virtio_notify(vdev, h->vq);
+        virtio_balloon_notify(s, h->vq);
     }
 }
 
@@ -311,7 +305,7 @@ void virtio_balloon_hinting_stop(VirtIOBalloon *s)
      */
     balloon_hints_void(h->hints);
     if (hint_job_return(h->job)) {
-        virtio_notify(VIRTIO_DEVICE(s), h->vq);
+        virtio_balloon_notify(s, h->vq);
     }
 }
 

@@ -44,6 +44,18 @@ bool virtio_balloon_driver_tells(VirtIOBalloon *s);
  */
 bool virtio_balloon_may_serve(VirtIOBalloon *s);
 
+/*
+ * Return @elem, which is the callee's now, to the driver; tell it of that.
+ *
+ * A used ring, and where an interrupt is written to, may be anywhere, even in
+ * the device's own registers.  So both may reset the device, stop it or have it
+ * negotiate anew: what is held is in order before.  Queues keep their roles
+ * meanwhile.
+ */
+void virtio_balloon_push(VirtIOBalloon *s, VirtQueue *vq,
+                         VirtQueueElement *elem);
+void virtio_balloon_notify(VirtIOBalloon *s, VirtQueue *vq);
+
 /* --- virtio-balloon-config.c -------------------------------------------- */
 
 /* The memory that the balloon can take from, in bytes */
@@ -83,9 +95,10 @@ void virtio_balloon_roles_init(VirtIOBalloon *s);
 void virtio_balloon_roles_cleanup(VirtIOBalloon *s);
 
 /*
- * Give the virtqueues their roles, by what the driver negotiated and set up.
- * What is held of one that gets another role is forgotten: that takes a driver
- * that sets up rings when it runs already.
+ * Give the virtqueues their roles, by what the driver negotiated and set up;
+ * some time later, if the driver is just being answered.  What is held of one
+ * that gets another role is forgotten: that takes a driver that sets up rings
+ * when it runs already.
  */
 void virtio_balloon_roles_bind(VirtIOBalloon *s);
 

@@ -56,17 +56,11 @@ static VirtQueueElement *queue_steal_request(VirtIOBalloonQueue *q)
     return g_steal_pointer(&q->elem);
 }
 
-/*
- * The used ring may be anywhere, even in the device's own registers, so a push
- * may reset the device: the request must be nobody's by then.
- */
+/* A push may reset the device: the request is nobody's by then */
 static void queue_answer(VirtIOBalloonQueue *q)
 {
-    g_autofree VirtQueueElement *elem = NULL;
-
     counts_add(&q->dev->counts, &q->counts);
-    elem = queue_steal_request(q);
-    virtqueue_push(q->vq, elem, 0);
+    virtio_balloon_push(q->dev, q->vq, queue_steal_request(q));
 }
 
 /*
@@ -131,7 +125,7 @@ static void queue_serve(VirtIOBalloonQueue *q)
         }
     }
     if (answered) {
-        virtio_notify(VIRTIO_DEVICE(q->dev), q->vq);
+        virtio_balloon_notify(q->dev, q->vq);
     }
     if (virtio_balloon_may_serve(q->dev) &&
         (q->elem || !virtio_queue_empty(q->vq))) {

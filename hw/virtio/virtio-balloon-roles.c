@@ -76,6 +76,10 @@ void virtio_balloon_roles_bind(VirtIOBalloon *s)
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
     uint64_t features;
 
+    if (s->answering) {
+        qemu_bh_schedule(s->rebind);
+        return;
+    }
     /* A reset of its last queue does not make a driver number anew */
     s->gaps = s->gaps || roles_leave_gaps(vdev);
     features = s->gaps ? roles_offered(s) : vdev->guest_features;
@@ -83,6 +87,18 @@ void virtio_balloon_roles_bind(VirtIOBalloon *s)
     virtio_balloon_hinting_bind(s, roles_queue(s, features, ROLE_HINTING));
     virtio_balloon_queue_bind(&s->report,
                               roles_queue(s, features, ROLE_REPORT));
+}
+
+static void roles_rebind(void *opaque)
+{
+    VirtIOBalloon *s = opaque;
+
+    if (virtio_balloon_may_serve(s)) {
+        virtio_balloon_roles_bind(s);
+        virtio_balloon_queue_start(&s->report);
+        virtio_balloon_stats_start(s);
+        virtio_balloon_hinting_start(s);
+    }
 }
 
 static void roles_handle_output(VirtIODevice *vdev, VirtQueue *vq)
@@ -127,6 +143,7 @@ void virtio_balloon_roles_init(VirtIOBalloon *s)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
+    s->rebind = virtio_bh_new_guarded(DEVICE(s), roles_rebind, s);
     s->inflate.vq = virtio_add_queue(vdev, 128, roles_handle_output);
     s->deflate.vq = virtio_add_queue(vdev, 128, roles_handle_output);
     for (int i = 0; i < ROLE__MAX; i++) {
@@ -140,6 +157,7 @@ void virtio_balloon_roles_cleanup(VirtIOBalloon *s)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
+    g_clear_pointer(&s->rebind, qemu_bh_delete);
     for (int i = 0; virtio_queue_get_num(vdev, i); i++) {
         virtio_del_queue(vdev, i);
     }

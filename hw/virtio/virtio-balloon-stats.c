@@ -119,14 +119,14 @@ static void stats_read(VirtIOBalloon *s)
  *
  * A push may reset the device, so what is held is in order before it.
  */
-static bool stats_exchange_buffer(VirtIOBalloonStats *st,
-                                  VirtQueueElement *elem)
+static bool stats_exchange_buffer(VirtIOBalloon *s, VirtQueueElement *elem)
 {
-    g_autofree VirtQueueElement *old = g_steal_pointer(&st->elem);
+    VirtIOBalloonStats *st = &s->stats;
+    VirtQueueElement *old = g_steal_pointer(&st->elem);
 
     st->elem = elem;
     if (old) {
-        virtqueue_push(st->vq, old, 0);
+        virtio_balloon_push(s, st->vq, old);
     }
     return old;
 }
@@ -147,14 +147,14 @@ static bool stats_take_buffer(VirtIOBalloon *s)
         if (!elem) {
             break;
         }
-        returned |= stats_exchange_buffer(st, elem);
+        returned |= stats_exchange_buffer(s, elem);
         taken = true;
     } while (!balloon_slice_is_over(&slice));
     if (virtio_balloon_may_serve(s) && !virtio_queue_empty(st->vq)) {
         balloon_slice_go_on(st->resume, BALLOON_GAP_NS);
     }
     if (returned) {
-        virtio_notify(VIRTIO_DEVICE(s), st->vq);
+        virtio_balloon_notify(s, st->vq);
     }
     return taken && st->elem;
 }
@@ -193,8 +193,8 @@ static void stats_ask(VirtIOBalloon *s)
         st->asked_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
         st->pending = true;
     }
-    if (stats_exchange_buffer(st, NULL)) {
-        virtio_notify(VIRTIO_DEVICE(s), st->vq);
+    if (stats_exchange_buffer(s, NULL)) {
+        virtio_balloon_notify(s, st->vq);
     }
 }
 

@@ -12,8 +12,10 @@
 #include "qemu/osdep.h"
 #include "qemu/timer.h"
 #include "virtio-balloon-hostile.h"
+#include "virtio-balloon-info.h"
 #include "virtio-balloon-migrate.h"
 #include "virtio-balloon-monitor.h"
+#include "standard-headers/linux/virtio_config.h"
 #include "standard-headers/linux/virtio_pci.h"
 #include "standard-headers/linux/virtio_ring.h"
 
@@ -35,19 +37,15 @@ static uint64_t used_ring_over_status(BalloonDriver *d)
            offsetof(struct vring_used_elem, len);
 }
 
-/* Everything up to DRIVER_OK, with that used ring for @queue */
-static void start(BalloonDriver *d, int queue)
+/* Have the used ring of @queue there, where the device has one already */
+static void move_used_ring(BalloonDriver *d, int queue, uint64_t used)
 {
     QVirtioPCIDevice *pci = d->pci;
     uint32_t common = pci->common_cfg_offset;
-    QVirtQueue *vq;
+    QVirtQueue *vq = d->vq[queue];
 
-    balloon_reset(d);
-    balloon_negotiate(d, BALLOON_ALL_FEATURES);
-    balloon_setup_queues(d);
-    vq = d->vq[queue];
     vq->size = MIN(vq->size, RING_MAX);
-    vq->used = used_ring_over_status(d);
+    vq->used = used;
     d->vdev->bus->queue_select(d->vdev, queue);
     qpci_io_writew(pci->pdev, pci->bar, common +
                    offsetof(struct virtio_pci_common_cfg, queue_size),
@@ -55,6 +53,15 @@ static void start(BalloonDriver *d, int queue)
     d->vdev->bus->set_queue_address(d->vdev, vq);
     qpci_io_writew(pci->pdev, pci->bar, common +
                    offsetof(struct virtio_pci_common_cfg, queue_enable), 1);
+}
+
+/* Everything up to DRIVER_OK, with that used ring for @queue */
+static void start(BalloonDriver *d, int queue)
+{
+    balloon_reset(d);
+    balloon_negotiate(d, BALLOON_ALL_FEATURES);
+    balloon_setup_queues(d);
+    move_used_ring(d, queue, used_ring_over_status(d));
     qvirtio_set_driver_ok(d->vdev);
 }
 
@@ -85,6 +92,74 @@ static void test_request(BalloonDriver *d)
         }, d->vq[queue]->size);
         assert_reset(d);
     }
+}
+
+/* A driver may run without FEATURES_OK, and change features at any time */
+#define RUNS (VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER |        \
+              VIRTIO_CONFIG_S_DRIVER_OK)
+
+static void set_features(BalloonDriver *d, uint64_t bits)
+{
+    d->vdev->features = 1ull << VIRTIO_F_VERSION_1 | bits;
+    d->vdev->bus->set_features(d->vdev, d->vdev->features);
+    d->vdev->features_negotiated = true;
+}
+
+/*
+ * A driver runs, with @bit and without FEATURES_OK, and has the answer to what
+ * it leaves on @queue next, whose id is RUNS, be its status
+ */
+static void start_unsettled(BalloonDriver *d, int queue, unsigned bit)
+{
+    balloon_reset(d);
+    set_features(d, 1ull << VIRTIO_BALLOON_F_STATS_VQ | 1ull << bit);
+    for (int i = 0; i <= queue; i++) {
+        balloon_queue_size(d, i);
+        d->vq[i] = qvirtqueue_setup(d->vdev, d->alloc, i);
+    }
+    move_used_ring(d, queue, used_ring_over_status(d) +
+                             offsetof(struct vring_used_elem, len));
+    d->vdev->bus->set_status(d->vdev, RUNS);
+    d->vq[queue]->free_head = RUNS;
+}
+
+/* While a buffer is being returned its queue becomes that of nothing */
+static void test_stats_role(BalloonDriver *d)
+{
+    BalloonSeg seg = balloon_stats_seg(d, 1000);
+
+    balloon_set_interval(d->qts, 1);
+    start_unsettled(d, BALLOON_VQ_STATS, VIRTIO_BALLOON_F_STATS_VQ);
+    balloon_publish(d, BALLOON_VQ_STATS,
+                    balloon_add(d, BALLOON_VQ_STATS, &seg, 1));
+    balloon_kick(d, BALLOON_VQ_STATS);
+    balloon_wait_for(balloon_stat(d->qts, "free-memory") == 1000);
+    /* It is the queue of reports now */
+    set_features(d, 1ull << VIRTIO_BALLOON_F_REPORTING);
+    qtest_clock_step(d->qts, 2 * NANOSECONDS_PER_SECOND);
+    balloon_assert_next_driver(d);
+}
+
+/* ... or a report is being answered that took several slices */
+static void test_report_role(BalloonDriver *d)
+{
+    BalloonSeg segs[64];
+
+    qtest_memset(d->qts, 64 * MiB, 0x5a, 64 * MiB);
+    for (int i = 0; i < ARRAY_SIZE(segs); i++) {
+        segs[i] = (BalloonSeg) { (64 + i) * MiB, MiB, true };
+    }
+    /* Without hinting, the queue after that of statistics */
+    start_unsettled(d, BALLOON_VQ_STATS + 1, VIRTIO_BALLOON_F_REPORTING);
+    balloon_publish(d, BALLOON_VQ_STATS + 1,
+                    balloon_add(d, BALLOON_VQ_STATS + 1, segs,
+                                ARRAY_SIZE(segs)));
+    balloon_kick(d, BALLOON_VQ_STATS + 1);
+    /* It is the queue of hints now */
+    set_features(d, 1ull << VIRTIO_BALLOON_F_STATS_VQ |
+                    1ull << VIRTIO_BALLOON_F_FREE_PAGE_HINT);
+    balloon_wait_for(balloon_counter(d->qts, "reported") >= 64 * MiB);
+    balloon_assert_next_driver(d);
 }
 
 /* A buffer that was held comes back for another one, or to get news */
@@ -142,6 +217,10 @@ static const BalloonTest tests[] = {
     { "improved/used-ring-in-bar/stats-poll", test_stats, .data = "polled",
       .device = BALLOON_HOSTILE_KICKED },
     { "improved/used-ring-in-bar/hints", test_hints },
+    { "improved/used-ring-in-bar/role/stats", test_stats_role,
+      .device = BALLOON_HOSTILE_KICKED },
+    { "improved/used-ring-in-bar/role/report", test_report_role,
+      .device = BALLOON_HOSTILE_KICKED },
 };
 
 void balloon_add_hostile_ring_tests(void)

@@ -234,6 +234,9 @@ struct VirtIOBalloon {
 
     /* since the last reset, the driver was seen to number queues with gaps */
     bool gaps;
+    /* the driver is being answered: no queue gets another role now, but then */
+    unsigned answering;
+    QEMUBH *rebind;
 
     /* between reset phases: this is no reset that empties the balloon */
     bool reset_keeps_balloon;
