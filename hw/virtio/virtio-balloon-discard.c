@@ -203,7 +203,7 @@ static bool region_is_guest_ram(VirtIOBalloon *s, MemoryRegion *mr)
     if (!memory_region_is_ram(mr) || memory_region_is_rom(mr)) {
         return false;
     }
-    if (mr == ram || mr->container == ram) {
+    if (ram && (mr == ram || mr->container == ram)) {
         return true;
     }
     if (!g_hash_table_lookup_extended(s->discard.plugged, mr, NULL, &plugged)) {

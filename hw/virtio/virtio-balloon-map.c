@@ -303,25 +303,26 @@ uint64_t balloon_map_waiting(const BalloonMap *map)
     return pages_to_bytes(map->waiting.n);
 }
 
-bool balloon_map_next(const BalloonMap *map, uint64_t start,
+bool balloon_map_next(const BalloonMap *map, uint64_t start, uint64_t limit,
                       BalloonRange *range, const unsigned long **bits)
 {
     const BalloonPageSet *held = &map->held;
     unsigned long first = bytes_to_pages(start);
     unsigned long u = find_next_bit(held->used, held->n_units,
                                     first / held->unit);
-    unsigned long end = first;
+    unsigned long end;
 
     *bits = NULL;
     if (first >= map->size || u == held->n_units) {
         return false;
     }
-    first = MAX(first, balloon_page_set_start(held, u));
+    end = first = MAX(first, balloon_page_set_start(held, u));
     if (balloon_page_set_is_mixed(held, u)) {
         end = balloon_page_set_end(held, u);
         *bits = held->bits[u] + BIT_WORD(first % held->unit);
     }
-    while (!*bits && u < held->n_units && balloon_page_set_is_full(held, u)) {
+    while (!*bits && u < held->n_units && balloon_page_set_is_full(held, u) &&
+           end - first < bytes_to_pages(limit)) {
         end = balloon_page_set_end(held, u++);
     }
     *range = bytes_of(first, end);

@@ -65,8 +65,8 @@ uint64_t balloon_map_wait_again(BalloonMap *map, const BalloonRange *range);
  * @limit: the most to take, in bytes, if a unit is not larger
  * @range: filled in; whole host pages, all of them in the balloon
  *
- * What is taken does not wait any more.  Takes constant time: no more is looked
- * at than what was inserted since, and a bit for each unit.
+ * What is taken does not wait any more.  No more is looked at than what was
+ * inserted since, and a bit for each unit.
  *
  * Returns: false when there is nothing.
  */
@@ -86,6 +86,7 @@ uint64_t balloon_map_waiting(const BalloonMap *map);
  * @map: the map
  * @start: where to begin, in bytes: a unit's begin, or 64 balloon pages, or a
  *         multiple of that, behind it
+ * @limit: no more units of a row are looked at than make that, in bytes
  * @range: filled in, from @start on, with the longest row of units of which all
  *         pages are in the balloon, or one of which some are not
  * @bits: set to a bit for each page of @range, set if it is in the balloon, or
@@ -93,7 +94,7 @@ uint64_t balloon_map_waiting(const BalloonMap *map);
  *
  * Returns: false when there are none from @start on.
  */
-bool balloon_map_next(const BalloonMap *map, uint64_t start,
+bool balloon_map_next(const BalloonMap *map, uint64_t start, uint64_t limit,
                       BalloonRange *range, const unsigned long **bits);
 
 /*

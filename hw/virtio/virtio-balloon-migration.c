@@ -19,17 +19,25 @@
 #include "trace.h"
 #include "virtio-balloon-internal.h"
 
-/* Have migration skip the pages of @range, of which @bits are set, or all */
+/*
+ * Have migration skip the pages of @range, of which @bits are set, or all.
+ * Returns: how many will not be sent; none where they are smaller than those of
+ * the balloon, which machines have that have none.
+ */
 static uint64_t migration_skip(RAMBlock *rb, const BalloonRange *range,
                                const unsigned long *bits)
 {
     unsigned shift = qemu_target_page_bits();
     unsigned long first = range->start >> shift;
     unsigned long n = range->size >> shift;
-    unsigned long pages = 1ul << (shift - VIRTIO_BALLOON_PFN_SHIFT);
     g_autofree unsigned long *whole = NULL;
 
-    if (bits && pages > 1) {
+    if (shift < VIRTIO_BALLOON_PFN_SHIFT) {
+        return 0;
+    }
+    if (bits && shift > VIRTIO_BALLOON_PFN_SHIFT) {
+        unsigned long pages = 1ul << (shift - VIRTIO_BALLOON_PFN_SHIFT);
+
         whole = bitmap_new(n);
         for (unsigned long i = 0; i < n; i++) {
             unsigned long end = (i + 1) * pages;
@@ -43,7 +51,8 @@ static uint64_t migration_skip(RAMBlock *rb, const BalloonRange *range,
 }
 
 /*
- * A step of precopy, in the migration thread, with the BQL.
+ * A step of precopy, in the migration thread, with the BQL; without it at a
+ * checkpoint of COLO, which sends all.
  *
  * A guest that takes a page back writes to it after that, which the next
  * synchronisation finds.
@@ -60,17 +69,17 @@ static int migration_precopy_notify(NotifierWithReturn *n, void *data,
     }
     /* Postcopy would wait for ever for a page that was never sent */
     if (step->reason != PRECOPY_NOTIFY_AFTER_BITMAP_SYNC ||
-        migrate_postcopy_ram()) {
+        migrate_postcopy_ram() || !bql_locked()) {
         return 0;
     }
-    assert(bql_locked());
     for (unsigned i = 0; i < s->pages.blocks->len; i++) {
         BalloonBlock *block = balloon_block(s, i);
         const unsigned long *bits;
         uint64_t skipped = 0;
         BalloonRange range;
 
-        for (uint64_t at = 0; balloon_map_next(block->map, at, &range, &bits);
+        for (uint64_t at = 0; balloon_map_next(block->map, at, UINT64_MAX,
+                                               &range, &bits);
              at = range.start + range.size) {
             skipped += migration_skip(block->rb, &range, bits);
         }

@@ -99,12 +99,13 @@ static bool reclaim_look(VirtIOBalloon *s)
     }
     block = balloon_block(s, p->look_block);
     page = qemu_ram_pagesize(block->rb);
-    if (!balloon_map_next(block->map, p->look_offset, &row, &unused)) {
+    piece = MAX(page, block->granule);
+    if (!balloon_map_next(block->map, p->look_offset,
+                          MAX(BALLOON_DISCARD_STEP, piece), &row, &unused)) {
         p->look_block++;
         p->look_offset = 0;
         return true;
     }
-    piece = MAX(page, block->granule);
     row.size = MIN(row.size, MAX(BALLOON_DISCARD_STEP, piece));
     p->look_offset = row.start + row.size;
     /* A huge page is in memory as a whole: its first part tells */
@@ -211,7 +212,10 @@ static void reclaim_work(void *opaque)
         reclaim_look_from_start(p);
     }
     while (more && !balloon_slice_is_over(&slice)) {
-        more = reclaim_look(s) || reclaim_discard(s, partial);
+        /* A look may last: what is found, and what is new, goes meanwhile */
+        bool looked = reclaim_look(s);
+
+        more = reclaim_discard(s, partial) || looked;
     }
     virtio_balloon_discard_flush(s);
     trace_virtio_balloon_reclaim(partial, virtio_balloon_reclaim_waiting(s));

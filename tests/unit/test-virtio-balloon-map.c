@@ -278,7 +278,8 @@ static void assert_next(BalloonMap *map, uint64_t start, uint64_t first,
     const unsigned long *bits;
     BalloonRange range;
 
-    g_assert_true(balloon_map_next(map, start * PAGE, &range, &bits));
+    g_assert_true(balloon_map_next(map, start * PAGE, UINT64_MAX, &range,
+                                   &bits));
     g_assert_cmpuint(range.start, ==, first * PAGE);
     g_assert_cmpuint(range.size, ==, n * PAGE);
     g_assert_true(all == !bits);
@@ -290,7 +291,7 @@ static void test_next(void)
     const unsigned long *bits;
     BalloonRange range;
 
-    g_assert_false(balloon_map_next(map, 0, &range, &bits));
+    g_assert_false(balloon_map_next(map, 0, UINT64_MAX, &range, &bits));
     insert(map, 4 * U - 1, 3);
     insert(map, 6 * U, 3 * U + 8);
     assert_next(map, 0, 2 * U, 2 * U, false);
@@ -298,7 +299,11 @@ static void test_next(void)
     assert_next(map, 5 * U, 5 * U, U, false);
     assert_next(map, 6 * U, 6 * U, 3 * U + 8, true);
     assert_next(map, 7 * U, 7 * U, 2 * U + 8, true);
-    g_assert_false(balloon_map_next(map, (9 * U + 8) * PAGE, &range, &bits));
+    g_assert_true(balloon_map_next(map, 6 * U * PAGE, 2 * U * PAGE, &range,
+                                   &bits));
+    g_assert_cmpuint(range.size, ==, 2 * U * PAGE);
+    g_assert_false(balloon_map_next(map, (9 * U + 8) * PAGE, UINT64_MAX, &range,
+                                    &bits));
     balloon_map_free(map);
 }
 
@@ -494,7 +499,7 @@ static void model_assert_units(Model *m)
     BalloonRange range;
     unsigned at = 0;
 
-    while (balloon_map_next(m->map, at * PAGE, &range, &bits)) {
+    while (balloon_map_next(m->map, at * PAGE, UINT64_MAX, &range, &bits)) {
         unsigned first = range.start / PAGE;
         unsigned n = range.size / PAGE;
 
@@ -747,7 +752,7 @@ static bool load_anything(unsigned size, const void *data, size_t n)
         g_assert_cmpuint(take_back(map, 0, size, &again), ==, 0);
         assert_has(map, 0, 0);
         /* no unit was miscounted */
-        g_assert_false(balloon_map_next(map, 0, &range, &bits));
+        g_assert_false(balloon_map_next(map, 0, UINT64_MAX, &range, &bits));
     }
     balloon_map_free(map);
     return ok;
