@@ -1,11 +1,15 @@
 /* overlay: after ram_block_discard_guest_memfd_range */
-/* A file without a name is the block's own: a memfd, or one made in a folder */
+/*
+ * A file without a name is the block's own: a memfd, or one made in a folder;
+ * but one that was opened for reading is a template
+ */
 static bool ram_block_owns_file(RAMBlock *rb)
 {
     struct stat st;
 
-    return !qemu_ram_is_named_file(rb) ||
-           (fstat(rb->fd, &st) == 0 && st.st_nlink == 0);
+    return !(rb->flags & RAM_READONLY_FD) &&
+           (!qemu_ram_is_named_file(rb) ||
+            (fstat(rb->fd, &st) == 0 && st.st_nlink == 0));
 }
 /* overlay: new */
 static int ram_block_punch_hole(int fd, uint64_t offset, size_t length,
