@@ -258,8 +258,8 @@ def main():
     options = parse()
     # QEMUs are ended and huge pages given back when the benchmark is ended
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: terminated"))
-    os.makedirs(options.output, exist_ok=True)
     try:
+        os.makedirs(options.output, exist_ok=True)
         worse = run(options)
     except (guests.GuestError, guests.image.base.BaseError, OSError,
             subprocess.CalledProcessError) as error:
