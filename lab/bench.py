@@ -151,10 +151,11 @@ def parse():
     parser.add_argument("--quick", action="store_true",
                         help="fewer passes, a smaller guest")
     parser.add_argument("--repeat", type=int, help="passes a row")
-    parser.add_argument("--guest", type=int, help="GiB of the Linux guest")
+    parser.add_argument("--guest", type=int,
+                        help="GiB of the Linux guest of the part guest")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS))
     parser.add_argument("--backings", nargs="+", choices=list(BACKINGS),
-                        default=list(BACKINGS))
+                        help="of the part device")
     parser.add_argument("--output", default=FOLDER)
     parser.add_argument("--against", metavar="FILE", type=read_document,
                         help="an earlier bench.json to compare with; the exit"
@@ -169,6 +170,11 @@ def parse():
                                       else list(PARTS))
     if options.record and set(bench_figures.PARTS) - set(options.parts):
         parser.error("--record needs " + ", ".join(bench_figures.PARTS))
+    for name, part in ("guest", "guest"), ("backings", "device"):
+        if getattr(options, name) and part not in options.parts:
+            parser.error(f"--{name} is for the part {part}, which is not among"
+                         " --parts")
+    options.backings = options.backings or list(BACKINGS)
     options.repeat = options.repeat or (2 if quick else 5)
     options.guest_repeat = min(options.repeat, 1 if quick else 3)
     options.guest = options.guest or (2 if quick else 4)
@@ -258,8 +264,8 @@ def main():
     options = parse()
     # QEMUs are ended and huge pages given back when the benchmark is ended
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: terminated"))
-    os.makedirs(options.output, exist_ok=True)
     try:
+        os.makedirs(options.output, exist_ok=True)
         worse = run(options)
     except (guests.GuestError, guests.image.base.BaseError, OSError,
             subprocess.CalledProcessError) as error:

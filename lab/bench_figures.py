@@ -10,6 +10,7 @@ Run by itself, this writes README's tables anew.
 import json
 import os
 import re
+import sys
 import textwrap
 
 import guests
@@ -208,4 +209,6 @@ def record(document):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        sys.exit(__doc__)
     renew()

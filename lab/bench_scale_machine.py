@@ -20,8 +20,6 @@ from bench_qtest import FEATURES, LISTS, MUST_TELL_HOST
 from virtio_balloon_guest import BALLOON_PAGE, GIB, MIB
 
 PAGES_MAX = 1 << 32             # that a balloon has names for
-HOLE_END = 4 * GIB              # where memory goes on, beyond HOLE_START
-HOLE_START = 3 * GIB
 LISTS_SIZE = 8 * MIB            # room for the lists of pages
 CALM = 0.15                     # s after which discards have begun
 MEMORY = {"anonymous": "memory-backend-ram",

@@ -155,10 +155,10 @@ def show_progress(build, targets, done):
 def fuzz(build, targets, args):
     """All targets; returns whether nothing was found."""
     at_once = min(os.cpu_count(), len(targets))
-    weight = sum(TARGETS.get(target, 1) for target in targets)
+    weight = sum(TARGETS[target] for target in targets)
 
     def run_one(target):
-        share = args.seconds * at_once * TARGETS.get(target, 1) // weight
+        share = args.seconds * at_once * TARGETS[target] // weight
         return run(build, target, f"-runs={args.runs}" if args.runs else
                    f"-max_total_time={min(max(share, 1), args.seconds)}")
 
@@ -205,6 +205,13 @@ def main():
     parser.add_argument("build", type=os.path.abspath)
     parser.add_argument("target", nargs="*")
     args = parser.parse_args()
+    program = f"{args.build}/qemu-build/qemu-fuzz-x86_64"
+    if not os.access(program, os.X_OK):
+        sys.exit(f"fuzz: there is no {program}: `./balloon fuzz` builds it")
+    unknown = set(args.target) - set(TARGETS)
+    if unknown:
+        parser.error(f"no target {', '.join(unknown)}; known are "
+                     + ", ".join(TARGETS))
     install_firmware(f"{args.build}/qemu-build")
     os.makedirs(f"{args.build}/fuzz", exist_ok=True)
     targets = args.target or list(TARGETS)

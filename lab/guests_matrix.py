@@ -16,6 +16,7 @@ import concurrent.futures
 import contextlib
 import os
 import re
+import subprocess
 import sys
 import time
 from typing import NamedTuple, Tuple
@@ -602,7 +603,11 @@ def main():
     if unknown:
         parser.error(f"no guest {', '.join(unknown)}; known are "
                      + ", ".join(GUESTS))
-    build_emulators(options, options.guest)
+    try:
+        build_emulators(options, options.guest)
+    except (build.base.BaseError, OSError,
+            subprocess.CalledProcessError) as error:
+        sys.exit(f"guests: no emulator was built: {error}")
     started = time.monotonic()
     rows = run(options)
     print("\n".join(table(rows)))

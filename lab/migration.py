@@ -196,7 +196,10 @@ def main():
     parser.add_argument("--column", nargs="+", default=COLUMNS,
                         choices=COLUMNS)
     started = time.monotonic()
-    passed = run(parser.parse_args())
+    try:
+        passed = run(parser.parse_args())
+    except (GuestError, guests.image.base.BaseError) as error:
+        sys.exit(f"migration: {error}")
     print(f"\n{'passed' if passed else 'FAILED'} in"
           f" {time.monotonic() - started:.0f} s")
     sys.exit(not passed)

@@ -53,7 +53,8 @@ def walk(folder, environment):
     change_line(f"{clone}/{FILE}")
     print(f"           change a line of {FILE}")
     output = step("ninja -C build", clone, environment)
-    if not re.search(r"Compiling.*virtio-balloon-queue\.c", output):
+    if not re.search(rf"Compiling.*{re.escape(os.path.basename(FILE))}",
+                     output):
         sys.exit(f"newcomer: the change was not compiled:\n{output[-3000:]}")
     output = step("./balloon check qtest", clone, environment)
     print("           " + " ".join(re.findall(r"^(?:Ok|Fail):.*", output, re.M)))

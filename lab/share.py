@@ -182,7 +182,8 @@ def main():
     guests.add_options(parser)
     try:
         run(parser.parse_args())
-    except (GuestError, guests.image.base.BaseError) as error:
+    except (GuestError, guests.image.base.BaseError, OSError,
+            subprocess.CalledProcessError) as error:
         sys.exit(f"share: {error}")
 
 

@@ -9,7 +9,9 @@ import io
 import json
 import logging
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -171,6 +173,19 @@ class Scripts(unittest.IsolatedAsyncioTestCase):
             await asyncio.sleep(0.01)
 
 
+class PackageTest(unittest.TestCase):
+    def test_missing(self):
+        for name in "share", "wait":
+            with tempfile.TemporaryDirectory() as folder:
+                program = shutil.copy(
+                    f"{SCRIPTS}/virtio-balloon-{name}.py", folder)
+                done = subprocess.run(
+                    [sys.executable, "-I", "-S", program, "socket"], text=True,
+                    check=False, stderr=subprocess.PIPE)
+            self.assertRegex(done.stderr, "^install .*qemu.qmp[^\n]*\n$")
+            self.assertEqual(done.returncode, 1)
+
+
 class ShareTest(Scripts):
     """The example that shares memory among guests."""
 
@@ -248,6 +263,19 @@ class ShareTest(Scripts):
                 with self.assertRaises(FileNotFoundError):
                     await task
             self.assertEqual(qemu.targets[-1], 448)
+
+    async def test_host_without_pressure(self):
+        """It says so in a line, and how to have it."""
+        qemu = await self.qemu("quiet", balloon=state("reached"), used=100)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, f"{SCRIPTS}/virtio-balloon-share.py",
+            "--pressure", f"{self.folder}/none", qemu.path,
+            stderr=asyncio.subprocess.PIPE,
+            env=dict(os.environ,
+                     PYTHONPATH=":".join(guests.python_paths(TREE))))
+        _, text = await asyncio.wait_for(process.communicate(), 60)
+        self.assertRegex(text.decode(), "^[^\n]*none[^\n]*psi=1[^\n]*\n$")
+        self.assertEqual(process.returncode, 1)
 
     async def test_statistics_of_another_size(self):
         """What a guest had free before it moved says nothing of its use."""

@@ -96,6 +96,10 @@ def main():
     parser = argparse.ArgumentParser(usage=__doc__.split("\n\n")[1])
     parser.add_argument("build", type=os.path.abspath)
     build = parser.parse_args().build
+    for program in TESTS:
+        if not os.path.exists(f"{build}/qemu-build/tests/qtest/{program}"):
+            sys.exit(f"thread: {program} is not built in {build}: `./balloon"
+                     " check thread` builds it")
     shutil.rmtree(f"{build}/thread", ignore_errors=True)
     os.makedirs(f"{build}/thread")
     passed = [run_tests(build, program, group)

@@ -22,7 +22,11 @@ import time
 
 sys.path.append(os.path.join(os.path.dirname(__file__), "..", "python"))
 
-from qemu import qmp  # noqa: E402  pylint: disable=wrong-import-position
+try:
+    from qemu import qmp
+except ImportError:
+    sys.exit("install the Python package qemu.qmp, or run this in QEMU's source"
+             " tree")
 
 MIB = 1 << 20
 # Beyond what a guest uses: this, or a quarter of that, whichever is more
@@ -202,9 +206,13 @@ def main():
             ("--low", 1.0, "give memory below this pressure (percent)"),
             ("--interval", 2.0, "seconds between two looks")):
         parser.add_argument(name, default=value, type=type(value), help=text)
+    options = parser.parse_args()
     logging.disable()                   # what goes wrong is said here
-    if not asyncio.run(run(parser.parse_args())):
-        sys.exit("no guest is left")
+    try:
+        if not asyncio.run(run(options)):
+            sys.exit("no guest is left")
+    except OSError as error:
+        sys.exit(f"{error}: boot the host with psi=1, or give --pressure")
 
 
 if __name__ == "__main__":

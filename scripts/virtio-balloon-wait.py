@@ -24,8 +24,11 @@ import sys
 
 sys.path.append(os.path.join(os.path.dirname(__file__), "..", "python"))
 
-# pylint: disable=wrong-import-position
-from qemu.qmp import QMPClient, QMPError, Runstate  # noqa: E402
+try:
+    from qemu.qmp import QMPClient, QMPError, Runstate
+except ImportError:
+    sys.exit("install the Python package qemu.qmp, or run this in QEMU's source"
+             " tree")
 
 MIB = 1 << 20
 ENDS = {"reached": 0, "no-driver": 3, "broken": 4, "stalled": 5}

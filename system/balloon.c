@@ -155,7 +155,7 @@ void qmp_balloon(int64_t value, Error **errp)
                    " that", value, min);
         append_range(errp, min, max);
     } else {
-        trace_balloon_target(provider.opaque, value);
+        trace_balloon_event(provider.opaque, value);
         provider.ops.set_target(provider.opaque, value);
     }
 }

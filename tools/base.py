@@ -345,6 +345,9 @@ def build_environment():
 
 
 def missing_packages(lists):
+    if not shutil.which("dpkg-query"):
+        raise BaseError("there is no dpkg-query: run this on Debian 12 or 13,"
+                        " whose packages it installs")
     here = os.path.dirname(os.path.abspath(__file__))
     wanted = [line for name in lists
               for line in read(f"{here}/{name}.txt").splitlines()
@@ -363,11 +366,12 @@ def main():
             more = [f"packages-{name}" for name in sys.argv[2:]]
             print(" ".join(missing_packages(["packages", *more])))
         elif sys.argv[1:] == ["fetch"]:
+            path = source()
             build_environment()
-            print(source())
+            print(path)
         else:
             sys.exit(__doc__)
-    except BaseError as error:
+    except (BaseError, OSError, subprocess.CalledProcessError) as error:
         sys.exit(f"base: {error}")
 
 

@@ -174,7 +174,7 @@ def main():
             build_ours(args, environment)
         else:
             build_stock(args, environment)
-    except (base.BaseError, overlay.OverlayError) as error:
+    except (base.BaseError, overlay.OverlayError, OSError) as error:
         sys.exit(f"build: {error}")
     except subprocess.CalledProcessError as error:
         sys.exit(f"build: {' '.join(error.cmd[:1])} failed; what it said is"

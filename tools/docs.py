@@ -50,6 +50,9 @@ def main():
     tree, output = map(os.path.abspath, sys.argv[1:])
     if not os.path.exists(SPHINX):
         sys.exit("docs: install python3-sphinx and python3-sphinx-rtd-theme")
+    if not os.path.exists(f"{tree}/VERSION"):
+        sys.exit(f"docs: {tree} is no source tree of QEMU: `./balloon build`"
+                 " makes build/qemu")
     os.makedirs(output, exist_ok=True)
     environment = dict(os.environ, CONFDIR="/etc/qemu", LC_ALL="C.UTF-8")
     environment.pop("PYTHONPATH", None)

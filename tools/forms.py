@@ -199,7 +199,8 @@ def main():
         overlay.lay(build.REPO, base.source(), tree)
         for name in buildable(names, base.version_of_tree(tree)):
             build_form(name, tree, environment)
-    except (base.BaseError, overlay.OverlayError, FormError) as error:
+    except (base.BaseError, overlay.OverlayError, FormError,
+            OSError) as error:
         sys.exit(f"forms: {error}")
     except subprocess.CalledProcessError as error:
         sys.exit(f"forms: {error.cmd[0]} failed; what it said is above")

@@ -50,10 +50,13 @@ def main():
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
     try:
-        folder = base.build_folder(build.REPO)
-    except base.BaseError as error:
+        programs = install(base.build_folder(build.REPO),
+                           os.path.abspath(sys.argv[1]))
+    except PermissionError as error:
+        sys.exit(f"install: {error}: run this with sudo, or give another"
+                 " PREFIX")
+    except (base.BaseError, OSError, subprocess.CalledProcessError) as error:
         sys.exit(f"install: {error}")
-    programs = install(folder, os.path.abspath(sys.argv[1]))
     if not programs:
         sys.exit("install: nothing is built; run this first, not as root:"
                  " ./balloon build")

@@ -129,8 +129,12 @@ def missing(text, build):
 def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__.split("\n\n")[1])
+    build = Build(os.path.abspath(sys.argv[1]))
+    if not build.program("qos-test"):
+        sys.exit(f"named: no tests are built in {sys.argv[1]}: `./balloon"
+                 " check unit` builds them")
     text = read(os.path.join(REPO, "COVERAGE.md"))
-    wrong = missing(text, Build(os.path.abspath(sys.argv[1])))
+    wrong = missing(text, build)
     for number, name in wrong:
         print(f"COVERAGE.md:{number}: there is no test '{name}'")
     print(f"{len(list(named(text)))} names, {len(wrong)} wrong")

@@ -243,7 +243,7 @@ def main():
         sys.exit(__doc__)
     try:
         lay(*sys.argv[1:])
-    except OverlayError as error:
+    except (OverlayError, OSError, subprocess.CalledProcessError) as error:
         sys.exit(f"overlay: {error}")
 
 

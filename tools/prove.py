@@ -260,10 +260,18 @@ def table(rows):
                     f" {r.checkpatch} | {r.seconds:.0f} |" for r in rows]
 
 
+def check_numbers(numbers, last):
+    for number in numbers:
+        if not 1 <= number <= last:
+            raise ProofError(f"there is no commit {number}: they are numbered"
+                             f" from 1 to {last}")
+
+
 def prove(pristine, numbers):
     """Yield the rows of the table."""
     scratch, first, patches = series.export(
         series.REPO, pristine, f"{FOLDER}/series")
+    check_numbers(numbers, len(patches) - 1)
     base.say(f"a pristine tree, and its build, in {ROOT}")
     tree = Tree(scratch)
     tree.begin(scratch, first, pristine)
@@ -292,7 +300,8 @@ def main():
         for row in prove(pristine, [int(word) for word in sys.argv[1:]]):
             rows.append(row)
     except (ProofError, series.SeriesError, base.BaseError,
-            overlay.OverlayError) as error:
+            overlay.OverlayError, OSError,
+            subprocess.CalledProcessError) as error:
         print("\n".join(table(rows)))
         sys.exit(f"prove: {error}")
     text = "\n".join([*table(rows), "", "The last commit is, byte for byte, the"

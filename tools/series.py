@@ -261,7 +261,8 @@ def main():
     try:
         output = "".join(sys.argv[1:]) or f"{base.build_folder(REPO)}/series"
         _, _, patches = export(REPO, base.source(), os.path.abspath(output))
-    except (SeriesError, base.BaseError, overlay.OverlayError) as error:
+    except (SeriesError, base.BaseError, overlay.OverlayError, OSError,
+            subprocess.CalledProcessError) as error:
         sys.exit(f"series: {error}")
     print("\n".join(patches))
 

@@ -20,10 +20,12 @@ def summarise(lines):
 
 
 def main():
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     try:
         with open(sys.argv[1], encoding="utf-8") as log:
             print(summarise(log))
-    except OSError:
+    except (OSError, ValueError):       # not there, or cut off
         print("0 passed, 1 failed")
 
 

@@ -141,6 +141,11 @@ class SourceTest(unittest.TestCase):
             self.assertTrue(base.read(f"{folder}/sources.list")
                             .startswith("deb-src "))
 
+    def test_no_debian(self):
+        with mock.patch("base.shutil.which", return_value=None):
+            with self.assertRaisesRegex(base.BaseError, "on Debian 12 or 13"):
+                base.missing_packages(["packages"])
+
     def test_unknown_base(self):
         with mock.patch.dict(os.environ, QEMU_BASE="7.2"):
             with self.assertRaisesRegex(base.BaseError, "7.2: known are 10.0"):

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import unittest
+from unittest import mock
 
 import install
 
@@ -34,6 +35,18 @@ class InstallTest(unittest.TestCase):
     def test_nothing_built(self):
         self.assertEqual(install.install(self.build, self.prefix), [])
         self.assertFalse(os.path.exists(self.prefix))
+
+    def test_prefix_that_cannot_be(self):
+        shutil.copy2("/bin/echo", f"{self.build}/{EMULATOR}")
+        for error, advice in ((None, "Not a directory"),
+                              (PermissionError("no"), "sudo")):
+            with mock.patch("sys.argv", ["install", "/dev/null/x"]), \
+                    mock.patch("install.base.build_folder",
+                               return_value=self.build), \
+                    mock.patch("install.os.makedirs", side_effect=error,
+                               wraps=os.makedirs), \
+                    self.assertRaisesRegex(SystemExit, f"^install: .*{advice}"):
+                install.main()
 
     def balloon(self, repo):
         """Run `balloon install` of @repo where it can neither fetch nor build.

@@ -29,6 +29,12 @@ class NamedTest(unittest.TestCase):
                          [(5, "a-test /x/{one,two}"), (5, "b-test"),
                           (6, "a-test /x/*/y")])
 
+    def test_nothing_built(self):
+        with tempfile.TemporaryDirectory() as folder, \
+                mock.patch("sys.argv", ["named", folder]), \
+                self.assertRaisesRegex(SystemExit, "check unit"):
+            named.main()
+
     def test_expand(self):
         self.assertEqual(named.expand("a"), ["a"])
         self.assertEqual(named.expand("{a,b}/{c,d}"),

@@ -126,6 +126,14 @@ class BuildTest(unittest.TestCase):
             self.compile("a.c:3:1: error: no\n", 1)
 
 
+class NumbersTest(unittest.TestCase):
+    def test_of_no_commit(self):
+        prove.check_numbers([1, 33], 33)
+        for number in 0, 34:
+            with self.assertRaisesRegex(ProofError, "from 1 to 33"):
+                prove.check_numbers([2, number], 33)
+
+
 class TableTest(unittest.TestCase):
     def test_row(self):
         row = Row(1, "a: B", "3 steps", "4 in 1 programs", "clean", 2.4)

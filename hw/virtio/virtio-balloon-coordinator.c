@@ -105,8 +105,8 @@ static void coordinator_hold(BalloonCoordinator *c)
 {
     if (c->error && !c->warned) {
         c->warned = true;
-        warn_report("virtio-balloon: the machine stands until its memory can"
-                    " be had for assigned devices: %s",
+        warn_report("virtio-balloon: the machine is stopped until its memory"
+                    " can be mapped for assigned devices: %s",
                     strerror(-c->error));
     }
     if (!runstate_is_running()) {

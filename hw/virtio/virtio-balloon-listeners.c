@@ -298,7 +298,7 @@ static void listeners_block_migration(BalloonCoordinator *c)
 /* Before the machine is ready there is somebody to tell, and nothing to lose */
 static void listeners_refuse(BalloonCoordinator *c, const CoordinatedRegion *r)
 {
-    error_report("virtio-balloon: memory '%s' cannot be had for assigned"
+    error_report("virtio-balloon: memory '%s' cannot be mapped for assigned"
                  " devices, %lu pieces of %" PRIu64 " bytes: %s",
                  memory_region_name(r->mr), r->n, r->granule,
                  strerror(-c->error));

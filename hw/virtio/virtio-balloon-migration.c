@@ -152,10 +152,10 @@ static bool migration_get_block(VirtIOBalloon *s, QEMUFile *f,
     }
     if (!rb || !virtio_balloon_is_guest_ram(s, rb) ||
         migration_is_loaded(loaded, rb)) {
-        error_report("virtio-balloon: the guest has no memory '%s' here, or no"
-                     " other one, of which the state has pages in the balloon;"
-                     " start this QEMU with the memory that was there when it"
-                     " was saved", name);
+        error_report("virtio-balloon: the saved state has pages in the balloon"
+                     " of memory '%s', which this machine lacks, or twice of"
+                     " the same; start this QEMU with the memory that the guest"
+                     " had when it was saved", name);
         return false;
     }
     block = balloon_block_new(s, rb);

@@ -3,7 +3,7 @@
 """What management learns of a Linux guest and its balloon."""
 
 from qemu_test import QemuSystemTest
-from virtio_balloon_guest import GIB, KIB, MIB
+from virtio_balloon_guest import GIB, MIB
 from virtio_balloon_testcase import BalloonTest, improved
 
 UNLOAD = "rmmod virtio_balloon"

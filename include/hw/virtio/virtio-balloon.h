@@ -83,7 +83,10 @@ typedef struct VirtIOBalloonDiscard {
     uint64_t vec_bytes;
 } VirtIOBalloonDiscard;
 
-/* virtio-balloon-pages.c: the pages in the balloon, with MUST_TELL_HOST */
+/*
+ * virtio-balloon-pages.c, -reclaim.c, -migration.c: the pages in the balloon,
+ * with MUST_TELL_HOST
+ */
 typedef struct VirtIOBalloonPages {
     /* BalloonBlock: memory with pages in the balloon; NULL: no such property */
     GPtrArray *blocks;
