@@ -215,6 +215,16 @@ GString *qemu_balloon_info_text(const BalloonInfo *info)
         g_string_append_printf(text, "inhibited by: %s\n",
                                BalloonInhibitor_str(info->inhibited_by));
     }
+    if (info->held) {
+        g_autofree char *size = size_to_str(info->held->size);
+
+        g_string_append_printf(text, "held, until the guest can have it: %s",
+                               size);
+        if (info->held->error) {
+            g_string_append_printf(text, " (%s)", info->held->error);
+        }
+        g_string_append_c(text, '\n');
+    }
     if (info->has_reporting) {
         append_switch(text, "free page reporting", info->reporting);
     }

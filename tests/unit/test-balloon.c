@@ -250,9 +250,13 @@ static void test_text(void)
         .waiting = 2 * MiB,
         .skipped = &skipped,
     };
+    BalloonHeld held = { .size = 8 * MiB };
     BalloonInfo info = { .actual = 512 * MiB };
 
     assert_text(&info, "");
+    info.held = &held;
+    assert_text(&info, "held, until the guest can have it: 8 MiB\n");
+    held.error = (char *)"Cannot allocate memory";
     info.has_target = info.has_state = info.has_inhibited_by = true;
     info.target = 256 * MiB;
     info.state = BALLOON_STATE_STALLED;
@@ -262,6 +266,8 @@ static void test_text(void)
                 "target: 256 MiB\n"
                 "state: stalled\n"
                 "inhibited by: pinned-memory\n"
+                "held, until the guest can have it: 8 MiB"
+                " (Cannot allocate memory)\n"
                 "free page reporting: off\n"
                 "free page hinting: on\n"
                 "given back to the host: 256 MiB (system calls: 256)\n"
