@@ -62,6 +62,26 @@ PORTS = {
         Port("a failure to load is told",
              "tests/qtest/fuzz/virtio_balloon_fuzz_host.c",
              r"(qemu_load_device_state\(\w+)\)", r"\1, &error_abort)", None),
+        Port("replays of what is populated and discarded are of one type",
+             "hw/virtio/virtio-balloon-listeners.c",
+             r"ReplayRam(Populate|Discard)\b", "ReplayRamDiscardState", 4),
+        Port("a replay of what is discarded need not be told from the other",
+             "hw/virtio/virtio-balloon-listeners.c",
+             r"^typedef struct ReplayDiscard \{.*?\n\}\n\n"
+             r"(?=/\* Migration leaves)", "", 1),
+        Port("a replay of what is discarded may fail",
+             "hw/virtio/virtio-balloon-listeners.c",
+             r"^static void (listeners_replay_discarded\(.*?\n) {39}(.*?\n)"
+             r" {39}(.*?\n)",
+             r"static int \1" + 38 * " " + r"\2" + 38 * " " + r"\3", 1),
+        Port("a replay of what is discarded may fail",
+             "hw/virtio/virtio-balloon-listeners.c",
+             r" {4}ReplayDiscard replay = \{ fn, opaque \};\n(.*?)"
+             r" {4}if \(!migrate_postcopy_ram\(\)\) \{\n"
+             r" {8}region_replay\((.*?\n) {22}(.*?)replay_discard, &replay\);\n"
+             r" {4}\}\n",
+             r"\1    if (migrate_postcopy_ram()) {\n        return 0;\n    }\n"
+             r"    return region_replay(\2" + 25 * " " + r"\3fn, opaque);\n", 1),
         Port("class data is constant",
              "hw/virtio/virtio-balloon*",
              r"(_class_init\(ObjectClass \*klass, )(void \*data)",

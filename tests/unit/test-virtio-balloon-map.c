@@ -85,6 +85,7 @@ static void assert_has(BalloonMap *map, uint64_t held, uint64_t waiting)
 /* A complete unit goes as a whole, however it came */
 static void test_unit(void)
 {
+    uint64_t again;
     BalloonMap *map = new_map(8 * U, 1, U);
 
     assert_takes_nothing(map, false);
@@ -98,6 +99,9 @@ static void test_unit(void)
     assert_takes_nothing(map, false);
     g_assert_false(balloon_map_is_pending(map));
     assert_has(map, U, 0);
+    /* a part of it that is taken back leaves nothing to take */
+    g_assert_cmpuint(take_back(map, U, 1, &again), ==, 0);
+    g_assert_false(balloon_map_is_pending(map));
     balloon_map_free(map);
 }
 
@@ -276,13 +280,23 @@ static void assert_next(BalloonMap *map, uint64_t start, uint64_t first,
                         uint64_t n, bool all)
 {
     const unsigned long *bits;
-    BalloonRange range;
+    uint64_t held = 0;
+    BalloonRange rest = pages(first, n);
+    BalloonRange range, run;
 
     g_assert_true(balloon_map_next(map, start * PAGE, UINT64_MAX, &range,
                                    &bits));
     g_assert_cmpuint(range.start, ==, first * PAGE);
     g_assert_cmpuint(range.size, ==, n * PAGE);
     g_assert_true(all == !bits);
+    while (bits && balloon_map_next_run(map, &rest, &run)) {
+        uint64_t at = run.start / PAGE - first;
+
+        held += run.size / PAGE;
+        g_assert_cmpuint(find_next_zero_bit(bits, n, at), ==,
+                         at + run.size / PAGE);
+    }
+    g_assert_true(all || bitmap_count_one(bits, n) == held);
 }
 
 static void test_next(void)
@@ -295,6 +309,7 @@ static void test_next(void)
     insert(map, 4 * U - 1, 3);
     insert(map, 6 * U, 3 * U + 8);
     assert_next(map, 0, 2 * U, 2 * U, false);
+    assert_next(map, 3 * U, 3 * U, U, false);
     assert_next(map, 4 * U, 4 * U, 2 * U, false);
     assert_next(map, 5 * U, 5 * U, U, false);
     assert_next(map, 6 * U, 6 * U, 3 * U + 8, true);
@@ -604,6 +619,10 @@ static void model_migrate(Model *m)
 
     g_assert_cmpuint(max, ==, DIV_ROUND_UP(m->size, 64) * 8);
     g_assert_cmpuint(size, ==, MIN(max, model_runs(m) * 8));
+    if (size == max && m->size % 64) {
+        /* no bit is set beyond the end */
+        g_assert_cmpuint(ldq_le_p(data + max - 8) >> m->size % 64, ==, 0);
+    }
     balloon_map_free(m->map);
     m->map = new_map(m->size, m->page, m->unit);
     g_assert_true(load(m->map, data, size));
