@@ -22,7 +22,6 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 # The tests in which more than the main thread is at work, coroutines included
 TESTS = {
     "virtio-balloon-test": ("hint", "improved/hint", "migration"),
-    "virtio-balloon-hostile-test": ("migration", "improved/migration"),
     "virtio-balloon-tell-test": ("improved/tell",),
     "virtio-balloon-manage-test": (
         "manage/counters/hints", "manage/inhibited/background-snapshot",

@@ -7,96 +7,151 @@
 #include "qemu/osdep.h"
 #include "standard-headers/linux/virtio_config.h"
 #include "virtio-balloon-case.h"
-#include "virtio-balloon-hugepages.h"
+#include "virtio-balloon-host.h"
 
-/* Where balloon_boot() puts it, and where a PC lets a slot go */
-#define SLOT 4
-#define ACPI_EJECT 0xae08
+/* Where the files of the running test are */
+static char *folder;
 
-static const BalloonCase *running;
-
-const BalloonCase *balloon_case(void)
+const char *balloon_file(const char *name)
 {
-    return running;
+    g_autofree char *path = g_build_filename(folder, name, NULL);
+
+    return g_intern_string(path);
 }
 
-static const char *case_device(void)
+static void remove_files(void *unused)
 {
-    return running->device ? running->device : PLAIN;
+    g_autoptr(GDir) files = g_dir_open(folder, 0, NULL);
+    const char *name;
+
+    while (files && (name = g_dir_read_name(files))) {
+        unlink(balloon_file(name));
+    }
+    rmdir(folder);
 }
 
-static const char *case_options(void)
+static void files_begin(void)
 {
-    return running->options ? running->options : MEMORY;
+    folder = g_dir_make_tmp("virtio-balloon-XXXXXX", NULL);
+    g_assert_nonnull(folder);
+    g_setenv("FILES", folder, true);
+    qtest_add_abrt_handler(remove_files, &folder);
 }
 
-/* Has the pool of huge pages these to spare, though it does not grow? */
-static bool has_huge_pages(unsigned n)
+static void files_end(void)
 {
-    g_autofree char *meminfo = NULL;
-    const char *at;
-
-    g_assert_true(g_file_get_contents("/proc/meminfo", &meminfo, NULL, NULL));
-    at = strstr(meminfo, "HugePages_Free:");
-    return at && strstr(meminfo, "Hugepagesize:       2048 kB") &&
-           atol(at + strlen("HugePages_Free:")) >= n;
+    qtest_remove_abrt_handler(&folder);
+    remove_files(NULL);
+    g_clear_pointer(&folder, g_free);
 }
 
-static void run(const void *data)
+unsigned balloon_count_in_file(const char *name, const char *what)
 {
-    g_autofree char *options = NULL;
-    const char *assigned = NULL;
-    BalloonDriver d;
+    g_autofree char *text = NULL;
+    unsigned n = 0;
 
-    running = data;
-    if (running->huge_pages &&
-        !balloon_hugepages_take(running->huge_pages) &&
-        !has_huge_pages(running->huge_pages)) {
+    if (g_file_get_contents(balloon_file(name), &text, NULL, NULL)) {
+        for (char *at = text; (at = strstr(at, what)); at++) {
+            n++;
+        }
+    }
+    return n;
+}
+
+static bool has_counters(const BalloonTest *test)
+{
+    return strstr(test->path, "/improved/") || strstr(test->path, "/manage/");
+}
+
+static void boot(BalloonDriver *d, bool start)
+{
+    const void *data = d->data;
+
+    balloon_boot(d, d->device, d->options);
+    d->data = data;
+    if (start) {
+        balloon_start(d, BALLOON_ALL_FEATURES);
+    }
+    qtest_memset(d->qts, AREA, OLD, AREA_SIZE);
+}
+
+void balloon_boot_and_start(BalloonDriver *d)
+{
+    boot(d, true);
+}
+
+static void run_test(const void *data)
+{
+    const BalloonTest *test = data;
+    BalloonDriver d = {
+        .device = test->device,
+        .options = test->options,
+        .data = test->data,
+    };
+
+    if (test->machine && !qtest_has_machine(test->machine)) {
+        g_test_skip("this QEMU has no such machine type any more");
+        return;
+    }
+    if (test->huge_pages && !balloon_hugepages_take(RAM / HUGE)) {
         g_test_skip("the host has no huge pages to spare");
         return;
     }
-    if (running->host) {
+    files_begin();
+    if (test->vfio) {
         balloon_vfio_begin();
     }
-    if (running->host == HOST_ASSIGNS_VFIO) {
-        assigned = balloon_vfio_option();
+    if (!test->bare) {
+        boot(&d, !test->unstarted);
     }
-    options = g_strconcat(case_options(), assigned, NULL);
-    balloon_boot(&d, case_device(), options);
-    if (!running->no_driver) {
-        balloon_start(&d, BALLOON_ALL_FEATURES);
+    test->run(&d);
+    if (d.vdev && has_counters(test)) {
+        balloon_assert_sum(d.qts);
     }
-    qtest_memset(d.qts, AREA, OLD, AREA_SIZE);
-    running->test(&d);
-    balloon_assert_sum(d.qts);
-    balloon_quit(&d);
-    if (running->host) {
+    if (d.machine) {
+        balloon_quit(&d);
+    }
+    if (test->vfio) {
         balloon_vfio_end();
     }
+    files_end();
     balloon_hugepages_restore();
 }
 
-void balloon_add_cases(const char *prefix, const BalloonCase *cases,
-                       unsigned n)
+static void add_test(const char *prefix, const char *device,
+                     BalloonTest test)
+{
+    g_autofree char *path = g_strconcat("/virtio-balloon/", prefix, test.path,
+                                        NULL);
+    g_autofree char *options = g_strconcat(
+        test.options ?: MEMORY, test.machine ? " -machine " : "",
+        test.machine ?: "",
+        test.vfio == VFIO_ASSIGNED ? " " BALLOON_VFIO_DEVICE : "", NULL);
+
+    test.path = g_intern_string(path);
+    test.device = g_intern_string(test.device ?: device ?: PLAIN);
+    test.options = g_intern_string(options);
+    qtest_add_data_func_full(path, g_memdup2(&test, sizeof(test)), run_test,
+                             g_free);
+}
+
+void balloon_add_tests(const char *prefix, const char *device,
+                       const BalloonTest *tests, unsigned n)
 {
     for (unsigned i = 0; i < n; i++) {
-        g_autofree char *path = g_strconcat(prefix, cases[i].path, NULL);
-
-        qtest_add_data_func(path, &cases[i], run);
+        add_test(prefix, device, tests[i]);
     }
 }
 
-int64_t balloon_case_move(BalloonDriver *d)
+void balloon_add_bare_tests(const char *prefix, const char *device,
+                            const BalloonTest *tests, unsigned n)
 {
-    return balloon_move(d, case_device(), case_options());
-}
+    for (unsigned i = 0; i < n; i++) {
+        BalloonTest test = tests[i];
 
-void balloon_boot_and_start(BalloonDriver *d, const char *device,
-                            const char *options)
-{
-    balloon_boot(d, device, options);
-    balloon_start(d, BALLOON_ALL_FEATURES);
-    qtest_memset(d->qts, AREA, OLD, AREA_SIZE);
+        test.bare = true;
+        add_test(prefix, device, test);
+    }
 }
 
 void balloon_start_poison(BalloonDriver *d, uint32_t poison)
@@ -107,10 +162,22 @@ void balloon_start_poison(BalloonDriver *d, uint32_t poison)
     qvirtio_set_driver_ok(d->vdev);
 }
 
+void balloon_machine_reset(BalloonDriver *d)
+{
+    balloon_lose(d);
+    qtest_system_reset(d->qts);
+    balloon_find(d);
+}
+
 void balloon_clear_driver_ok(BalloonDriver *d)
 {
     d->vdev->bus->set_status(d->vdev, balloon_status(d) &
                                       ~VIRTIO_CONFIG_S_DRIVER_OK);
+}
+
+void balloon_end_bus_master(BalloonDriver *d)
+{
+    balloon_set_bus_master(d, false);
 }
 
 void balloon_drop_tell(BalloonDriver *d)
@@ -119,11 +186,41 @@ void balloon_drop_tell(BalloonDriver *d)
                                ~(1ull << VIRTIO_BALLOON_F_MUST_TELL_HOST));
 }
 
-void balloon_eject(BalloonDriver *d)
+void balloon_assert_serves(BalloonDriver *d)
 {
-    qtest_outl(d->qts, ACPI_EJECT, 1 << SLOT);
-    qtest_qmp_eventwait(d->qts, "DEVICE_DELETED");
-    balloon_lose(d);
+    uint64_t mem = balloon_dirty_pages(d, 4);
+
+    balloon_inflate(d, mem + BALLOON_PAGE, 2 * BALLOON_PAGE);
+    if (d->vdev->features & 1ull << VIRTIO_BALLOON_F_MUST_TELL_HOST) {
+        balloon_wait_discarded(d->qts);
+    }
+    balloon_assert_pages(d, mem, "x00x");
+    balloon_deflate(d, mem + BALLOON_PAGE, 2 * BALLOON_PAGE);
+    balloon_assert_well(d);
+    guest_free(d->alloc, mem);
+}
+
+void balloon_assert_resizes(BalloonDriver *d)
+{
+    balloon_set_target(d->qts, RAM / 2);
+    balloon_wait_config_interrupt(d);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_NUM_PAGES), ==,
+                    RAM / 2 / BALLOON_PAGE);
+    balloon_writel(d, BALLOON_CFG_ACTUAL, 2);
+    g_assert_cmpint(balloon_query(d->qts), ==, RAM - 2 * BALLOON_PAGE);
+    balloon_writel(d, BALLOON_CFG_ACTUAL, 0);
+}
+
+void balloon_assert_works(BalloonDriver *d)
+{
+    balloon_assert_resizes(d);
+    balloon_assert_serves(d);
+}
+
+void balloon_assert_next_driver(BalloonDriver *d)
+{
+    balloon_restart(d);
+    balloon_assert_serves(d);
 }
 
 void balloon_give(BalloonDriver *d, uint64_t addr, uint64_t size)
@@ -143,27 +240,4 @@ void balloon_use(BalloonDriver *d, uint64_t addr, uint64_t size)
 void balloon_wait_gone(BalloonDriver *d, uint64_t addr, uint64_t size)
 {
     balloon_wait_for(balloon_has_bytes(d, addr, size, 0));
-}
-
-bool balloon_info_has(BalloonDriver *d, const char *name)
-{
-    QDict *info = balloon_info(d->qts);
-    bool has = qdict_haskey(info, name);
-
-    qobject_unref(info);
-    return has;
-}
-
-bool balloon_try_capability(QTestState *qts, const char *name)
-{
-    QDict *response = qtest_qmp(
-        qts, "{'execute': 'migrate-set-capabilities', 'arguments':"
-        " {'capabilities': [{'capability': %s, 'state': true}]}}", name);
-    bool can = qdict_haskey(response, "return");
-
-    qobject_unref(response);
-    if (!can) {
-        g_test_skip("the host has no userfaultfd for this");
-    }
-    return can;
 }

@@ -1,5 +1,6 @@
 /*
- * The virtio balloon: features, queues, config space, PCI identity, machines
+ * The virtio balloon: features, queues, config space, PCI identity, machines,
+ * transports
  *
  * virtio 1.2, sections 5.5.2 to 5.5.4
  *
@@ -9,14 +10,11 @@
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
 #include "qemu/host-utils.h"
-#include "qemu/units.h"
-#include "virtio-balloon-monitor.h"
-#include "virtio-balloon-test.h"
+#include "virtio-balloon-case.h"
 #include "hw/pci/pci_regs.h"
+#include "libqos/virtio-mmio.h"
+#include "standard-headers/linux/virtio_config.h"
 #include "standard-headers/linux/virtio_ring.h"
-
-#define RAM (128 * MiB)
-#define PCI_BALLOON "virtio-balloon-pci"
 
 /* Feature bits that devices have for themselves (section 2.2) */
 #define DEVICE_BITS (0xffffffull | 0x3full << 50)
@@ -78,8 +76,7 @@ static void assert_config_size(BalloonDriver *d, unsigned size)
     for (unsigned i = size; i < 64; i++) {
         g_assert_cmphex(balloon_readb(d, i), ==, 0xff);
     }
-    g_assert_cmphex(d->vdev->bus->config_readl(d->vdev, size), ==,
-                    0xffffffff);
+    g_assert_cmphex(d->vdev->bus->config_readl(d->vdev, size), ==, 0xffffffff);
     g_assert_cmphex(d->vdev->bus->config_readw(d->vdev, size + 2), ==, 0xffff);
 }
 
@@ -95,53 +92,24 @@ static unsigned msix_vectors(QPCIDevice *pdev)
             PCI_MSIX_FLAGS_QSIZE) + 1;
 }
 
-static void assert_variant(const Variant *v, const char *options)
+static void variant(BalloonDriver *d)
 {
-    g_autofree char *device = g_strconcat(PCI_BALLOON, v->properties, NULL);
-    BalloonDriver d;
+    const Variant *v = d->data;
 
-    balloon_boot(&d, device, options);
-    g_assert_cmphex(balloon_negotiate(&d, BALLOON_ALL_FEATURES) & DEVICE_BITS,
+    g_assert_cmphex(balloon_negotiate(d, BALLOON_ALL_FEATURES) & DEVICE_BITS,
                     ==, v->features);
-    assert_config_size(&d, v->config_size);
+    assert_config_size(d, v->config_size);
 
     /* writes past the end are ignored */
     for (int at = v->config_size; at < 24; at++) {
-        balloon_writel(&d, at, 0x5a5a5a5a);
+        balloon_writel(d, at, 0x5a5a5a5a);
     }
-    assert_config_size(&d, v->config_size);
+    assert_config_size(d, v->config_size);
 
     for (unsigned q = 0; q < 8; q++) {
-        g_assert(!balloon_queue_size(&d, q) == (q >= v->queues));
+        g_assert(!balloon_queue_size(d, q) == (q >= v->queues));
     }
-    g_assert_cmpuint(msix_vectors(d.pci->pdev), ==, v->vectors);
-    balloon_quit(&d);
-}
-
-static void variant(const void *data)
-{
-    assert_variant(data, "-m 128 -object iothread,id=io0");
-}
-
-static void machine(const void *data)
-{
-    static const char *const families[] = { "i440fx", "q35" };
-    const Machine *m = data;
-    bool tested = false;
-
-    for (int i = 0; i < ARRAY_SIZE(families); i++) {
-        g_autofree char *name = g_strdup_printf("pc-%s-%s", families[i],
-                                                m->version);
-        g_autofree char *options = g_strconcat("-machine ", name, NULL);
-
-        if (qtest_has_machine(name)) {
-            assert_variant(&m->variant, options);
-            tested = true;
-        }
-    }
-    if (!tested) {
-        g_test_skip("this QEMU has no such machine type any more");
-    }
+    g_assert_cmpuint(msix_vectors(d->pci->pdev), ==, v->vectors);
 }
 
 /* Drivers count on so many entries */
@@ -197,6 +165,10 @@ static void actual_widths(BalloonDriver *d)
     balloon_writew(d, BALLOON_CFG_ACTUAL + 2, 0);
     balloon_writeb(d, BALLOON_CFG_ACTUAL + 3, 0);
     assert_actual(d, 0x4321);
+    balloon_writel(d, BALLOON_CFG_ACTUAL, RAM / BALLOON_PAGE);
+    assert_actual(d, RAM / BALLOON_PAGE);
+    balloon_writel(d, BALLOON_CFG_ACTUAL, 0);
+    assert_actual(d, 0);
 }
 
 /*
@@ -232,8 +204,7 @@ static void legacy_actual(BalloonDriver *d)
         }
     }
     balloon_writeb(d, BALLOON_CFG_ACTUAL, 0xff);
-    balloon_reset(d);
-    balloon_start(d, BALLOON_ALL_FEATURES);
+    balloon_restart(d);
     assert_actual(d, 0);
 }
 
@@ -275,52 +246,187 @@ static void properties(BalloonDriver *d)
 static void identity(BalloonDriver *d)
 {
     bool modern = d->data;
+    const struct {
+        int offset;
+        uint16_t value;
+    } ids[] = {
+        { PCI_VENDOR_ID, 0x1af4 },
+        { PCI_DEVICE_ID, modern ? 0x1045 : 0x1002 },
+        { PCI_SUBSYSTEM_VENDOR_ID, 0x1af4 },
+        { PCI_SUBSYSTEM_ID, modern ? 0x1100 : 0x0005 },
+        { PCI_CLASS_DEVICE, 0x00ff },
+    };
 
-    g_assert_cmphex(qpci_config_readw(d->pci->pdev, PCI_VENDOR_ID), ==,
-                    0x1af4);
-    g_assert_cmphex(qpci_config_readw(d->pci->pdev, PCI_DEVICE_ID), ==,
-                    modern ? 0x1045 : 0x1002);
-    g_assert_cmphex(qpci_config_readw(d->pci->pdev, PCI_SUBSYSTEM_VENDOR_ID),
-                    ==, 0x1af4);
-    g_assert_cmphex(qpci_config_readw(d->pci->pdev, PCI_SUBSYSTEM_ID), ==,
-                    modern ? 0x1100 : 0x0005);
-    g_assert_cmphex(qpci_config_readw(d->pci->pdev, PCI_CLASS_DEVICE), ==,
-                    0x00ff);
+    for (int i = 0; i < ARRAY_SIZE(ids); i++) {
+        g_assert_cmphex(qpci_config_readw(d->pci->pdev, ids[i].offset), ==,
+                        ids[i].value);
+    }
+}
+
+#define MICROVM_MMIO 0xfeb00000
+#define MICROVM_TRANSPORTS 8
+
+/* The life of a driver that is at DRIVER_OK; the VM has 128 MiB */
+static void live(BalloonDriver *d)
+{
+    uint64_t mem = balloon_dirty_pages(d, 4);
+
+    balloon_set_target(d->qts, 64 * MiB);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_NUM_PAGES), ==, 0x4000);
+    balloon_wait_config_interrupt(d);
+    balloon_set_target(d->qts, 96 * MiB);
+    balloon_wait_config_interrupt(d);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_NUM_PAGES), ==, 0x2000);
+
+    balloon_send_range(d, INFLATE, mem + BALLOON_PAGE, 2);
+    balloon_assert_pages(d, mem, "x00x");
+    balloon_writel(d, BALLOON_CFG_ACTUAL, 2);
+    g_assert_cmpint(balloon_query(d->qts), ==, RAM - 2 * BALLOON_PAGE);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_ACTUAL), ==, 2);
+    balloon_send_range(d, DEFLATE, mem + BALLOON_PAGE, 2);
+    balloon_writel(d, BALLOON_CFG_ACTUAL, 0);
+    g_assert_cmpint(balloon_query(d->qts), ==, RAM);
+    balloon_leave_stats(d, 12345);
+}
+
+static void pci(BalloonDriver *d)
+{
+    live(d);
+    balloon_restart(d);
+    live(d);
+}
+
+static void modern(BalloonDriver *d)
+{
+    g_assert_true(d->vdev->features & 1ull << VIRTIO_F_VERSION_1);
+    pci(d);
+}
+
+static void legacy(BalloonDriver *d)
+{
+    g_assert_false(d->vdev->features & 1ull << VIRTIO_F_VERSION_1);
+    pci(d);
+}
+
+static void no_vectors(BalloonDriver *d)
+{
+    g_assert_cmphex(qpci_find_capability(d->pci->pdev, PCI_CAP_ID_MSIX, 0), ==,
+                    0);
+    live(d);
+}
+
+static QVirtQueuePCI *pci_queue(BalloonDriver *d, int index)
+{
+    return container_of(d->vq[index], QVirtQueuePCI, vq);
+}
+
+/* One vector for config, one for all queues: what Linux does with two */
+static void msix(BalloonDriver *d)
+{
+    qpci_msix_enable(d->pci->pdev);
+    g_assert_cmpuint(qpci_msix_table_size(d->pci->pdev), ==, 2);
+    balloon_negotiate(d, BALLOON_ALL_FEATURES);
+    qvirtio_pci_set_msix_configuration_vector(d->pci, d->alloc, 0);
+    balloon_setup_queues(d);
+    for (int i = 0; d->vq[i]; i++) {
+        qvirtqueue_pci_msix_setup(d->pci, pci_queue(d, i), d->alloc, 1);
+    }
+    /* the queues share the vector: the last one's address is the one in use */
+    for (int i = 0; d->vq[i]; i++) {
+        pci_queue(d, i)->msix_addr = pci_queue(d, STATS)->msix_addr;
+    }
+    qvirtio_set_driver_ok(d->vdev);
+    live(d);
+}
+
+/* Find the balloon among the transports of a microvm */
+static void find_mmio(QVirtioMMIODevice *mmio, QTestState *qts)
+{
+    for (int i = 0; i < MICROVM_TRANSPORTS; i++) {
+        qvirtio_mmio_init_device(mmio, qts, MICROVM_MMIO + i * 512, 4096);
+        if (mmio->vdev.device_type == VIRTIO_ID_BALLOON) {
+            return;
+        }
+    }
+    g_assert_not_reached();
+}
+
+static void mmio(BalloonDriver *d)
+{
+    QTestState *qts = qtest_init("-machine microvm,acpi=off -m 128"
+                                 " -device virtio-balloon-device,id=balloon0");
+    QGuestAllocator alloc;
+    QVirtioMMIODevice device = {};
+
+    alloc_init(&alloc, ALLOC_NO_FLAGS, MiB, RAM, 4096);
+    find_mmio(&device, qts);
+    balloon_attach(d, qts, &device.vdev, &alloc);
+    qvirtio_start_device(d->vdev);
+    balloon_start(d, BALLOON_ALL_FEATURES);
+    live(d);
+    balloon_lose(d);
+    alloc_destroy(&alloc);
+    qtest_quit(qts);
 }
 
 static const BalloonTest tests[] = {
     { "config/identity/virtio-balloon", identity, "virtio-balloon" },
     { "config/identity/virtio-balloon-pci", identity },
     { "config/identity/virtio-balloon-pci-transitional", identity,
-      PCI_BALLOON "-transitional" },
+      PLAIN "-transitional" },
     { "config/identity/virtio-balloon-pci-non-transitional", identity,
-      PCI_BALLOON "-non-transitional", .data = "modern" },
-    { "config/queue-sizes", queue_sizes,
-      PCI_BALLOON ",free-page-hint=on,iothread=io0,free-page-reporting=on" },
-    { "config/read-only", read_only,
-      PCI_BALLOON ",free-page-hint=on,iothread=io0" },
+      PLAIN "-non-transitional", .data = "modern" },
+    { "config/queue-sizes", queue_sizes, ALL_QUEUES },
+    { "config/read-only", read_only, HINTING },
     { "config/actual-widths", actual_widths },
     { "config/poison", poison, .unstarted = true },
     { "config/properties", properties },
-    { "improved/config/legacy-actual", legacy_actual,
-      PCI_BALLOON ",disable-modern=on" },
+    { "improved/config/legacy-actual", legacy_actual, PLAIN LEGACY },
 };
 
-void virtio_balloon_add_config_tests(void)
+static const BalloonTest transports[] = {
+    { "transport/pci/default", modern, PLAIN },
+    { "transport/pci/transitional", modern, PLAIN "-transitional" },
+    { "transport/pci/non-transitional", modern, PLAIN "-non-transitional" },
+    { "transport/pci/modern", modern, PLAIN ",disable-legacy=on" },
+    { "transport/pci/legacy", legacy, PLAIN LEGACY },
+    { "transport/pci/page-per-vq", modern, PLAIN ",page-per-vq=on" },
+    { "transport/pci/no-ioeventfd", modern, PLAIN KICKED },
+    { "transport/pci/no-vectors", no_vectors, PLAIN ",vectors=0" },
+    { "transport/pci/msix", msix, PLAIN, .unstarted = true },
+    { "transport/pci/legacy-msix", msix, PLAIN LEGACY, .unstarted = true },
+};
+
+static const BalloonTest mmio_test = { "transport/mmio", mmio };
+
+static void add_variant(const char *prefix, const char *name,
+                        const Variant *v, const char *machine)
+{
+    g_autofree char *device = g_strconcat(PLAIN, v->properties, NULL);
+    BalloonTest test = { name, variant, device, .data = v,
+                         .machine = machine, .unstarted = true };
+
+    balloon_add_tests(prefix, NULL, &test, 1);
+}
+
+void balloon_add_config_tests(void)
 {
     for (int i = 0; i < ARRAY_SIZE(variants); i++) {
-        const char *properties = variants[i].properties;
-        g_autofree char *path = g_strdup_printf(
-            "/virtio-balloon/config/variant/%s",
-            *properties ? properties + 1 : "default");
+        const char *name = variants[i].properties;
 
-        qtest_add_data_func(path, &variants[i], variant);
+        add_variant("config/variant/", *name ? name + 1 : "default",
+                    &variants[i], NULL);
     }
-    for (int i = 0; i < ARRAY_SIZE(machines); i++) {
-        g_autofree char *path = g_strconcat("/virtio-balloon/machine/",
-                                            machines[i].path, NULL);
+    for (int i = 0; i < 2 * ARRAY_SIZE(machines); i++) {
+        const Machine *m = &machines[i / 2];
+        const char *family = i % 2 ? "q35" : "i440fx";
+        g_autofree char *prefix = g_strdup_printf("machine/%s/", m->path);
+        g_autofree char *name = g_strdup_printf("pc-%s-%s", family,
+                                                m->version);
 
-        qtest_add_data_func(path, &machines[i], machine);
+        add_variant(prefix, family, &m->variant, g_intern_string(name));
     }
-    balloon_add_tests(PCI_BALLOON, tests, ARRAY_SIZE(tests));
+    balloon_add_tests("", NULL, tests, ARRAY_SIZE(tests));
+    balloon_add_tests("", NULL, transports, ARRAY_SIZE(transports));
+    balloon_add_bare_tests("", NULL, &mmio_test, 1);
 }

@@ -9,16 +9,12 @@
 #include "qemu/units.h"
 #include "virtio-balloon-driver.h"
 #include "hw/pci/pci_regs.h"
+#include "libqos/libqos-spapr.h"
 #include "libqos/pci-pc.h"
 #include "libqos/virtio-mmio.h"
 #include "standard-headers/linux/virtio_config.h"
 #include "standard-headers/linux/virtio_pci.h"
 #include "standard-headers/linux/virtio_ring.h"
-
-#define BALLOON_SLOT 4
-
-/* What fills guest memory that is not zero */
-#define DATA 0xa5
 
 /* What goes through the qtest protocol at a time; it dislikes long lines */
 #define CHUNK (32 * KiB)
@@ -48,21 +44,36 @@ void balloon_preload(const char *name)
     g_setenv("LD_PRELOAD", library, true);
 }
 
-void balloon_boot(BalloonDriver *d, const char *device, const char *options)
+static void boot(BalloonDriver *d, const char *device, const char *options,
+                 const char *how)
 {
-    QOSState *machine = qtest_pc_boot("%s -device %s,id=balloon0,addr=%d",
-                                      options ? options : "",
-                                      device ? device : "virtio-balloon-pci",
-                                      BALLOON_SLOT);
+    QOSState *(*make)(const char *, ...) G_GNUC_PRINTF(1, 2) =
+        g_str_equal(qtest_get_arch(), "ppc64") ? qtest_spapr_boot :
+                                                 qtest_pc_boot;
+    QOSState *machine = make("%s -device %s,id=balloon0,addr=%d %s", options,
+                             device, BALLOON_SLOT, how);
 
     balloon_attach(d, machine->qts, NULL, &machine->alloc);
     d->machine = machine;
-    balloon_find(d, BALLOON_SLOT);
+    d->device = device;
+    d->options = options;
 }
 
-void balloon_find(BalloonDriver *d, int slot)
+void balloon_boot(BalloonDriver *d, const char *device, const char *options)
 {
-    QPCIAddress addr = { .devfn = QPCI_DEVFN(slot, 0) };
+    boot(d, device, options, "");
+    balloon_find(d);
+}
+
+void balloon_boot_incoming(BalloonDriver *d, const char *device,
+                           const char *options)
+{
+    boot(d, device, options, "-incoming defer");
+}
+
+void balloon_find(BalloonDriver *d)
+{
+    QPCIAddress addr = { .devfn = QPCI_DEVFN(BALLOON_SLOT, 0) };
 
     d->pci = virtio_pci_new(d->machine->pcibus, &addr);
     g_assert_nonnull(d->pci);
@@ -97,7 +108,7 @@ void balloon_quit(BalloonDriver *d)
     if (d->vdev) {
         balloon_lose(d);
     }
-    qtest_shutdown(d->machine);
+    qtest_shutdown(g_steal_pointer(&d->machine));
 }
 
 void balloon_stop(BalloonDriver *d)
@@ -153,6 +164,12 @@ void balloon_reset(BalloonDriver *d)
     forget_queues(d);
 }
 
+void balloon_restart(BalloonDriver *d)
+{
+    balloon_reset(d);
+    balloon_start(d, BALLOON_ALL_FEATURES);
+}
+
 void balloon_reset_queue(BalloonDriver *d, int index)
 {
     QVirtioPCIDevice *pci = d->pci;
@@ -181,6 +198,11 @@ void balloon_set_bus_master(BalloonDriver *d, bool on)
 uint8_t balloon_status(BalloonDriver *d)
 {
     return d->vdev->bus->get_status(d->vdev);
+}
+
+void balloon_assert_well(BalloonDriver *d)
+{
+    g_assert_cmphex(balloon_status(d) & VIRTIO_CONFIG_S_NEEDS_RESET, ==, 0);
 }
 
 void balloon_wait_broken(BalloonDriver *d)
@@ -324,13 +346,13 @@ void balloon_assert_stays(BalloonDriver *d, uint64_t addr, uint64_t size,
 
 uint64_t balloon_dirty_pages(BalloonDriver *d, unsigned pages)
 {
-    return balloon_alloc(d, (uint64_t)pages * BALLOON_PAGE, DATA);
+    return balloon_alloc(d, (uint64_t)pages * BALLOON_PAGE, OLD);
 }
 
 void balloon_assert_pages(BalloonDriver *d, uint64_t addr, const char *map)
 {
     for (const char *c = map; *c; c++, addr += BALLOON_PAGE) {
         g_assert(*c == '0' || *c == 'x');
-        balloon_assert_bytes(d, addr, BALLOON_PAGE, *c == '0' ? 0 : DATA);
+        balloon_assert_bytes(d, addr, BALLOON_PAGE, *c == '0' ? 0 : OLD);
     }
 }

@@ -23,6 +23,13 @@
 /* Can discards be coordinated with assigned devices? */
 #define CAN_COORDINATE true
 
+/* What is in guest memory at first, and what the guest writes later */
+#define OLD 0xa5
+#define NEW 0x33
+
+/* Where the PCI device is */
+#define BALLOON_SLOT 4
+
 /* A balloon page, whatever the page sizes of guest and host */
 #define BALLOON_PAGE 4096
 
@@ -32,11 +39,13 @@
 #define BALLOON_CFG_CMD_ID 8
 #define BALLOON_CFG_POISON 12
 
-/* Queues by number; reporting comes after hinting, if that is offered */
-#define BALLOON_VQ_INFLATE 0
-#define BALLOON_VQ_DEFLATE 1
-#define BALLOON_VQ_STATS 2
-#define BALLOON_VQ_FIRST_OPTIONAL 3
+/* Queues by number; reporting comes after hinting, if that is offered, too */
+#define INFLATE 0
+#define DEFLATE 1
+#define STATS 2
+#define HINT 3
+#define REPORT 3
+#define REPORT_TOO 4
 #define BALLOON_VQ_MAX 5
 
 /* For what takes moments, but with sanitizers and beside other work */
@@ -47,6 +56,8 @@
 
 /* All features that this driver knows, for balloon_start() */
 #define BALLOON_ALL_FEATURES (~0ull)
+/* ... with indirect descriptors, which are left out otherwise */
+#define BALLOON_INDIRECT_TOO (BALLOON_ALL_FEATURES >> 1)
 
 typedef struct BalloonDriver {
     QTestState *qts;
@@ -56,6 +67,8 @@ typedef struct BalloonDriver {
     /* of a machine that balloon_boot() made */
     QOSState *machine;
     QVirtioPCIDevice *pci;
+    const char *device;
+    const char *options;
     /* what a test is run with, see BalloonTest */
     const void *data;
 } BalloonDriver;
@@ -87,15 +100,18 @@ void balloon_attach(BalloonDriver *d, QTestState *qts, QVirtioDevice *vdev,
 void balloon_preload(const char *name);
 
 /**
- * balloon_boot: make a PC with a balloon named balloon0 in slot 4
- * @device: the device and its properties, as for -device; NULL for
- *          virtio-balloon-pci
+ * balloon_boot: make a PC, or pseries, with a balloon named balloon0
+ * @device: the device and its properties, as for -device
  * @options: the rest of the command line
  */
 void balloon_boot(BalloonDriver *d, const char *device, const char *options);
 
-/* Find the PCI balloon in @slot and reset it */
-void balloon_find(BalloonDriver *d, int slot);
+/* One that waits to be migrated to, or loaded; it has no driver */
+void balloon_boot_incoming(BalloonDriver *d, const char *device,
+                           const char *options);
+
+/* Find the PCI balloon in its slot and reset it */
+void balloon_find(BalloonDriver *d);
 
 /* Forget the device, which may have gone; its queues too */
 void balloon_lose(BalloonDriver *d);
@@ -124,6 +140,8 @@ uint64_t balloon_start(BalloonDriver *d, uint64_t wanted);
 
 /* Reset the device and forget the queues */
 void balloon_reset(BalloonDriver *d);
+/* ... for the next driver, which starts it again */
+void balloon_restart(BalloonDriver *d);
 
 /* Take a queue from the device (section 2.6.1), and give it a new one */
 void balloon_reset_queue(BalloonDriver *d, int index);
@@ -136,6 +154,8 @@ void balloon_set_bus_master(BalloonDriver *d, bool on);
 unsigned balloon_queue_size(BalloonDriver *d, int index);
 
 uint8_t balloon_status(BalloonDriver *d);
+/* The device has found no fault */
+void balloon_assert_well(BalloonDriver *d);
 /* Wait until it has found a fault; the status of a legacy device is silent */
 void balloon_wait_broken(BalloonDriver *d);
 
@@ -200,6 +220,9 @@ void balloon_free_descriptors(BalloonDriver *d, int queue);
 /* Leave a request; all earlier ones of the queue have been used */
 uint32_t balloon_post(BalloonDriver *d, int queue, const BalloonSeg *segs,
                       unsigned n);
+/* Leave a request of @n times the same segment */
+void balloon_post_same(BalloonDriver *d, int queue, BalloonSeg seg,
+                       unsigned n);
 /* Leave a request and wait until it is served */
 void balloon_send(BalloonDriver *d, int queue, const BalloonSeg *segs,
                   unsigned n);
@@ -209,7 +232,9 @@ void balloon_send_one(BalloonDriver *d, int queue, uint64_t addr, uint32_t len,
 /* Send a list of pages */
 void balloon_send_pfns(BalloonDriver *d, int queue, const uint32_t *pfns,
                        unsigned n);
-/* Send the pages of one range, in order */
+/* Leave, or send, the pages of one range, in order */
+uint32_t balloon_post_range(BalloonDriver *d, int queue, uint64_t addr,
+                            unsigned pages);
 void balloon_send_range(BalloonDriver *d, int queue, uint64_t addr,
                         unsigned pages);
 
@@ -228,7 +253,14 @@ void balloon_deflate(BalloonDriver *d, uint64_t addr, uint64_t size);
 /* Leave an inflate request with @n such lists of the pages at @addr */
 uint32_t balloon_post_huge(BalloonDriver *d, uint64_t addr, unsigned n);
 
-/* Statistics of one value, the free memory, as a segment of a request */
+typedef struct BalloonStat {
+    uint16_t tag;
+    uint64_t value;
+} BalloonStat;
+
+/* Statistics as a segment of a request; or of one value, the free memory */
+BalloonSeg balloon_copy_stats(BalloonDriver *d, const BalloonStat *stats,
+                              unsigned n);
 BalloonSeg balloon_stats_seg(BalloonDriver *d, uint64_t value);
 
 /* Leave them */
@@ -239,5 +271,17 @@ uint32_t balloon_post_stats_value(BalloonDriver *d, uint64_t value);
  * known.  The device, named balloon0, has no buffer.
  */
 uint32_t balloon_leave_stats(BalloonDriver *d, uint64_t value);
+
+/* The command id for hints that the driver reads */
+uint32_t balloon_cmd_id(BalloonDriver *d);
+/* Wait until the device asks for hints.  Returns: the command id */
+uint32_t balloon_wait_asked(BalloonDriver *d);
+/* Wait until the driver has its hinted pages back */
+void balloon_wait_done(BalloonDriver *d);
+/* Leave a buffer that is @size bytes of a command id; 4 are a whole one */
+uint32_t balloon_post_id(BalloonDriver *d, uint32_t id, uint32_t size);
+/* Send a command id, and free pages */
+void balloon_send_id(BalloonDriver *d, uint32_t id);
+void balloon_hint(BalloonDriver *d, uint64_t addr, uint32_t size);
 
 #endif

@@ -161,8 +161,7 @@ static int map_dma(const struct vfio_iommu_type1_dma_map *map)
         return refuse(v, ENOMEM);
     }
     undo = false;
-    memmove(&v->table[i + 1], &v->table[i],
-            (v->n - i) * sizeof(v->table[0]));
+    memmove(&v->table[i + 1], &v->table[i], (v->n - i) * sizeof(v->table[0]));
     v->table[i] = (FakeVfioMapping) { map->iova, map->size };
     v->n++;
     v->bytes += map->size;
@@ -186,8 +185,7 @@ static int unmap_dma(struct vfio_iommu_type1_dma_unmap *unmap)
     }
     check(undo || size == unmap->size, "unmapped what is not mapped",
           unmap->iova, unmap->size);
-    memmove(&v->table[first], &v->table[i],
-            (v->n - i) * sizeof(v->table[0]));
+    memmove(&v->table[first], &v->table[i], (v->n - i) * sizeof(v->table[0]));
     v->n -= i - first;
     v->bytes -= size;
     unmap->size = size;

@@ -8,38 +8,11 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/sockets.h"
-#include "virtio-balloon-manage.h"
+#include "virtio-balloon-case.h"
+#include "virtio-balloon-migrate.h"
+#include "virtio-balloon-plug.h"
 
-#define STATS BALLOON_VQ_STATS
 #define REQUEST "{'execute': 'request-balloon-stats'}"
-
-typedef struct BalloonStat {
-    uint16_t tag;
-    uint64_t value;
-} BalloonStat;
-
-/* Statistics in guest memory */
-static BalloonSeg make_seg(BalloonDriver *d, const BalloonStat *stats,
-                           unsigned n)
-{
-    g_autofree struct virtio_balloon_stat *wire =
-        g_new(struct virtio_balloon_stat, n);
-
-    for (unsigned i = 0; i < n; i++) {
-        wire[i].tag = balloon_wire16(d, stats[i].tag);
-        wire[i].val = balloon_wire64(d, stats[i].value);
-    }
-    return (BalloonSeg) { balloon_copy(d, wire, n * sizeof(*wire)),
-                          n * sizeof(*wire) };
-}
-
-/* ... and in a buffer that is left */
-static uint32_t leave(BalloonDriver *d, const BalloonStat *stats, unsigned n)
-{
-    BalloonSeg seg = make_seg(d, stats, n);
-
-    return balloon_post(d, STATS, &seg, 1);
-}
 
 /* Ask the guest, which must be possible */
 static void request(BalloonDriver *d)
@@ -109,9 +82,7 @@ static uint32_t answer(BalloonDriver *d, uint64_t value)
 static void assert_no_event(BalloonDriver *d)
 {
     qtest_clock_step(d->qts, SECOND);
-    /* The answer to a command comes after all events before it */
-    qtest_qmp_assert_success(d->qts, "{'execute': 'query-status'}");
-    g_assert_null(qtest_qmp_event_ref(d->qts, "BALLOON_STATS"));
+    g_assert_null(balloon_next_event(d->qts, "BALLOON_STATS"));
 }
 
 /* The answer to query-balloon-stats; the caller unrefs it */
@@ -165,21 +136,14 @@ static void assert_unknown(BalloonDriver *d, bool pending)
     qobject_unref(info);
 }
 
-/* The members of the answer, by tag */
-static const char *const names[VIRTIO_BALLOON_S_NR] = {
-    "swap-in", "swap-out", "major-faults", "minor-faults", "free-memory",
-    "total-memory", "available-memory", "disk-caches", "htlb-pgalloc",
-    "htlb-pgfail", "oom-kills", "alloc-stalls", "async-scans", "direct-scans",
-    "async-reclaims", "direct-reclaims",
-};
-
 #define VALUE(tag) (0x1122334455660000 + (tag))
 
 static void assert_all(QDict *said)
 {
     g_assert_cmpuint(qdict_size(said), ==, VIRTIO_BALLOON_S_NR);
     for (int i = 0; i < VIRTIO_BALLOON_S_NR; i++) {
-        g_assert_cmphex(qdict_get_int(said, names[i]), ==, VALUE(i));
+        g_assert_cmphex(qdict_get_int(said, balloon_stat_names[i]), ==,
+                        VALUE(i));
     }
 }
 
@@ -187,13 +151,15 @@ static void assert_all(QDict *said)
 static void all_tags(BalloonDriver *d)
 {
     BalloonStat stats[VIRTIO_BALLOON_S_NR];
+    BalloonSeg seg;
     QDict *said;
 
     request_served(d, answer(d, 1));
     for (int i = 0; i < VIRTIO_BALLOON_S_NR; i++) {
         stats[i] = (BalloonStat) { i, VALUE(i) };
     }
-    leave(d, stats, ARRAY_SIZE(stats));
+    seg = balloon_copy_stats(d, stats, ARRAY_SIZE(stats));
+    balloon_post(d, STATS, &seg, 1);
     said = next_event(d);
     assert_all(said);
     qobject_unref(said);
@@ -201,7 +167,8 @@ static void all_tags(BalloonDriver *d)
     assert_all(qdict_get_qdict(said, "stats"));
     qobject_unref(said);
     for (int i = 0; i < VIRTIO_BALLOON_S_NR; i++) {
-        g_assert_cmphex(balloon_stat(d->qts, names[i]), ==, VALUE(i));
+        g_assert_cmphex(balloon_stat(d->qts, balloon_stat_names[i]), ==,
+                        VALUE(i));
     }
     g_assert_cmpint(balloon_last_update(d->qts), >, 0);
 }
@@ -255,8 +222,7 @@ static void twice(BalloonDriver *d)
     request_served(d, answer(d, 7));
     balloon_free_descriptors(d, STATS);
     for (int i = 0; i < 2; i++) {
-        BalloonStat stat = { VIRTIO_BALLOON_S_MEMFREE, 8 + i };
-        BalloonSeg seg = make_seg(d, &stat, 1);
+        BalloonSeg seg = balloon_stats_seg(d, 8 + i);
 
         heads[i] = balloon_add(d, STATS, &seg, 1);
         balloon_publish(d, STATS, heads[i]);
@@ -270,48 +236,33 @@ static void twice(BalloonDriver *d)
     answer(d, 10);
 }
 
-static void assert_no_values(BalloonDriver *d)
-{
-    QDict *stats = next_event(d);
-
-    g_assert_cmpuint(qdict_size(stats), ==, 0);
-    qobject_unref(stats);
-    g_assert_false(is_pending(d));
-}
-
-/* Whatever a buffer holds, it is an answer */
+/*
+ * Whatever a buffer holds, it is an answer: of tags that nobody knows, of less
+ * than an entry, of nothing to read
+ */
 static void nonsense(BalloonDriver *d)
 {
-    enum { MANY = 50000 };
-    g_autofree BalloonStat *many = g_new(BalloonStat, MANY);
     BalloonStat unknown[] = { { 0xffff, 1 }, { VIRTIO_BALLOON_S_NR, 2 },
                               { VIRTIO_BALLOON_S_MEMFREE, UINT64_MAX } };
-    BalloonSeg seg;
-    uint32_t held;
+    BalloonSeg segs[] = {
+        balloon_copy_stats(d, unknown, ARRAY_SIZE(unknown)),
+        balloon_stats_seg(d, 1),
+        balloon_stats_seg(d, 1),
+    };
+    uint32_t held = answer(d, 7);
 
-    request_served(d, answer(d, 7));
-    held = leave(d, unknown, ARRAY_SIZE(unknown));
-    assert_no_values(d);
+    segs[1].len--;
+    segs[2].write = true;
+    for (int i = 0; i < ARRAY_SIZE(segs); i++) {
+        QDict *stats;
 
-    /* less than an entry */
-    request_served(d, held);
-    seg = make_seg(d, &(BalloonStat) { VIRTIO_BALLOON_S_MEMFREE, 1 }, 1);
-    seg.len--;
-    held = balloon_post(d, STATS, &seg, 1);
-    assert_no_values(d);
-
-    /* nothing to read */
-    request_served(d, held);
-    seg.write = true;
-    held = balloon_post(d, STATS, &seg, 1);
-    assert_no_values(d);
-
-    request_served(d, held);
-    for (int i = 0; i < MANY; i++) {
-        many[i] = (BalloonStat) { VIRTIO_BALLOON_S_MEMFREE, 42 };
+        request_served(d, held);
+        held = balloon_post(d, STATS, &segs[i], 1);
+        stats = next_event(d);
+        g_assert_cmpuint(qdict_size(stats), ==, 0);
+        qobject_unref(stats);
+        g_assert_false(is_pending(d));
     }
-    leave(d, many, MANY);
-    assert_event(d, 42);
 }
 
 /* A guest that answers very often is told once a second, and the last counts */
@@ -351,7 +302,7 @@ static void migrated(BalloonDriver *d)
 {
     uint32_t held = answer(d, 7);
 
-    balloon_case_move(d);
+    balloon_move(d);
     assert_unknown(d, false);
     request_served(d, held);
     answer(d, 8);
@@ -365,26 +316,21 @@ static void saved(BalloonDriver *d)
     balloon_stop(d);
     g_assert_true(is_pending(d));
     assert_refused_stopped(d);
-    balloon_case_move(d);
+    balloon_move(d);
     assert_unknown(d, false);
     answer(d, 8);
 }
 
 /* QEMU ends whatever it is owed */
-static void quit(void)
+static void quit(BalloonDriver *d)
 {
-    BalloonDriver d;
-
-    balloon_boot_and_start(&d, NULL, MEMORY);
-    request_served(&d, answer(&d, 7));
-    g_assert_true(is_pending(&d));
-    qtest_qmp_assert_success(d.qts, "{'execute': 'quit'}");
-    qtest_wait_qemu(d.qts);
-    balloon_lose(&d);
-    balloon_quit(&d);
+    request_served(d, answer(d, 7));
+    g_assert_true(is_pending(d));
+    qtest_qmp_assert_success(d->qts, "{'execute': 'quit'}");
+    qtest_wait_qemu(d->qts);
+    balloon_lose(d);
 }
 
-#define SLOT 4
 
 /* Where a PC resets, and panics */
 #define KEYBOARD 0x64
@@ -392,7 +338,7 @@ static void quit(void)
 #define PANIC 0x505
 
 /* Nobody there who could answer: said at once */
-static void nobody(void)
+static void nobody(BalloonDriver *d)
 {
     static const char *const commands[] = {
         "query-balloon-stats", "request-balloon-stats",
@@ -414,8 +360,7 @@ static void no_driver(BalloonDriver *d)
     balloon_start(d, 1ull << VIRTIO_BALLOON_F_DEFLATE_ON_OOM);
     assert_refused(d, "The guest's balloon driver does not give"
                    " statistics");
-    balloon_reset(d);
-    balloon_start(d, BALLOON_ALL_FEATURES);
+    balloon_restart(d);
     balloon_stop(d);
     assert_refused_stopped(d);
     assert_unknown(d, false);
@@ -447,10 +392,8 @@ static void unplug(BalloonDriver *d)
         qtest_qmp_device_del_send(d->qts, "balloon0");
         request_served(d, held);
         balloon_eject(d);
-        qtest_qmp_device_add(d->qts, "virtio-balloon-pci", "balloon0",
-                             "{'addr': %s}", stringify(SLOT));
+        balloon_plug(d, "{}");
         assert_unknown(d, false);
-        balloon_find(d, SLOT);
         balloon_start(d, BALLOON_ALL_FEATURES);
     }
 }
@@ -485,31 +428,23 @@ static void execute(FILE *monitor, const char *command)
  * A guest that never answers holds up nobody, on this monitor or another.  Who
  * asked goes away then, and others hear of the answer.
  */
-static void second_monitor(void)
+static void second_monitor(BalloonDriver *d)
 {
-    g_autofree char *path = g_strdup_printf("%s/virtio-balloon-%d.sock",
-                                            g_get_tmp_dir(), getpid());
-    g_autofree char *options =
-        g_strdup_printf(MEMORY " -qmp unix:%s,server=on,wait=off", path);
-    BalloonDriver d;
-    FILE *monitor;
-    uint32_t held;
+    uint32_t held = answer(d, 7);
+    FILE *monitor = fdopen(unix_connect(balloon_file("monitor"), &error_abort),
+                           "r");
 
-    balloon_boot_and_start(&d, NULL, options);
-    held = answer(&d, 7);
-    monitor = fdopen(unix_connect(path, &error_abort), "r");
     execute(monitor, "qmp_capabilities");
     execute(monitor, "request-balloon-stats");
-    balloon_wait_served(&d, STATS, held);
+    balloon_wait_served(d, STATS, held);
     for (int i = 0; i < 1000; i++) {
-        request(&d);
+        request(d);
         execute(monitor, "query-status");
     }
     fclose(monitor);
-    g_assert_true(is_pending(&d));
-    answer(&d, 8);
-    assert_known(&d, 8);
-    balloon_quit(&d);
+    g_assert_true(is_pending(d));
+    answer(d, 8);
+    assert_known(d, 8);
 }
 
 /* A person sees what the guest said last, and that it owes an answer */
@@ -526,7 +461,7 @@ static void hmp(BalloonDriver *d)
     g_assert_nonnull(strstr(pending, " s ago, no answer yet\r\n"));
 }
 
-static const BalloonCase cases[] = {
+static const BalloonTest tests[] = {
     { "stats/all-tags", all_tags },
     { "stats/first-buffer", first_buffer },
     { "stats/unasked", unasked },
@@ -537,18 +472,21 @@ static const BalloonCase cases[] = {
     { "stats/polling", polling },
     { "stats/migrated", migrated },
     { "stats/saved", saved },
-    { "stats/no-driver", no_driver, .no_driver = true },
+    { "stats/no-driver", no_driver, .unstarted = true },
     { "stats/reset", reset },
     { "stats/unplug", unplug },
     { "stats/stopped", stopped, NULL,
-      MEMORY " -device pvpanic -action panic=pause" },
+      MEMORY "-device pvpanic -action panic=pause" },
     { "stats/hmp", hmp },
+    { "stats/quit", quit },
+    { "stats/second-monitor", second_monitor,
+      .options = MEMORY "-qmp unix:$FILES/monitor,server=on,wait=off" },
 };
+
+static const BalloonTest nobody_test = { "stats/nobody", nobody };
 
 void balloon_add_stats_tests(void)
 {
-    balloon_add_cases(BALLOON_MANAGE, cases, ARRAY_SIZE(cases));
-    qtest_add_func(BALLOON_MANAGE "stats/quit", quit);
-    qtest_add_func(BALLOON_MANAGE "stats/nobody", nobody);
-    qtest_add_func(BALLOON_MANAGE "stats/second-monitor", second_monitor);
+    balloon_add_tests("manage/", NULL, tests, ARRAY_SIZE(tests));
+    balloon_add_bare_tests("manage/", NULL, &nobody_test, 1);
 }

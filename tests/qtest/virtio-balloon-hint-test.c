@@ -7,68 +7,51 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/units.h"
+#include "qemu/bswap.h"
+#include "virtio-balloon-case.h"
 #include "virtio-balloon-migrate.h"
-#include "virtio-balloon-monitor.h"
-#include "virtio-balloon-test.h"
-
-#define HINT BALLOON_VQ_FIRST_OPTIONAL
-#define DEVICE "virtio-balloon-pci,free-page-hint=on,iothread=io0"
-#define OPTIONS "-m 128 -object iothread,id=io0"
-#define FIRST_ID 0x80000000
+#include "standard-headers/linux/virtio_config.h"
+#include "standard-headers/linux/virtio_pci.h"
 
 /* Memory that is sent late, and that the allocator does not hand out */
 #define FREE (96 * MiB)
 #define BLOCK (4 * MiB)
 
-static uint32_t cmd_id(BalloonDriver *d)
-{
-    return balloon_readl(d, BALLOON_CFG_CMD_ID);
-}
+#define STOP VIRTIO_BALLOON_CMD_ID_STOP
+#define DONE VIRTIO_BALLOON_CMD_ID_DONE
+#define FIRST_ID 0x80000000
 
-/* A request of the driver, which Linux waits for without an interrupt */
-static void give(BalloonDriver *d, BalloonSeg seg)
-{
-    balloon_wait_used(d, HINT, balloon_post(d, HINT, &seg, 1));
-}
+/* A legacy device without MSI-X: its registers are I/O ports, see 4.1.4.10 */
+#define PORTS HINTING LEGACY ",vectors=0"
+#define ISR_CONFIG 2
 
-static void hint(BalloonDriver *d, uint64_t addr, uint32_t size)
+static void assert_id(BalloonDriver *d, uint32_t id)
 {
-    give(d, (BalloonSeg) { addr, size, true });
-}
-
-static void send_id(BalloonDriver *d, uint32_t id)
-{
-    uint32_t wire = balloon_wire32(d, id);
-    uint64_t addr = balloon_copy(d, &wire, sizeof(wire));
-
-    give(d, (BalloonSeg) { addr, sizeof(wire) });
-    guest_free(d->alloc, addr);
+    g_assert_cmphex(balloon_cmd_id(d), ==, id);
 }
 
 /*
  * Begin a migration, which has enough to send until it is to end.  Returns: the
  * id to give hints under
  */
-static uint32_t begin(BalloonDriver *d, const char *file)
+static uint32_t begin(BalloonDriver *d)
 {
-    qtest_memset(d->qts, FREE - 16 * MiB, 0xa5, 16 * MiB + 3 * BLOCK);
-    balloon_migrate_slowly(d->qts, file);
-    balloon_wait_for(cmd_id(d) >= FIRST_ID);
-    return cmd_id(d);
+    uint32_t id;
+
+    qtest_memset(d->qts, FREE - 16 * MiB, OLD, 16 * MiB + 3 * BLOCK);
+    balloon_migrate_slowly(d->qts);
+    id = balloon_wait_asked(d);
+    g_assert_cmphex(id, >=, FIRST_ID);
+    return id;
 }
 
 /* Let it end; the driver goes on at the destination */
-static void arrive(BalloonDriver *d, const char *file)
+static void arrive(BalloonDriver *d)
 {
-    BalloonDriver source = *d;
-
-    balloon_migrate_finish(source.qts);
-    g_assert_cmphex(cmd_id(&source), ==, VIRTIO_BALLOON_CMD_ID_DONE);
-    balloon_load(d, &source, DEVICE, OPTIONS, file);
-    unlink(file);
-    balloon_quit(&source);
-    g_assert_cmphex(cmd_id(d), ==, VIRTIO_BALLOON_CMD_ID_DONE);
+    balloon_migrate_finish(d->qts);
+    assert_id(d, DONE);
+    balloon_arrive(d, NULL);
+    assert_id(d, DONE);
 }
 
 /* Hints that nobody asked for are returned, and nothing happens */
@@ -76,70 +59,66 @@ static void unasked(BalloonDriver *d)
 {
     uint64_t mem = balloon_dirty_pages(d, 2);
 
-    g_assert_cmphex(cmd_id(d), ==, VIRTIO_BALLOON_CMD_ID_STOP);
-    hint(d, mem, 2 * BALLOON_PAGE);
-    send_id(d, FIRST_ID);
-    hint(d, mem, 2 * BALLOON_PAGE);
-    send_id(d, VIRTIO_BALLOON_CMD_ID_STOP);
+    assert_id(d, STOP);
+    balloon_hint(d, mem, 2 * BALLOON_PAGE);
+    balloon_send_id(d, FIRST_ID);
+    balloon_hint(d, mem, 2 * BALLOON_PAGE);
+    balloon_send_id(d, STOP);
     balloon_assert_pages(d, mem, "xx");
-    g_assert_cmphex(cmd_id(d), ==, VIRTIO_BALLOON_CMD_ID_STOP);
+    assert_id(d, STOP);
 }
 
 /* A request, hints, the end of hints, the end of migration; and once more */
 static void protocol(BalloonDriver *d)
 {
-    g_autofree char *file = balloon_migration_file();
     uint32_t id = 0;
 
     for (int round = 0; round < 3; round++) {
         uint32_t last = id;
 
-        id = begin(d, file);
+        id = begin(d);
         balloon_wait_config_interrupt(d);
         g_assert_cmphex(id, !=, last);
 
-        send_id(d, id);
-        hint(d, FREE, BLOCK);
-        hint(d, FREE + BLOCK, BLOCK);
-        send_id(d, VIRTIO_BALLOON_CMD_ID_STOP);
+        balloon_send_id(d, id);
+        balloon_hint(d, FREE, BLOCK);
+        balloon_hint(d, FREE + BLOCK, BLOCK);
+        balloon_send_id(d, STOP);
 
         balloon_migrate_cancel(d->qts);
-        balloon_wait_for(cmd_id(d) == VIRTIO_BALLOON_CMD_ID_DONE);
-        balloon_assert_bytes(d, FREE, 2 * BLOCK, 0xa5);
+        balloon_wait_done(d);
+        balloon_assert_bytes(d, FREE, 2 * BLOCK, OLD);
     }
-    unlink(file);
 }
 
 /* Pages that are free are not sent, all others are */
 static void free_pages_stay(BalloonDriver *d)
 {
-    g_autofree char *file = balloon_migration_file();
     uint64_t data = balloon_dirty_pages(d, 4);
 
-    send_id(d, begin(d, file));
-    hint(d, FREE + BLOCK, BLOCK);
-    send_id(d, VIRTIO_BALLOON_CMD_ID_STOP);
-    arrive(d, file);
+    balloon_send_id(d, begin(d));
+    balloon_hint(d, FREE + BLOCK, BLOCK);
+    balloon_send_id(d, STOP);
+    arrive(d);
     balloon_assert_pages(d, data, "xxxx");
-    balloon_assert_bytes(d, FREE - 16 * MiB, 16 * MiB + BLOCK, 0xa5);
+    balloon_assert_bytes(d, FREE - 16 * MiB, 16 * MiB + BLOCK, OLD);
     balloon_assert_bytes(d, FREE + BLOCK, BLOCK, 0);
-    balloon_assert_bytes(d, FREE + 2 * BLOCK, BLOCK, 0xa5);
+    balloon_assert_bytes(d, FREE + 2 * BLOCK, BLOCK, OLD);
 }
 
 /* Hints under no id, or another than the current, are ignored (5.5.6.5.2) */
 static void stale_id(BalloonDriver *d)
 {
-    g_autofree char *file = balloon_migration_file();
-    uint32_t id = begin(d, file);
+    uint32_t id = begin(d);
 
-    hint(d, FREE, BLOCK);
-    send_id(d, id + 1);
-    hint(d, FREE, BLOCK);
-    send_id(d, id - 1);
-    hint(d, FREE, BLOCK);
-    g_assert_cmphex(cmd_id(d), ==, id);
-    arrive(d, file);
-    balloon_assert_bytes(d, FREE, BLOCK, 0xa5);
+    balloon_hint(d, FREE, BLOCK);
+    balloon_send_id(d, id + 1);
+    balloon_hint(d, FREE, BLOCK);
+    balloon_send_id(d, id - 1);
+    balloon_hint(d, FREE, BLOCK);
+    assert_id(d, id);
+    arrive(d);
+    balloon_assert_bytes(d, FREE, BLOCK, OLD);
 }
 
 /*
@@ -148,76 +127,82 @@ static void stale_id(BalloonDriver *d)
  */
 static void replayed_id(BalloonDriver *d)
 {
-    g_autofree char *file = balloon_migration_file();
-    uint32_t id = begin(d, file);
+    uint32_t id = begin(d);
 
-    send_id(d, id);
-    hint(d, FREE, BLOCK);
-    send_id(d, VIRTIO_BALLOON_CMD_ID_STOP);
+    balloon_send_id(d, id);
+    balloon_hint(d, FREE, BLOCK);
+    balloon_send_id(d, STOP);
     for (int i = 0; i < 3; i++) {
-        send_id(d, id);
-        hint(d, FREE + BLOCK, BLOCK);
+        balloon_send_id(d, id);
+        balloon_hint(d, FREE + BLOCK, BLOCK);
     }
-    g_assert_cmphex(cmd_id(d), ==, VIRTIO_BALLOON_CMD_ID_STOP);
-    arrive(d, file);
+    assert_id(d, STOP);
+    arrive(d);
     balloon_assert_bytes(d, FREE, BLOCK, 0);
-    balloon_assert_bytes(d, FREE + BLOCK, 2 * BLOCK, 0xa5);
+    balloon_assert_bytes(d, FREE + BLOCK, 2 * BLOCK, OLD);
 }
 
 /* No use for hints (5.5.6.5.2): a page that was not sent is asked for later */
 static void postcopy(BalloonDriver *d)
 {
-    g_autofree char *file = balloon_migration_file();
-    g_autofree char *uri = g_strconcat("unix:", file, NULL);
     BalloonDriver target;
 
-    balloon_boot_incoming(&target, DEVICE, OPTIONS);
-    balloon_set_capability(d->qts, "postcopy-ram", true);
-    balloon_set_capability(target.qts, "postcopy-ram", true);
-    balloon_migrate_incoming(target.qts, uri);
-    balloon_migrate_to(d->qts, uri);
-    balloon_migrate_finish(d->qts);
-    /* Neither was there a request, nor is there an end of it to be told */
-    g_assert_cmphex(cmd_id(d), ==, VIRTIO_BALLOON_CMD_ID_STOP);
-    balloon_quit(&target);
-    unlink(file);
+    if (balloon_begin_postcopy(d, &target)) {
+        balloon_migrate_finish(d->qts);
+        /* Neither was there a request, nor is there an end of it to be told */
+        assert_id(d, STOP);
+        balloon_quit(&target);
+    }
 }
 
 /* The id while hinting runs */
 static void id_while_hinting(BalloonDriver *d)
 {
-    g_autofree char *file = balloon_migration_file();
-    uint32_t id = begin(d, file);
+    uint32_t id = begin(d);
 
-    send_id(d, id);
-    g_assert_cmphex(cmd_id(d), ==, id);
-    hint(d, FREE, BLOCK);
-    g_assert_cmphex(cmd_id(d), ==, id);
-    send_id(d, VIRTIO_BALLOON_CMD_ID_STOP);
-    balloon_wait_for(cmd_id(d) == VIRTIO_BALLOON_CMD_ID_STOP);
+    balloon_send_id(d, id);
+    assert_id(d, id);
+    balloon_hint(d, FREE, BLOCK);
+    assert_id(d, id);
+    balloon_send_id(d, STOP);
+    balloon_wait_for(balloon_cmd_id(d) == STOP);
     balloon_migrate_cancel(d->qts);
-    balloon_wait_for(cmd_id(d) == VIRTIO_BALLOON_CMD_ID_DONE);
-    unlink(file);
+    balloon_wait_done(d);
 }
 
 /* An id has four bytes */
 static void bad_id(BalloonDriver *d)
 {
     unsigned len = GPOINTER_TO_UINT(d->data);
-    g_autofree char *file = balloon_migration_file();
 
     for (int migrating = 0; migrating < 2; migrating++) {
         if (migrating) {
-            begin(d, file);
+            begin(d);
         }
         balloon_post(d, HINT, &(BalloonSeg) { FREE, len, false }, 1);
         balloon_wait_broken(d);
-        balloon_reset(d);
-        balloon_start(d, BALLOON_ALL_FEATURES);
-        send_id(d, 5);
+        balloon_restart(d);
+        balloon_send_id(d, 5);
     }
     balloon_migrate_cancel(d->qts);
-    unlink(file);
+}
+
+/*
+ * The device needs a reset, which nobody does, and nothing else is the matter:
+ * migration ends.  There may have been hints before.
+ */
+static void one_byte_id(BalloonDriver *d)
+{
+    uint32_t id = begin(d);
+
+    if (d->data) {
+        balloon_send_id(d, id);
+        balloon_hint(d, FREE, BLOCK);
+    }
+    balloon_post_id(d, id, 1);
+    balloon_wait_broken(d);
+    balloon_migrate_finish(d->qts);
+    g_assert_cmphex(balloon_status(d), ==, BALLOON_STATUS_BROKEN);
 }
 
 /*
@@ -227,7 +212,6 @@ static void bad_id(BalloonDriver *d)
 static void interrupted(BalloonDriver *d)
 {
     bool reset = d->data;
-    g_autofree char *file = balloon_migration_file();
     BalloonSeg segs[8];
 
     for (int i = 0; i < ARRAY_SIZE(segs); i++) {
@@ -236,26 +220,128 @@ static void interrupted(BalloonDriver *d)
     for (int round = 0; round < 3; round++) {
         uint32_t head;
 
-        send_id(d, begin(d, file));
+        balloon_send_id(d, begin(d));
         head = balloon_post(d, HINT, segs, ARRAY_SIZE(segs));
         if (reset) {
-            balloon_reset(d);
-            balloon_start(d, BALLOON_ALL_FEATURES);
-            hint(d, FREE, MiB);
+            balloon_restart(d);
+            balloon_hint(d, FREE, MiB);
         } else {
             balloon_stop(d);
             balloon_cont(d);
             balloon_wait_used(d, HINT, head);
-            send_id(d, VIRTIO_BALLOON_CMD_ID_STOP);
+            balloon_send_id(d, STOP);
         }
-        balloon_assert_bytes(d, FREE, 8 * MiB, 0xa5);
+        balloon_assert_bytes(d, FREE, 8 * MiB, OLD);
         if (round < 2) {
             balloon_migrate_cancel(d->qts);
         }
     }
-    qtest_memset(d->qts, FREE, 0x3c, 8 * MiB);
-    arrive(d, file);
-    balloon_assert_bytes(d, FREE, 8 * MiB, 0x3c);
+    qtest_memset(d->qts, FREE, NEW, 8 * MiB);
+    arrive(d);
+    balloon_assert_bytes(d, FREE, 8 * MiB, NEW);
+}
+
+/* Memory that migration does not send has no bitmap to clear a hint from */
+static void ignored_memory(BalloonDriver *d)
+{
+    uint64_t mem = balloon_dirty_pages(d, 4);
+
+    balloon_set_capability(d->qts, "x-ignore-shared", true);
+    /* It sends a buffer every 100 ms, however low its limit is */
+    balloon_set_bandwidth(d->qts, 4 * KiB);
+    balloon_migrate_start(d->qts);
+    balloon_send_id(d, balloon_wait_asked(d));
+    balloon_hint(d, mem, 2 * BALLOON_PAGE);
+    balloon_assert_pages(d, mem, "xxxx");
+    balloon_migrate_finish(d->qts);
+}
+
+/* Of a legacy device without MSI-X; to read it clears it */
+static bool config_interrupt(BalloonDriver *d)
+{
+    return qpci_io_readb(d->pci->pdev, d->pci->bar, VIRTIO_PCI_ISR) &
+           ISR_CONFIG;
+}
+
+/*
+ * The interrupt status in a saved VM: docs/devel/migration/virtio.rst has the
+ * layout.  It is found by what follows: the selected queue, the features and
+ * the size of config, big endian.
+ */
+static uint8_t saved_isr(uint32_t features)
+{
+    uint32_t follows[] = { cpu_to_be32(features), cpu_to_be32(16) };
+    g_autofree char *data = NULL;
+    uint8_t *at;
+    gsize size;
+
+    g_assert_true(g_file_get_contents(balloon_saved(), &data, &size, NULL));
+    at = memmem(data, size, follows, sizeof(follows));
+    g_assert_nonnull(at);
+    g_assert_cmphex(at[-4], ==, VIRTIO_CONFIG_S_ACKNOWLEDGE |
+                                VIRTIO_CONFIG_S_DRIVER |
+                                VIRTIO_CONFIG_S_DRIVER_OK);
+    return at[-3];
+}
+
+/*
+ * virtio 1.2, 5.5.6.5: a driver keeps the pages until it hears of DONE.  If
+ * migration ends with that, the interrupt goes along with the device, for the
+ * destination may be an older QEMU, which does not repeat it.
+ */
+static void done_interrupt(BalloonDriver *d)
+{
+    uint32_t features = d->vdev->features;
+
+    balloon_set_capability(d->qts, "pause-before-switchover", true);
+    begin(d);
+    balloon_set_bandwidth(d->qts, 16 * GiB);
+    balloon_wait_for(balloon_migration_is(d->qts, "pre-switchover"));
+    /* Whatever the device had to say so far, the driver knows it */
+    g_assert_cmphex(balloon_cmd_id(d), !=, DONE);
+    config_interrupt(d);
+    balloon_migrate_continue(d->qts);
+    balloon_wait_for(balloon_migration_is(d->qts, "completed"));
+    g_assert_cmphex(saved_isr(features) & ISR_CONFIG, ==, ISR_CONFIG);
+
+    balloon_arrive(d, MEMORY "-S");
+    g_assert_true(config_interrupt(d));
+    assert_id(d, DONE);
+}
+
+/* Have the saved VM say so of a round: the id and the state, after a version */
+static void patch_round(uint32_t id, uint32_t state)
+{
+    static const char section[] = "virtio-balloon-device/free-page-report";
+    uint32_t values[] = { cpu_to_be32(id), cpu_to_be32(state) };
+    g_autofree char *data = NULL;
+    char *at;
+    gsize size;
+
+    g_assert_true(g_file_get_contents(balloon_saved(), &data, &size, NULL));
+    at = memmem(data, size, section, strlen(section));
+    g_assert_nonnull(at);
+    memcpy(at + strlen(section) + 4, values, sizeof(values));
+    g_assert_true(g_file_set_contents(balloon_saved(), data, size, NULL));
+}
+
+/*
+ * A VM may arrive in the middle of a round, or with nonsense for a state: the
+ * migration that asked is over, so the driver gets its pages back and hears of
+ * it, and the next migration asks again.
+ */
+static void half_done(BalloonDriver *d)
+{
+    const uint32_t id = FIRST_ID + 5;
+
+    begin(d);
+    balloon_migrate_finish(d->qts);
+    patch_round(id, GPOINTER_TO_UINT(d->data));
+    balloon_arrive(d, MEMORY "-S");
+    balloon_cont(d);
+    balloon_wait_for(config_interrupt(d));
+    assert_id(d, DONE);
+    g_assert_cmphex(begin(d), >, id);
 }
 
 static const BalloonTest tests[] = {
@@ -273,10 +359,22 @@ static const BalloonTest tests[] = {
     { "improved/hint/bad-id/5", bad_id, .data = GUINT_TO_POINTER(5) },
     { "improved/hint/bad-id/8", bad_id, .data = GUINT_TO_POINTER(8) },
     { "improved/hint/bad-id/4096", bad_id, .data = GUINT_TO_POINTER(4096) },
+    { "hint/one-byte-id", one_byte_id },
+    { "hint/one-byte-id-late", one_byte_id, .data = "begun" },
     { "improved/hint/id-while-hinting", id_while_hinting },
+    { "improved/hint/ignored-memory", ignored_memory,
+      .options = MEMORY_OF("file,share=on,mem-path=$FILES/ram") },
+    { "hint/done-interrupt", done_interrupt, PORTS },
+    { "improved/hint/half-done/1", half_done, PORTS,
+      .data = GUINT_TO_POINTER(1) },
+    { "improved/hint/half-done/2", half_done, PORTS,
+      .data = GUINT_TO_POINTER(2) },
+    { "hint/half-done/3", half_done, PORTS, .data = GUINT_TO_POINTER(3) },
+    { "improved/hint/half-done/4", half_done, PORTS,
+      .data = GUINT_TO_POINTER(4) },
 };
 
-void virtio_balloon_add_hint_tests(void)
+void balloon_add_hint_tests(void)
 {
-    balloon_add_tests(DEVICE, tests, ARRAY_SIZE(tests));
+    balloon_add_tests("", HINTING, tests, ARRAY_SIZE(tests));
 }

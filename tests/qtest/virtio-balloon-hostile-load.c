@@ -13,8 +13,7 @@
 
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
-#include "virtio-balloon-hostile.h"
-#include "virtio-balloon-info.h"
+#include "virtio-balloon-case.h"
 #include "standard-headers/linux/virtio_config.h"
 #include "standard-headers/linux/virtio_ring.h"
 
@@ -22,14 +21,12 @@
 #define CHAIN_MAX 1024
 
 /* Memory enough for a report that takes long */
-#define REPORT_OPTIONS "-m 1024 " BALLOON_IOTHREAD
+#define REPORT_OPTIONS "-m 1024 " IOTHREAD
 #define REPORT_SIZE (512 * MiB)
 #define SEGMENTS 64
 
 /* How often a request has the list of all pages of the area */
 #define LISTS (BALLOON_HUGE_MAX / 4)
-#define AREA_SIZE (BALLOON_HUGE_PAGES * BALLOON_PAGE)
-#define AREA_BYTE 0x3c
 
 typedef struct Reset {
     int queue;
@@ -73,7 +70,7 @@ static uint16_t used_index(BalloonDriver *d, QVirtQueue *vq)
 /* Returns: how many requests were served when the kick returned */
 static unsigned serve_full_ring(BalloonDriver *d, int queue)
 {
-    bool write = queue == BALLOON_VQ_REPORT || queue == BALLOON_VQ_HINT;
+    bool write = queue > STATS;
     uint64_t mem, table;
     unsigned served, all;
     QVirtQueue *vq;
@@ -87,9 +84,9 @@ static unsigned serve_full_ring(BalloonDriver *d, int queue)
     balloon_kick(d, queue);
     served = used_index(d, vq);
     /* The newest of the statistics is held */
-    all = vq->size - 1 - (queue == BALLOON_VQ_STATS);
+    all = vq->size - 1 - (queue == STATS);
     balloon_wait_for(used_index(d, vq) == all);
-    g_assert_cmphex(balloon_status(d) & VIRTIO_CONFIG_S_NEEDS_RESET, ==, 0);
+    balloon_assert_well(d);
     guest_free(d->alloc, table);
     guest_free(d->alloc, mem);
     return served == all ? UINT_MAX : served;
@@ -100,11 +97,11 @@ static unsigned serve_full_ring(BalloonDriver *d, int queue)
  * the test gets to look, if the host so likes: look again.  One that does not
  * is never seen in the middle.
  */
-static void test_full_ring(BalloonDriver *d)
+static void full_ring(BalloonDriver *d)
 {
     unsigned served = UINT_MAX;
 
-    for (int i = 0; i < BALLOON_ATTEMPTS && served == UINT_MAX; i++) {
+    for (int i = 0; i < ATTEMPTS && served == UINT_MAX; i++) {
         served = serve_full_ring(d, GPOINTER_TO_INT(d->data));
     }
     g_assert_cmpuint(served, !=, UINT_MAX);
@@ -112,13 +109,13 @@ static void test_full_ring(BalloonDriver *d)
 }
 
 /* The area is the driver's again: it does not wait for a queue to use it */
-static void use_area(BalloonDriver *d, uint64_t area)
+static void use_area(BalloonDriver *d)
 {
-    qtest_memset(d->qts, area, AREA_BYTE, AREA_SIZE);
+    qtest_memset(d->qts, AREA, NEW, HUGE);
 }
 
 /* And it stays as the driver left it */
-static void assert_area_kept(BalloonDriver *d, uint64_t area)
+static void assert_area_kept(BalloonDriver *d)
 {
     uint64_t mem = balloon_dirty_pages(d, 2);
 
@@ -126,10 +123,10 @@ static void assert_area_kept(BalloonDriver *d, uint64_t area)
     for (int i = 0; i < 3; i++) {
         balloon_inflate(d, mem, BALLOON_PAGE);
         balloon_deflate(d, mem, BALLOON_PAGE);
-        qtest_qmp_assert_success(d->qts, "{'execute': 'query-status'}");
+        balloon_query(d->qts);
     }
     balloon_assert_pages(d, mem, "0x");
-    balloon_assert_bytes(d, area, AREA_SIZE, AREA_BYTE);
+    balloon_assert_bytes(d, AREA, HUGE, NEW);
     guest_free(d->alloc, mem);
 }
 
@@ -137,10 +134,9 @@ static void assert_area_kept(BalloonDriver *d, uint64_t area)
  * Kicks that announce nothing: they are not answered, and a request that is
  * half done is served once all the same
  */
-static void test_kicks(BalloonDriver *d)
+static void idle_kicks(BalloonDriver *d)
 {
     const unsigned kicks = 1000;
-    uint64_t area = guest_alloc(d->alloc, AREA_SIZE);
     uint32_t head;
 
     for (int queue = 0; queue < BALLOON_VQ_MAX; queue++) {
@@ -152,94 +148,88 @@ static void test_kicks(BalloonDriver *d)
     g_assert_false(d->vdev->bus->get_queue_isr_status(d->vdev, d->vq[0]));
     g_assert_cmpuint(balloon_counter(d->qts, "discard-calls"), ==, 0);
 
-    head = balloon_post_huge(d, area, LISTS);
+    head = balloon_post_huge(d, AREA, LISTS);
     for (int i = 0; i < kicks; i++) {
-        balloon_kick(d, BALLOON_VQ_INFLATE);
+        balloon_kick(d, INFLATE);
     }
-    balloon_wait_served(d, BALLOON_VQ_INFLATE, head);
+    balloon_wait_served(d, INFLATE, head);
     g_assert_cmpuint(balloon_counter_pages(d->qts, "inflated"), ==,
                      LISTS * BALLOON_HUGE_PFNS);
-    use_area(d, area);
-    assert_area_kept(d, area);
+    use_area(d);
+    assert_area_kept(d);
 }
 
 /*
  * virtio 1.2, 2.4 and 2.6.1: nothing more is done with a request of a device,
  * or queue, that was reset.  The pages are the driver's at once.
  */
-static void test_reset(BalloonDriver *d)
+static void reset_parked(BalloonDriver *d)
 {
     const Reset *reset = d->data;
-    const bool report = reset->queue == BALLOON_VQ_REPORT;
-    uint64_t area = guest_alloc(d->alloc, report ? REPORT_SIZE : AREA_SIZE);
+    const bool report = reset->queue == REPORT_TOO;
     unsigned parked = 0;
 
     g_assert_true(d->vdev->features & 1ull << VIRTIO_F_RING_RESET);
-    for (int i = 0; i < BALLOON_ATTEMPTS && parked < 3; i++) {
-        qtest_memset(d->qts, area, 1, AREA_SIZE);
+    for (int i = 0; i < ATTEMPTS && parked < 3; i++) {
+        qtest_memset(d->qts, AREA, 1, HUGE);
         if (report) {
             balloon_post_same(d, reset->queue, (BalloonSeg) {
-                area, REPORT_SIZE, true
+                AREA, REPORT_SIZE, true
             }, MIN(d->vq[reset->queue]->size, SEGMENTS));
         } else {
-            balloon_post_huge(d, area, LISTS);
+            balloon_post_huge(d, AREA, LISTS);
         }
         parked += !balloon_has_used(d, reset->queue);
         if (reset->device) {
             qvirtio_reset(d->vdev);
-            use_area(d, area);
-            balloon_reset(d);
-            balloon_start(d, BALLOON_ALL_FEATURES);
+            use_area(d);
+            balloon_restart(d);
         } else {
             balloon_reset_queue(d, reset->queue);
-            use_area(d, area);
+            use_area(d);
             balloon_renew_queue(d, reset->queue);
         }
-        assert_area_kept(d, area);
+        assert_area_kept(d);
     }
     g_assert_cmpuint(parked, ==, 3);
     balloon_assert_next_driver(d);
 }
 
 /* A machine that is reset meanwhile starts anew */
-static void test_system_reset(BalloonDriver *d)
+static void system_reset(BalloonDriver *d)
 {
-    uint64_t area = guest_alloc(d->alloc, AREA_SIZE);
-
-    balloon_post_huge(d, area, LISTS);
+    balloon_post_huge(d, AREA, LISTS);
     qtest_system_reset(d->qts);
-    use_area(d, area);
+    use_area(d);
     qvirtio_pci_device_enable(d->pci);
     balloon_assert_next_driver(d);
-    assert_area_kept(d, area);
+    assert_area_kept(d);
 }
 
 static const BalloonTest tests[] = {
-    { "improved/full-ring/inflate", test_full_ring,
-      .data = GINT_TO_POINTER(BALLOON_VQ_INFLATE) },
-    { "improved/full-ring/deflate", test_full_ring,
-      .data = GINT_TO_POINTER(BALLOON_VQ_DEFLATE) },
-    { "improved/full-ring/stats", test_full_ring,
-      .data = GINT_TO_POINTER(BALLOON_VQ_STATS) },
-    { "full-ring/hint", test_full_ring,
-      .data = GINT_TO_POINTER(BALLOON_VQ_HINT) },
-    { "improved/full-ring/report", test_full_ring,
-      .data = GINT_TO_POINTER(BALLOON_VQ_REPORT) },
-    { "improved/parked/kicks", test_kicks },
-    { "improved/parked/queue-reset/inflate", test_reset,
-      .data = &(Reset) { BALLOON_VQ_INFLATE, false } },
-    { "improved/parked/queue-reset/report", test_reset,
-      .data = &(Reset) { BALLOON_VQ_REPORT, false },
+    { "improved/full-ring/inflate", full_ring,
+      .data = GINT_TO_POINTER(INFLATE) },
+    { "improved/full-ring/deflate", full_ring,
+      .data = GINT_TO_POINTER(DEFLATE) },
+    { "improved/full-ring/stats", full_ring, .data = GINT_TO_POINTER(STATS) },
+    { "full-ring/hint", full_ring, .data = GINT_TO_POINTER(HINT) },
+    { "improved/full-ring/report", full_ring,
+      .data = GINT_TO_POINTER(REPORT_TOO) },
+    { "improved/parked/kicks", idle_kicks },
+    { "improved/parked/queue-reset/inflate", reset_parked,
+      .data = &(Reset) { INFLATE, false } },
+    { "improved/parked/queue-reset/report", reset_parked,
+      .data = &(Reset) { REPORT_TOO, false },
       .options = REPORT_OPTIONS },
-    { "improved/parked/reset-inflate", test_reset,
-      .data = &(Reset) { BALLOON_VQ_INFLATE, true } },
-    { "improved/parked/reset-report", test_reset,
-      .data = &(Reset) { BALLOON_VQ_REPORT, true },
+    { "improved/parked/reset-inflate", reset_parked,
+      .data = &(Reset) { INFLATE, true } },
+    { "improved/parked/reset-report", reset_parked,
+      .data = &(Reset) { REPORT_TOO, true },
       .options = REPORT_OPTIONS },
-    { "parked/system-reset", test_system_reset },
+    { "parked/system-reset", system_reset },
 };
 
 void balloon_add_hostile_load_tests(void)
 {
-    balloon_add_tests(BALLOON_HOSTILE_KICKED, tests, ARRAY_SIZE(tests));
+    balloon_add_tests("", ALL_QUEUES KICKED, tests, ARRAY_SIZE(tests));
 }

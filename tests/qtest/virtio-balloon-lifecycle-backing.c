@@ -1,99 +1,164 @@
 /*
- * What a virtio balloon does to the files behind guest memory, and what it does
- * when the host keeps them as they are
+ * What a virtio balloon does to what is behind guest memory: files, huge pages,
+ * the pool that they come from; and when the host keeps them as they are
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
-#include <sys/resource.h>
-#include "virtio-balloon-lifecycle.h"
-#include "virtio-balloon-monitor.h"
+#include "qemu/cutils.h"
+#include <sys/mman.h>
+#include "virtio-balloon-case.h"
+#include "virtio-balloon-host.h"
 
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x0010
 #endif
 
-/* Where a file has its pattern, in the middle of a hole, and the guest pages */
-#define AREA (32 * MiB)
-#define PAGES 16
-#define SIZE (PAGES * BALLOON_PAGE)
+/* So what is reported need not read as anything */
+#define NO_POISON REPORTING ",page-poison=off"
+#define RAM_FILE(how) MEMORY_OF("file,mem-path=$FILES/ram," how)
+
+/* What is in a file that is memory, and what log QEMU has */
 #define FILE_BYTE 0x5a
-#define GUEST_BYTE 0xc3
+#define LOGGED " 2> $FILES/log"
 
-/* Pages that the guest gives up of them */
-#define GIVEN (AREA + 4 * BALLOON_PAGE)
-#define GIVEN_SIZE (8 * BALLOON_PAGE)
-#define GIVEN_END (GIVEN + GIVEN_SIZE)
-
-#define DEVICE "virtio-balloon-pci,free-page-reporting=on"
-#define REPORT BALLOON_VQ_FIRST_OPTIONAL
-
-/* A file of the size of the RAM; the caller removes it */
-static char *make_file(void)
+/* Give up five of ten pages, by either way */
+#define GIVEN_UP "x00x0xx00x"
+static void give_up(BalloonDriver *d)
 {
-    uint8_t data[SIZE];
-    char *path;
-    int fd = g_file_open_tmp("virtio-balloon-XXXXXX", &path, NULL);
-
-    g_assert_cmpint(fd, >=, 0);
-    memset(data, FILE_BYTE, sizeof(data));
-    g_assert_cmpint(ftruncate(fd, BALLOON_RAM), ==, 0);
-    g_assert_cmpint(pwrite(fd, data, sizeof(data), AREA), ==, sizeof(data));
-    close(fd);
-    return path;
+    balloon_inflate(d, AREA + BALLOON_PAGE, 2 * BALLOON_PAGE);
+    balloon_inflate(d, AREA + 4 * BALLOON_PAGE, BALLOON_PAGE);
+    balloon_send_one(d, REPORT, AREA + 7 * BALLOON_PAGE, 2 * BALLOON_PAGE,
+                     true);
 }
 
-/* What of the file is there: a page that is punched is not */
-static unsigned long long file_blocks(const char *path)
+static void memory(BalloonDriver *d)
+{
+    give_up(d);
+    balloon_assert_pages(d, AREA, GIVEN_UP);
+}
+
+/* What a report does not cover wholly is left alone, the rest is taken */
+static void report_unaligned(BalloonDriver *d)
+{
+    balloon_send_one(d, REPORT, AREA + 16, 3 * BALLOON_PAGE, true);
+    balloon_assert_pages(d, AREA, "x00xxxxxx");
+    balloon_send_one(d, REPORT, AREA + 4 * BALLOON_PAGE,
+                     2 * BALLOON_PAGE + 100, true);
+    balloon_assert_pages(d, AREA, "x00x00xxx");
+    balloon_send_one(d, REPORT, AREA + 7 * BALLOON_PAGE - 1,
+                     BALLOON_PAGE + 2, true);
+    balloon_assert_pages(d, AREA, "x00x00x0x");
+}
+
+/* RAM of a file, with bytes of others before and after it */
+typedef struct File {
+    bool shared;
+    size_t lead;
+    size_t trail;
+} File;
+
+static void make_file(size_t size)
+{
+    g_autofree char *data = g_malloc(size);
+
+    memset(data, FILE_BYTE, size);
+    g_assert_true(g_file_set_contents(balloon_file("ram"), data, size, NULL));
+}
+
+/* What of it is there: a page that is punched is not */
+static unsigned long long file_blocks(void)
 {
     struct stat st;
 
-    g_assert_cmpint(stat(path, &st), ==, 0);
+    g_assert_cmpint(stat(balloon_file("ram"), &st), ==, 0);
     return st.st_blocks;
 }
 
-/* Have the file for RAM, with those properties; what QEMU says is in @log */
-static void boot_on_file(BalloonDriver *d, const char *path, const char *how,
-                         const char *log)
+/* No byte from @from up to @end is another than it was */
+static void assert_file_kept(const char *data, gsize from, gsize end)
 {
-    g_autofree char *options = g_strdup_printf(
-        BALLOON_RAM_OF("file,mem-path=%s,%s") "%s%s", path, how,
-        log ? "2> " : "", log ? log : "");
+    for (gsize i = from; i < end; i++) {
+        g_assert_cmphex(data[i], ==, FILE_BYTE);
+    }
+}
 
-    balloon_boot(d, DEVICE, options);
+/* Pages of a file are zeroes, or are not: one letter each */
+static void assert_file_pages(const char *data, const char *map)
+{
+    for (int page = 0; map[page]; page++) {
+        bool zero = buffer_is_zero(data + page * BALLOON_PAGE, BALLOON_PAGE);
+
+        g_assert(zero == (map[page] == '0'));
+    }
+}
+
+/* Of a private mapping others have the file too: not one byte of it changes */
+static void assert_file(const File *f)
+{
+    g_autofree char *data = NULL;
+    gsize size;
+
+    g_assert_true(g_file_get_contents(balloon_file("ram"), &data, &size,
+                                      NULL));
+    g_assert_cmpuint(size, ==, f->lead + RAM + f->trail);
+    if (!f->shared) {
+        assert_file_kept(data, 0, size);
+        return;
+    }
+    assert_file_kept(data, 0, f->lead);
+    assert_file_pages(data + f->lead + AREA, GIVEN_UP);
+    assert_file_pages(data + f->lead + RAM - 4 * BALLOON_PAGE, "xx00");
+    assert_file_kept(data, f->lead + RAM, size);
 }
 
 /*
- * Of a shared file, pages are punched.  A private mapping is never punched: it
- * is the guest's copy that goes.
+ * RAM of a file, maybe from the middle of it, between the data of others: a
+ * shared mapping is punched where the guest's pages are, of a private one the
+ * guest's copy goes
  */
-static void test_file(const void *how)
+static void file(BalloonDriver *d)
 {
-    const bool shared = g_str_equal(how, "share=on");
-    g_autofree char *path = make_file();
+    const File *f = d->data;
     unsigned long long blocks;
-    BalloonDriver d;
 
-    boot_on_file(&d, path, how, NULL);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    balloon_assert_bytes(&d, AREA, SIZE, FILE_BYTE);
-    blocks = file_blocks(path);
-    qtest_memset(d.qts, AREA, GUEST_BYTE, SIZE);
-    balloon_inflate(&d, GIVEN, GIVEN_SIZE);
-    /* To look at a page that is punched may bring it back */
-    if (shared) {
-        /* The list has taken one page at most, for the pages it took away */
-        g_assert_cmpuint(file_blocks(path), <, blocks);
+    make_file(f->lead + RAM + f->trail);
+    balloon_boot_and_start(d);
+    blocks = file_blocks();
+    give_up(d);
+    /* The last pages of the RAM, before what is not the guest's */
+    balloon_inflate(d, RAM - 2 * BALLOON_PAGE, 2 * BALLOON_PAGE);
+    if (f->shared) {
+        /* To look at a page that is punched may bring it back */
+        g_assert_cmpuint(file_blocks(), <, blocks);
     } else {
-        g_assert_cmpuint(file_blocks(path), ==, blocks);
+        balloon_wait_discarded(d->qts);
+        g_assert_cmpuint(balloon_counter_pages(d->qts, "discarded"), ==, 7);
     }
-    balloon_assert_bytes(&d, AREA, GIVEN - AREA, GUEST_BYTE);
-    balloon_assert_bytes(&d, GIVEN, GIVEN_SIZE, shared ? 0 : FILE_BYTE);
-    balloon_assert_bytes(&d, GIVEN_END, AREA + SIZE - GIVEN_END, GUEST_BYTE);
-    balloon_quit(&d);
-    unlink(path);
+    for (int page = 0; GIVEN_UP[page]; page++) {
+        balloon_assert_bytes(d, AREA + page * BALLOON_PAGE, BALLOON_PAGE,
+                             GIVEN_UP[page] == 'x' ? OLD :
+                             f->shared ? 0 : FILE_BYTE);
+    }
+    assert_file(f);
 }
+
+/* A file without a name, that may only be read, is nobody's but stays */
+static void unnamed_file(BalloonDriver *d)
+{
+    make_file(RAM);
+    balloon_boot_and_start(d);
+    unlink(balloon_file("ram"));
+    balloon_inflate(d, AREA, HUGE);
+    balloon_assert_bytes(d, AREA, HUGE, FILE_BYTE);
+    g_assert_cmpuint(balloon_counter(d->qts, "discarded"), ==, HUGE);
+}
+
+static const File shared_file = { true };
+static const File shared_part = { true, 2 * MiB, MiB };
+static const File private_file = { false };
+static const File private_part = { false, 2 * MiB, MiB };
 
 /* Every byte is as the guest left it, or zero */
 static void assert_no_secret(BalloonDriver *d, uint64_t addr, uint64_t size)
@@ -102,170 +167,326 @@ static void assert_no_secret(BalloonDriver *d, uint64_t addr, uint64_t size)
 
     qtest_memread(d->qts, addr, data, size);
     for (uint64_t i = 0; i < size; i++) {
-        g_assert_true(data[i] == 0 || data[i] == GUEST_BYTE);
+        g_assert_true(data[i] == 0 || data[i] == NEW);
     }
 }
 
 /*
  * virtio 1.2, 5.5.6.7.2: with PAGE_POISON, nothing but poison_val may be in
  * pages that were reported.  Those of a private mapping turn into what is in
- * the file.
+ * the file: here data, in the middle of a hole.
  */
-static void test_reported_file(void)
+static void reported_file(BalloonDriver *d)
 {
-    const uint64_t start = AREA - SIZE, size = 3 * SIZE;
-    g_autofree char *path = make_file();
-    unsigned long long blocks = file_blocks(path);
-    BalloonDriver d;
+    enum { SIZE = 16 * BALLOON_PAGE };
+    const uint64_t data = AREA / 2, start = data - SIZE, size = 3 * SIZE;
+    uint8_t pattern[SIZE];
+    unsigned long long blocks;
+    int fd = open(balloon_file("ram"), O_WRONLY | O_CREAT, 0600);
 
-    boot_on_file(&d, path, "share=off", NULL);
-    balloon_start(&d, 1ull << VIRTIO_BALLOON_F_PAGE_POISON |
-                      1ull << VIRTIO_BALLOON_F_REPORTING);
-    balloon_assert_bytes(&d, AREA, SIZE, FILE_BYTE);
+    g_assert_cmpint(fd, >=, 0);
+    memset(pattern, FILE_BYTE, SIZE);
+    g_assert_cmpint(ftruncate(fd, RAM), ==, 0);
+    g_assert_cmpint(pwrite(fd, pattern, SIZE, data), ==, SIZE);
+    close(fd);
+    blocks = file_blocks();
+    balloon_boot(d, d->device, d->options);
+    balloon_start(d, 1ull << VIRTIO_BALLOON_F_PAGE_POISON |
+                     1ull << VIRTIO_BALLOON_F_REPORTING);
+    balloon_assert_bytes(d, data, SIZE, FILE_BYTE);
     /* All of it, and a part that begins and one that ends in the hole */
     for (int i = 0; i < 3; i++) {
-        qtest_memset(d.qts, start, GUEST_BYTE, size);
-        balloon_send(&d, REPORT, (BalloonSeg[]) {
+        qtest_memset(d->qts, start, NEW, size);
+        balloon_send(d, REPORT, (BalloonSeg[]) {
             { start + i * BALLOON_PAGE, size - 2 * i * BALLOON_PAGE, true },
-            { AREA - BALLOON_PAGE, 2 * BALLOON_PAGE, true },
+            { data - BALLOON_PAGE, 2 * BALLOON_PAGE, true },
         }, 1 + i % 2);
-        assert_no_secret(&d, start, size);
+        assert_no_secret(d, start, size);
     }
-    g_assert_cmpuint(file_blocks(path), ==, blocks);
-    balloon_quit(&d);
-    unlink(path);
+    g_assert_cmpuint(file_blocks(), ==, blocks);
 }
 
 /* Private memory and shared, of a DIMM, in one list, page by page */
-static void test_mixed(BalloonDriver *d)
+static void mixed(BalloonDriver *d)
 {
-    uint32_t pfns[2 * PAGES];
+    enum { PAGES = 32 };
+    const uint64_t dimm = 4 * GiB;
+    uint32_t pfns[PAGES];
 
-    qtest_memset(d->qts, AREA, GUEST_BYTE, 2 * SIZE);
-    qtest_memset(d->qts, 4 * GiB, GUEST_BYTE, 2 * SIZE);
-    for (unsigned i = 0; i < ARRAY_SIZE(pfns); i++) {
-        pfns[i] = BALLOON_PFN(i % 2 ? 4 * GiB : AREA) + i;
+    qtest_memset(d->qts, dimm, OLD, PAGES * BALLOON_PAGE);
+    for (unsigned i = 0; i < PAGES; i++) {
+        pfns[i] = BALLOON_PFN(i % 2 ? dimm : AREA) + i;
     }
-    balloon_send_pfns(d, BALLOON_VQ_INFLATE, pfns, ARRAY_SIZE(pfns));
-    for (unsigned i = 0; i < ARRAY_SIZE(pfns); i++) {
-        balloon_assert_bytes(d, AREA + i * BALLOON_PAGE, BALLOON_PAGE,
-                             i % 2 ? GUEST_BYTE : 0);
-        balloon_assert_bytes(d, 4 * GiB + i * BALLOON_PAGE, BALLOON_PAGE,
-                             i % 2 ? 0 : GUEST_BYTE);
+    balloon_send_pfns(d, INFLATE, pfns, PAGES);
+    for (unsigned i = 0; i < PAGES; i++) {
+        balloon_assert_pages(d, AREA + i * BALLOON_PAGE, i % 2 ? "x" : "0");
+        balloon_assert_pages(d, dimm + i * BALLOON_PAGE, i % 2 ? "0" : "x");
     }
 }
 
-#define MIXED_OPTIONS(ram_shared, dimm_shared)                          \
+#define MIXED(ram_shared, dimm_shared)                                  \
     "-m 128,slots=1,maxmem=1G -machine pc,memory-backend=ram "          \
     "-object memory-backend-memfd,id=ram,size=128M,share=" ram_shared   \
     " -object memory-backend-memfd,id=m0,size=128M,share=" dimm_shared  \
     " -device pc-dimm,memdev=m0,addr=0x100000000"
 
-static const BalloonTest mixed[] = {
-    { "backing/mixed/dimm-shared", test_mixed,
-      .options = MIXED_OPTIONS("off", "on") },
-    { "backing/mixed/ram-shared", test_mixed,
-      .options = MIXED_OPTIONS("on", "off") },
-};
-
 /*
  * The guest gives pages up in each way; the host keeps them, all works, and
  * that is said once
  */
-static void check_kept(BalloonDriver *d, const char *log)
+static void check_kept(BalloonDriver *d)
 {
+    enum { PAGES = 16, SIZE = PAGES * BALLOON_PAGE };
     uint32_t pfns[PAGES / 2];
-    uint64_t pages;
 
-    balloon_start(d, BALLOON_ALL_FEATURES);
-    pages = balloon_alloc(d, SIZE, GUEST_BYTE);
     for (unsigned i = 0; i < ARRAY_SIZE(pfns); i++) {
-        pfns[i] = BALLOON_PFN(pages) + 2 * i;
+        pfns[i] = BALLOON_PFN(AREA) + 2 * i;
     }
     for (unsigned i = 0; i < 4; i++) {
-        balloon_inflate(d, pages, SIZE);
-        balloon_send_pfns(d, BALLOON_VQ_INFLATE, pfns, ARRAY_SIZE(pfns));
-        balloon_send_one(d, REPORT, pages, SIZE, true);
+        balloon_inflate(d, AREA, SIZE);
+        balloon_send_pfns(d, INFLATE, pfns, ARRAY_SIZE(pfns));
+        balloon_send_one(d, REPORT, AREA, SIZE, true);
     }
-    balloon_assert_bytes(d, pages, SIZE, GUEST_BYTE);
+    balloon_assert_bytes(d, AREA, SIZE, OLD);
     balloon_writel(d, BALLOON_CFG_ACTUAL, PAGES);
-    g_assert_cmpint(balloon_query(d->qts), ==, BALLOON_RAM - SIZE);
+    g_assert_cmpint(balloon_query(d->qts), ==, RAM - SIZE);
+    balloon_assert_all_skipped(d->qts, "refused", 4 * 5 * SIZE / 2);
+    g_assert_cmpuint(balloon_counter(d->qts, "discard-calls"), >=, 1);
     balloon_quit(d);
-    g_assert_cmpuint(balloon_count_in_file(log, "\n"), ==, 1);
-    g_assert_cmpuint(balloon_count_in_file(log, "virtio-balloon"), ==, 1);
-    unlink(log);
-}
-
-static bool may_lock_memory(void)
-{
-    struct rlimit limit;
-
-    return geteuid() == 0 || (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 &&
-                              limit.rlim_cur == RLIM_INFINITY);
+    g_assert_cmpuint(balloon_count_in_file("log", "\n"), ==, 1);
+    g_assert_cmpuint(balloon_count_in_file("log", "virtio-balloon"), ==, 1);
 }
 
 /* Memory that is locked cannot go */
-static void test_locked(void)
+static void locked(BalloonDriver *d)
 {
-    g_autofree char *log = balloon_temp_name("log");
-    g_autofree char *options = g_strdup_printf(
-        "-m 128 -overcommit mem-lock=on 2> %s", log);
-    BalloonDriver d;
-
-    if (!may_lock_memory()) {
-        g_test_skip("memory cannot be locked");
-        return;
+    if (balloon_may_lock_memory()) {
+        balloon_boot_and_start(d);
+        check_kept(d);
     }
-    balloon_boot(&d, DEVICE, options);
-    check_kept(&d, log);
 }
 
 /* A memfd that is sealed while QEMU has it: what is mapped may be written */
-static void test_sealed(void)
+static void sealed(BalloonDriver *d)
 {
-    g_autofree char *log = balloon_temp_name("log");
     int fd = memfd_create("ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     g_autofree char *path = g_strdup_printf("/proc/%d/fd/%d", getpid(), fd);
-    BalloonDriver d;
 
     g_assert_cmpint(fd, >=, 0);
-    g_assert_cmpint(ftruncate(fd, BALLOON_RAM), ==, 0);
-    boot_on_file(&d, path, "share=on", log);
+    g_assert_cmpint(ftruncate(fd, RAM), ==, 0);
+    g_assert_cmpint(symlink(path, balloon_file("ram")), ==, 0);
+    balloon_boot_and_start(d);
     g_assert_cmpint(fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE), ==, 0);
-    check_kept(&d, log);
+    check_kept(d);
     close(fd);
 }
 
 /* A file in a ramfs, which knows no holes */
-static void test_no_holes(void)
+static void no_holes(BalloonDriver *d)
 {
-    g_autofree char *log = balloon_temp_name("log");
-    char *path;
-    pid_t pid = balloon_hold_file("ramfs", NULL, BALLOON_RAM, &path);
-    BalloonDriver d;
+    pid_t pid = balloon_hold_file("ramfs", NULL, RAM);
 
-    if (!path) {
-        g_test_skip("no ramfs may be mounted");
-    } else {
-        boot_on_file(&d, path, "share=on", log);
-        check_kept(&d, log);
+    if (pid) {
+        balloon_boot_and_start(d);
+        check_kept(d);
+        balloon_drop_file(pid);
     }
-    balloon_drop_file(pid, path);
 }
+
+/* Shared memory that may not be written cannot be punched */
+static void read_only_dimm(BalloonDriver *d)
+{
+    make_file(RAM);
+    balloon_boot_and_start(d);
+    balloon_inflate(d, 4 * GiB, HUGE);
+    balloon_assert_all_skipped(d->qts, "unsupported", HUGE);
+    balloon_assert_bytes(d, 4 * GiB, HUGE, FILE_BYTE);
+}
+
+#define READ_ONLY_DIMM                                                  \
+    "-m 128,slots=1,maxmem=512M -object memory-backend-file,id=file,"   \
+    "size=128M,share=on,readonly=on,mem-path=$FILES/ram "               \
+    "-device pc-dimm,memdev=file"
+
+/*
+ * A private mapping of huge pages: with PAGE_POISON, a report may be taken only
+ * if zeroes are behind it, and the file tells so by what it takes up.
+ */
+static void private_huge_pages(BalloonDriver *d)
+{
+    balloon_send_one(d, REPORT, AREA + HUGE, HUGE, true);
+    balloon_assert_bytes(d, AREA, HUGE, OLD);
+    balloon_assert_bytes(d, AREA + HUGE, HUGE, 0);
+    balloon_assert_bytes(d, AREA + 2 * HUGE, HUGE, OLD);
+}
+
+/* What else wants a page of the pool: what follows the RAM in its file */
+static bool take(int file)
+{
+    void *page = mmap(NULL, HUGE, PROT_READ | PROT_WRITE, MAP_SHARED, file,
+                      RAM);
+
+    if (page == MAP_FAILED) {
+        return false;
+    }
+    memset(page, NEW, HUGE);
+    munmap(page, HUGE);
+    return true;
+}
+
+static void give_back(int file)
+{
+    g_assert_cmpint(fallocate(file, FALLOC_FL_PUNCH_HOLE |
+                              FALLOC_FL_KEEP_SIZE, RAM, HUGE), ==, 0);
+}
+
+static bool can_take(int file)
+{
+    bool can = take(file);
+
+    if (can) {
+        give_back(file);
+    }
+    return can;
+}
+
+/*
+ * A huge page that the guest gives up goes back to the pool.  Of shared memory
+ * anybody may have it then, and the guest can use it again as long as nobody
+ * does.  Of private memory the kernel keeps it for the guest.
+ */
+static void check_given_up(BalloonDriver *d, int file, bool shared)
+{
+    bool taken;
+
+    g_assert_false(can_take(file));
+    for (int i = 0; i < 3; i++) {
+        balloon_inflate(d, AREA + HUGE, HUGE);
+        /* To look at it would bring it back */
+        balloon_wait_discarded(d->qts);
+        g_assert_cmpuint(balloon_counter(d->qts, "discarded"), ==,
+                         (i + 1) * HUGE);
+        taken = can_take(file);
+        g_test_message("others %s have the page", taken ? "could" : "cannot");
+        g_assert_true(taken || !shared);
+        balloon_deflate(d, AREA + HUGE, HUGE);
+        qtest_memset(d->qts, AREA + HUGE, NEW, HUGE);
+        g_assert_false(can_take(file));
+    }
+    balloon_assert_bytes(d, AREA, HUGE, OLD);
+    balloon_assert_bytes(d, AREA + HUGE, HUGE, NEW);
+    balloon_assert_bytes(d, AREA + 2 * HUGE, HUGE, OLD);
+}
+
+/*
+ * A guest that wants a huge page back while the pool is empty waits for its
+ * answer, and is not killed
+ */
+static void check_empty(BalloonDriver *d, int file, bool shared)
+{
+    uint32_t head;
+
+    balloon_inflate(d, AREA, HUGE);
+    balloon_wait_discarded(d->qts);
+    g_assert_true(take(file));
+    head = balloon_post_range(d, DEFLATE, AREA, HUGE / BALLOON_PAGE);
+    balloon_wait_for(balloon_is_held(d->qts));
+    balloon_assert_held(d->qts, HUGE, NULL);
+    /* others are served meanwhile */
+    balloon_inflate(d, AREA + HUGE, BALLOON_PAGE);
+    g_assert_false(balloon_has_used(d, DEFLATE));
+    give_back(file);
+    balloon_wait_served(d, DEFLATE, head);
+    g_assert_false(balloon_is_held(d->qts));
+    /* Nobody else can have it, before the guest has even touched it */
+    g_assert_false(can_take(file));
+    balloon_assert_bytes(d, AREA, HUGE, 0);
+    balloon_assert_bytes(d, AREA + HUGE, 2 * HUGE, OLD);
+}
+
+typedef struct Pool {
+    void (*check)(BalloonDriver *d, int file, bool shared);
+    bool shared;
+} Pool;
+
+static const Pool shared_pool = { check_given_up, true };
+static const Pool private_pool = { check_given_up, false };
+static const Pool empty_pool = { check_empty, true };
+
+/* The pool is of a file system whose pages nobody else can have */
+static void pool(BalloonDriver *d)
+{
+    const Pool *p = d->data;
+    pid_t pid = balloon_hold_file(
+        "hugetlbfs", "pagesize=2M,size=128M,min_size=128M", RAM + HUGE);
+    int fd;
+
+    if (pid) {
+        fd = open(balloon_file("ram"), O_RDWR);
+        g_assert_cmpint(fd, >=, 0);
+        balloon_boot_and_start(d);
+        p->check(d, fd, p->shared);
+        balloon_quit(d);
+        close(fd);
+        balloon_drop_file(pid);
+    }
+}
+
+static const BalloonTest tests[] = {
+    { "backing/anonymous", memory, .options = MEMORY_OF("ram") },
+    { "backing/anonymous-shared", memory,
+      .options = MEMORY_OF("ram,share=on") },
+    { "backing/anonymous-no-merge", memory,
+      .options = MEMORY_OF("ram,merge=off,dump=off") },
+    { "backing/memfd", memory, .options = SHARED },
+    { "backing/memfd-private", memory,
+      .options = MEMORY_OF("memfd,share=off") },
+    { "improved/backing/report-unaligned", report_unaligned, REPORTING },
+    { "backing/mixed/dimm-shared", mixed, .options = MIXED("off", "on") },
+    { "backing/mixed/ram-shared", mixed, .options = MIXED("on", "off") },
+    { "backing/private-huge-pages", private_huge_pages, REPORTING,
+      HUGETLB("off"), .huge_pages = true },
+};
+
+/* Those that make a file first */
+static const BalloonTest file_tests[] = {
+    { "backing/shared-file", file, NULL, RAM_FILE("share=on"), &shared_file },
+    { "backing/file-offset/shared", file, NULL, RAM_FILE("share=on,offset=2M"),
+      &shared_part },
+    { "improved/backing/private-file", file, NULL, RAM_FILE("share=off"),
+      &private_file },
+    { "improved/backing/private-file-tell", file,
+      NO_POISON ",must-tell-host=on", RAM_FILE("share=off"), &private_file },
+    { "improved/backing/read-only-file", file, NULL,
+      RAM_FILE("share=off,readonly=on,rom=off"), &private_file },
+    { "improved/backing/read-only-unnamed-file", unnamed_file, NULL,
+      RAM_FILE("share=off,readonly=on,rom=off") },
+    { "improved/backing/file-offset/private", file, NULL,
+      RAM_FILE("share=off,offset=2M"), &private_part },
+    { "improved/backing/reported-file", reported_file, REPORTING,
+      RAM_FILE("share=off") },
+    { "improved/backing/locked", locked, REPORTING,
+      MEMORY "-overcommit mem-lock=on" LOGGED },
+    { "improved/backing/sealed", sealed, REPORTING,
+      RAM_FILE("share=on") LOGGED },
+    { "improved/backing/no-holes", no_holes, REPORTING,
+      RAM_FILE("share=on") LOGGED },
+    { "improved/backing/read-only-dimm", read_only_dimm, PLAIN,
+      READ_ONLY_DIMM },
+    { "improved/backing/pool/shared", pool, TELL, RAM_FILE("share=on"),
+      &shared_pool, .huge_pages = true },
+    { "improved/backing/pool/private", pool, TELL, RAM_FILE("share=off"),
+      &private_pool, .huge_pages = true },
+    { "improved/backing/pool/empty", pool, TELL ",populate-on-deflate=on",
+      RAM_FILE("share=on"), &empty_pool, .huge_pages = true },
+    { "improved/backing/pool/coordinated", pool,
+      TELL ",populate-on-deflate=on,coordinated-discards=on",
+      RAM_FILE("share=on"), &empty_pool, .huge_pages = true },
+};
 
 void balloon_add_backing_tests(void)
 {
-    balloon_add_tests(NULL, mixed, ARRAY_SIZE(mixed));
-    qtest_add_data_func("/virtio-balloon/backing/shared-file", "share=on",
-                        test_file);
-    qtest_add_data_func("/virtio-balloon/improved/backing/private-file",
-                        "share=off", test_file);
-    qtest_add_data_func("/virtio-balloon/improved/backing/read-only-file",
-                        "share=off,readonly=on,rom=off", test_file);
-    qtest_add_func("/virtio-balloon/improved/backing/reported-file",
-                   test_reported_file);
-    qtest_add_func("/virtio-balloon/improved/backing/locked", test_locked);
-    qtest_add_func("/virtio-balloon/improved/backing/sealed", test_sealed);
-    qtest_add_func("/virtio-balloon/improved/backing/no-holes",
-                   test_no_holes);
+    balloon_add_tests("", NO_POISON, tests, ARRAY_SIZE(tests));
+    balloon_add_bare_tests("", NO_POISON, file_tests,
+                           ARRAY_SIZE(file_tests) - !CAN_COORDINATE);
 }

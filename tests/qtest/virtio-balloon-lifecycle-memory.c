@@ -5,16 +5,12 @@
  */
 
 #include "qemu/osdep.h"
-#include "qobject/qdict.h"
 #include "qobject/qlist.h"
-#include "virtio-balloon-lifecycle.h"
+#include "virtio-balloon-case.h"
 #include "virtio-balloon-migrate.h"
-#include "virtio-balloon-monitor.h"
 
-#define RAM BALLOON_RAM
-#define RAM_OPTIONS "-m 128M,slots=4,maxmem=2G "
-#define MEMORY "-object memory-backend-ram,id=m0,size=64M "
-#define LEGACY "virtio-balloon-pci,disable-modern=on"
+#define SLOTS "-m 128M,slots=4,maxmem=2G "
+#define DEVICE_MEMORY "-object memory-backend-ram,id=m0,size=64M "
 
 /* The guest-physical address of a memory device */
 static uint64_t device_addr(QTestState *qts)
@@ -37,20 +33,18 @@ static void assert_target(BalloonDriver *d, int64_t target, uint32_t pages)
 }
 
 /* Inflate the second of four pages at @addr; the others keep their bytes */
-static void inflate_one(BalloonDriver *d, uint64_t addr, uint8_t expected)
+static void inflate_one(BalloonDriver *d, uint64_t addr, const char *map)
 {
-    qtest_memset(d->qts, addr, 0x5a, 4 * BALLOON_PAGE);
-    balloon_send_range(d, BALLOON_VQ_INFLATE, addr + BALLOON_PAGE, 1);
-    balloon_assert_bytes(d, addr, BALLOON_PAGE, 0x5a);
-    balloon_assert_bytes(d, addr + BALLOON_PAGE, BALLOON_PAGE, expected);
-    balloon_assert_bytes(d, addr + 2 * BALLOON_PAGE, 2 * BALLOON_PAGE, 0x5a);
+    qtest_memset(d->qts, addr, OLD, 4 * BALLOON_PAGE);
+    balloon_send_range(d, INFLATE, addr + BALLOON_PAGE, 1);
+    balloon_assert_pages(d, addr, map);
 }
 
 /*
  * No balloon is too large.  Here there are more pages than 32 bits can
  * say, and a driver that reaches such a target is believed.
  */
-static void test_large_balloon(BalloonDriver *d)
+static void large_balloon(BalloonDriver *d)
 {
     uint32_t pages;
 
@@ -64,33 +58,30 @@ static void test_large_balloon(BalloonDriver *d)
 }
 
 /* DIMMs are in, from the start or plugged later */
-static void test_dimm(BalloonDriver *d)
+static void dimm(BalloonDriver *d)
 {
     uint64_t addr = device_addr(d->qts);
 
     g_assert_cmpint(balloon_query(d->qts), ==, 192 * MiB);
     assert_target(d, 64 * MiB, 0x8000);
-    inflate_one(d, addr, 0);
-    inflate_one(d, addr + 64 * MiB - 4 * BALLOON_PAGE, 0);
+    inflate_one(d, addr, "x0xx");
+    inflate_one(d, addr + 64 * MiB - 4 * BALLOON_PAGE, "x0xx");
     qtest_qmp_assert_success(d->qts, "{'execute': 'object-add', 'arguments':"
                              " {'qom-type': 'memory-backend-ram', 'id': 'm1',"
                              " 'size': 134217728}}");
     qtest_qmp_device_add(d->qts, "pc-dimm", "dimm1", "{'memdev': 'm1'}");
     g_assert_cmpint(balloon_query(d->qts), ==, 320 * MiB);
     assert_target(d, 64 * MiB, 0x10000);
-    inflate_one(d, addr + 128 * MiB, 0);
+    inflate_one(d, addr + 128 * MiB, "x0xx");
 }
 
-/* What is stored on a memory device is kept ... */
-static void test_pages_kept(BalloonDriver *d)
+/*
+ * What is stored on a memory device is kept, while what virtio-mem gives the
+ * guest is memory like any other
+ */
+static void device_pages(BalloonDriver *d)
 {
-    inflate_one(d, device_addr(d->qts), 0x5a);
-}
-
-/* ... while what virtio-mem gives the guest is memory like any other */
-static void test_pages_taken(BalloonDriver *d)
-{
-    inflate_one(d, device_addr(d->qts), 0);
+    inflate_one(d, device_addr(d->qts), d->data);
 }
 
 static bool write_number(const char *folder, const char *name, int64_t value)
@@ -122,31 +113,29 @@ static char *make_group(const char *root, const char *limit, int64_t bytes)
  * A host that grants half of the guest's memory and kills who takes more: the
  * guest uses all of it, one part after another, and gives back what it used.
  */
-static void test_pressure(void)
+static void pressure(BalloonDriver *d)
 {
     /* QEMU needs some itself, AddressSanitizer 256 MiB for what was freed */
     const uint64_t part = 256 * MiB, limit = 4 * part;
     char *folder = make_group("/sys/fs/cgroup/memory", "memory.limit_in_bytes",
                               limit) ?:
                    make_group("/sys/fs/cgroup", "memory.max", limit);
-    BalloonDriver d;
 
     if (!folder) {
         g_test_skip("no control group may be made");
         return;
     }
-    balloon_boot(&d, NULL, "-m 2G");
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    g_assert_true(write_number(folder, "cgroup.procs", qtest_pid(d.qts)));
+    balloon_boot_and_start(d);
+    g_assert_true(write_number(folder, "cgroup.procs", qtest_pid(d->qts)));
     for (uint64_t at = 2 * part; at < 8 * part; at += part) {
         for (uint64_t i = at; i < at + part; i += MiB) {
-            qtest_memset(d.qts, i, 0xc3, MiB);
+            qtest_memset(d->qts, i, NEW, MiB);
         }
         for (uint64_t i = at; i < at + part; i += MiB) {
-            balloon_inflate(&d, i, MiB);
+            balloon_inflate(d, i, MiB);
         }
     }
-    balloon_quit(&d);
+    balloon_quit(d);
     balloon_wait_for(rmdir(folder) == 0);
     g_free(folder);
 }
@@ -155,13 +144,13 @@ static void test_pressure(void)
  * virtio 1.2, 5.5.6.2.1: a legacy driver's size counts when the top byte was
  * written.  One that is saved between two bytes goes on with the third.
  */
-static void test_actual_half_saved(BalloonDriver *d)
+static void actual_half_saved(BalloonDriver *d)
 {
     int64_t before = RAM - 0x3fff * BALLOON_PAGE;
 
     balloon_writel(d, BALLOON_CFG_ACTUAL, 0x3fff);
     balloon_writew(d, BALLOON_CFG_ACTUAL, 0x1000);
-    balloon_move(d, LEGACY, RAM_OPTIONS);
+    balloon_move(d);
     g_assert_cmpint(balloon_query(d->qts), ==, before);
     balloon_writeb(d, BALLOON_CFG_ACTUAL + 2, 0);
     g_assert_cmpint(balloon_query(d->qts), ==, before);
@@ -170,26 +159,30 @@ static void test_actual_half_saved(BalloonDriver *d)
 }
 
 static const BalloonTest tests[] = {
-    { "improved/memory/large-balloon", test_large_balloon,
+    { "improved/memory/large-balloon", large_balloon,
       .options = "-cpu max,phys-bits=46 -m 17T -machine memory-backend=ram "
                  "-object memory-backend-ram,id=ram,size=17T,reserve=off" },
-    { "memory/dimm", test_dimm,
-      .options = RAM_OPTIONS MEMORY "-device pc-dimm,memdev=m0" },
-    { "improved/memory/nvdimm-pages", test_pages_kept,
-      .options = RAM_OPTIONS "-machine pc,nvdimm=on " MEMORY
+    { "memory/dimm", dimm,
+      .options = SLOTS DEVICE_MEMORY "-device pc-dimm,memdev=m0" },
+    { "improved/memory/nvdimm-pages", device_pages, .data = "xxxx",
+      .options = SLOTS "-machine pc,nvdimm=on " DEVICE_MEMORY
                  "-device nvdimm,id=nvdimm0,memdev=m0" },
-    { "improved/memory/pmem-pages", test_pages_kept,
-      .options = RAM_OPTIONS MEMORY
+    { "improved/memory/pmem-pages", device_pages, .data = "xxxx",
+      .options = SLOTS DEVICE_MEMORY
                  "-device virtio-pmem-pci,memdev=m0,addr=5" },
-    { "memory/virtio-mem-pages", test_pages_taken,
-      .options = RAM_OPTIONS MEMORY
+    { "memory/virtio-mem-pages", device_pages, .data = "x0xx",
+      .options = SLOTS DEVICE_MEMORY
                  "-device virtio-mem-pci,memdev=m0,addr=5,requested-size=32M" },
-    { "improved/memory/actual-half-saved", test_actual_half_saved,
-      .device = LEGACY, .options = RAM_OPTIONS },
+    { "improved/memory/actual-half-saved", actual_half_saved,
+      PLAIN LEGACY, SLOTS },
+};
+
+static const BalloonTest pressure_test = {
+    "backing/pressure", pressure, .options = "-m 2G"
 };
 
 void balloon_add_memory_tests(void)
 {
-    balloon_add_tests(NULL, tests, ARRAY_SIZE(tests));
-    qtest_add_func("/virtio-balloon/backing/pressure", test_pressure);
+    balloon_add_tests("", NULL, tests, ARRAY_SIZE(tests));
+    balloon_add_bare_tests("", NULL, &pressure_test, 1);
 }

@@ -1,87 +1,104 @@
 /*
- * The life cycle of a virtio balloon: plug, unplug, and memory that goes
+ * The virtio balloon comes and goes, is refused, and has memory that goes
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
-#include "qobject/qdict.h"
-#include "virtio-balloon-lifecycle.h"
-#include "virtio-balloon-monitor.h"
+#include "virtio-balloon-case.h"
 #include "virtio-balloon-plug.h"
 
-/* Where balloon_boot() has it */
-#define SLOT 4
 #define ROUNDS 100
-#define TARGET (64 * MiB)
 
-/* The PC's register to let a PCI slot go */
-#define ACPI_EJECT 0xae08
+/* Properties of devices that are plugged ... */
+#define HINTS "{'free-page-hint': true, 'iothread': 'io0'}"
+#define ALL "{'free-page-hint': true, 'iothread': 'io0'," \
+            " 'free-page-reporting': true, 'deflate-on-oom': true," \
+            " 'guest-stats-polling-interval': 1}"
 
-/* A driver that must tell, so that discards may be put off */
-#define TELL "virtio-balloon-pci,must-tell-host=on"
-#define AREA (64 * MiB)
-#define SIZE (2 * MiB)
-#define OLD 0xa5
-#define NEW 0x33
+/* ... and the same, as for -device */
+#define ALL_DEVICE                                                      \
+    ALL_QUEUES ",deflate-on-oom=on,guest-stats-polling-interval=1"
 
-/* A target reaches the driver, and what that says comes back */
-static void assert_resizes(BalloonDriver *d)
+#define NO_IOTHREAD "'free-page-hint' requires 'iothread' to be set"
+#define NO_IOMMU                                                        \
+    "VIRTIO_F_IOMMU_PLATFORM was supported by neither legacy nor "      \
+    "transitional device"
+
+typedef struct Refused {
+    const char *name;
+    const char *properties;
+    const char *desc;
+    const char *class;
+    /* what was QEMU's own leaves something behind here */
+    bool improved;
+} Refused;
+
+static const Refused refused[] = {
+    { "no-iothread", "{'free-page-hint': true}", NO_IOTHREAD,
+      .improved = true },
+    { "bad-iothread", "{'free-page-hint': true, 'iothread': 'nope'}",
+      "Device 'nope' not found", "DeviceNotFound" },
+    { "iommu", "{'iommu_platform': true}", NO_IOMMU },
+    { "no-interval", "{'guest-stats-polling-interval': -1}",
+      "timer value must be greater than zero" },
+    { "polling-no-iothread",
+      "{'guest-stats-polling-interval': 1, 'free-page-hint': true}",
+      NO_IOTHREAD, .improved = true },
+    { "polling-iommu",
+      "{'guest-stats-polling-interval': 1, 'iommu_platform': true}",
+      NO_IOMMU },
+    { "hinting-iommu",
+      "{'iommu_platform': true, 'free-page-hint': true, 'iothread': 'io0',"
+      " 'free-page-reporting': true}",
+      NO_IOMMU },
+};
+
+static void assert_refused(BalloonDriver *d, const Refused *r)
 {
-    balloon_set_target(d->qts, BALLOON_RAM - TARGET);
-    balloon_wait_config_interrupt(d);
-    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_NUM_PAGES), ==,
-                    TARGET / BALLOON_PAGE);
-    balloon_writel(d, BALLOON_CFG_ACTUAL, 2);
-    g_assert_cmpint(balloon_query(d->qts), ==,
-                    BALLOON_RAM - 2 * BALLOON_PAGE);
-    balloon_writel(d, BALLOON_CFG_ACTUAL, 0);
+    balloon_assert_error(d->qts, r->class ?: "GenericError", r->desc,
+                         BALLOON_DEVICE_ADD, balloon_device(r->properties));
 }
 
-void balloon_assert_works(BalloonDriver *d)
+static void refused_device(BalloonDriver *d)
 {
-    assert_resizes(d);
-    balloon_assert_serves(d);
+    balloon_unplug(d);
+    assert_refused(d, d->data);
 }
 
-static void plug(BalloonDriver *d)
+/* A refused device leaves nothing behind; the next, correct one works */
+static void refused_then_correct(BalloonDriver *d)
 {
-    qtest_qmp_device_add(d->qts, "virtio-balloon-pci", "balloon0",
-                         "{'addr': '4', 'free-page-reporting': true}");
-    balloon_find(d, SLOT);
-}
-
-static void wait_deleted(QTestState *qts, const char *id)
-{
-    bool found = false;
-
-    while (!found) {
-        QDict *event = qtest_qmp_eventwait_ref(qts, "DEVICE_DELETED");
-        const char *name = qdict_get_try_str(qdict_get_qdict(event, "data"),
-                                             "device");
-
-        found = !g_strcmp0(name, id);
-        qobject_unref(event);
+    for (int round = 0; round < 3; round++) {
+        balloon_unplug(d);
+        for (int n = 0; n <= round; n++) {
+            assert_refused(d, d->data);
+        }
+        balloon_assert_none(d->qts);
+        qtest_clock_step(d->qts, 5 * SECOND);
+        balloon_plug(d, HINTS);
+        balloon_start(d, BALLOON_ALL_FEATURES);
+        balloon_assert_works(d);
     }
 }
 
-/* The driver does nothing to help; its memory stays as it is */
-static void unplug(BalloonDriver *d)
+static void second_balloon(BalloonDriver *d)
 {
-    qtest_qmp_device_del_send(d->qts, "balloon0");
-    qtest_outl(d->qts, ACPI_EJECT, 1 << SLOT);
-    wait_deleted(d->qts, "balloon0");
-    balloon_lose(d);
-}
+    for (int i = 0; i < 3; i++) {
+        QDict *second = balloon_device(HINTS);
 
-static void assert_no_balloon(QTestState *qts)
-{
-    balloon_assert_error(qts, "DeviceNotActive",
-                         "No balloon device has been activated",
-                         "{'execute': 'query-balloon'}");
-    balloon_assert_error(qts, "DeviceNotActive",
-                         "No balloon device has been activated",
-                         "{'execute': 'balloon', 'arguments': {'value': 1}}");
+        qdict_put_str(second, "id", "second");
+        qdict_put_str(second, "addr", "5");
+        balloon_assert_error(d->qts, "GenericError",
+                             "Only one balloon device is supported",
+                             BALLOON_DEVICE_ADD, second);
+        balloon_assert_works(d);
+    }
+    g_assert_cmpint(balloon_query(d->qts), ==, RAM);
+
+    /* neither is there a second one when the first one goes */
+    balloon_unplug(d);
+    balloon_assert_none(d->qts);
 }
 
 static unsigned count_fds(QTestState *qts)
@@ -97,62 +114,104 @@ static unsigned count_fds(QTestState *qts)
 }
 
 /* A hundred times, and nothing is left behind */
-static void test_plug_many(BalloonDriver *d)
+static void plug_many(BalloonDriver *d)
 {
     unsigned fds = 0;
 
     for (int i = 0; i < ROUNDS; i++) {
-        unplug(d);
-        assert_no_balloon(d->qts);
+        balloon_unplug(d);
+        balloon_assert_none(d->qts);
         if (i == ROUNDS / 10) {
             fds = count_fds(d->qts);
         }
-        plug(d);
+        balloon_plug(d, "{'free-page-reporting': true}");
         if (i % (ROUNDS / 10) == 0) {
             balloon_start(d, BALLOON_ALL_FEATURES);
             balloon_assert_works(d);
         } else {
             balloon_negotiate(d, BALLOON_ALL_FEATURES);
             qvirtio_set_driver_ok(d->vdev);
-            assert_resizes(d);
+            balloon_assert_resizes(d);
         }
     }
-    unplug(d);
+    balloon_unplug(d);
     g_assert_cmpuint(count_fds(d->qts), <=, fds);
+}
+
+/* Leave a request on every queue */
+static void leave_requests(BalloonDriver *d)
+{
+    enum { PAGES = 64 };
+    uint64_t mem = balloon_dirty_pages(d, PAGES);
+
+    for (int queue = 0; queue < BALLOON_VQ_MAX; queue++) {
+        balloon_post(d, queue, (BalloonSeg[]) {
+            { mem, PAGES * BALLOON_PAGE, queue > STATS },
+        }, 1);
+    }
+}
+
+/* Unplugged with every queue in use and polling on: nothing comes after */
+static void unplug_busy(BalloonDriver *d)
+{
+    for (int i = 0; i < 10; i++) {
+        leave_requests(d);
+        if (i % 2) {
+            /* the driver had let the device go */
+            balloon_reset(d);
+        }
+        balloon_unplug(d);
+        balloon_assert_none(d->qts);
+        qtest_clock_step(d->qts, 5 * SECOND);
+        balloon_plug(d, ALL);
+        balloon_start(d, BALLOON_ALL_FEATURES);
+    }
+    balloon_assert_works(d);
+}
+
+/* A driver that went away in the middle of things leaves nothing behind */
+static void reset_busy(BalloonDriver *d)
+{
+    for (int i = 0; i < 20; i++) {
+        leave_requests(d);
+        if (i % 2) {
+            balloon_reset(d);
+        } else {
+            balloon_machine_reset(d);
+        }
+        balloon_start(d, BALLOON_ALL_FEATURES);
+    }
+    balloon_assert_works(d);
 }
 
 /* Give half of some memory up: discards are late, and the last is later */
 static void give_half(BalloonDriver *d, uint64_t addr)
 {
-    qtest_memset(d->qts, addr, OLD, SIZE);
-    balloon_inflate(d, addr, SIZE / 2);
+    qtest_memset(d->qts, addr, OLD, HUGE);
+    balloon_inflate(d, addr, HUGE / 2);
 }
 
 /* The device goes while discards wait: the memory is the guest's */
-static void test_unplug_waiting(BalloonDriver *d)
+static void unplug_waiting(BalloonDriver *d)
 {
     give_half(d, AREA);
-    unplug(d);
-    qtest_memset(d->qts, AREA, NEW, SIZE);
-    balloon_assert_stays(d, AREA, SIZE, NEW);
-    qtest_qmp_device_add(d->qts, "virtio-balloon-pci", "balloon0",
-                         "{'addr': '4', 'must-tell-host': true}");
-    balloon_find(d, SLOT);
+    balloon_unplug(d);
+    balloon_use(d, AREA, HUGE);
+    balloon_plug(d, "{'must-tell-host': true}");
     balloon_start(d, BALLOON_ALL_FEATURES);
-    give_half(d, AREA + SIZE);
-    balloon_wait_for(qtest_readb(d->qts, AREA + SIZE) == 0);
-    balloon_assert_bytes(d, AREA, SIZE, NEW);
+    give_half(d, AREA + HUGE);
+    balloon_wait_for(qtest_readb(d->qts, AREA + HUGE) == 0);
+    balloon_assert_bytes(d, AREA, HUGE, NEW);
 }
 
 /* Memory goes with pages in the balloon; those of its successor are others */
-static void test_dimm_waiting(BalloonDriver *d)
+static void dimm_waiting(BalloonDriver *d)
 {
     for (int i = 0; i < 3; i++) {
         balloon_add_dimm_memory(d->qts);
         balloon_plug_dimm(d->qts);
-        qtest_memset(d->qts, BALLOON_DIMM, NEW, SIZE);
         if (i) {
-            balloon_assert_stays(d, BALLOON_DIMM, SIZE, NEW);
+            balloon_use(d, BALLOON_DIMM, HUGE);
         }
         give_half(d, BALLOON_DIMM);
         balloon_unplug_dimm(d->qts);
@@ -162,23 +221,83 @@ static void test_dimm_waiting(BalloonDriver *d)
     balloon_wait_for(qtest_readb(d->qts, AREA) == 0);
 }
 
+static void set_interval_fails(QTestState *qts, int64_t value,
+                               const char *path, const char *desc)
+{
+    balloon_assert_error(qts, "GenericError", desc,
+                         "{'execute': 'qom-set', 'arguments': {'path': %s,"
+                         " 'property': 'guest-stats-polling-interval',"
+                         " 'value': %" PRId64 "}}", path, value);
+}
+
+/* The polling property */
+static void polling_property(BalloonDriver *d)
+{
+    static const char *const paths[] = { BALLOON_PATH, BALLOON_BACKEND_PATH };
+    static const int64_t good[] = { 1, UINT32_MAX, 7 };
+    const char *low = "timer value must be greater than zero";
+    const char *high = "timer value is too big";
+
+    g_assert_cmpint(balloon_get_interval(d->qts), ==, 0);
+    for (int i = 0; i < ARRAY_SIZE(good); i++) {
+        balloon_set_interval(d->qts, good[i]);
+        g_assert_cmpint(balloon_get_interval(d->qts), ==, good[i]);
+    }
+    for (int i = 0; i < ARRAY_SIZE(paths); i++) {
+        set_interval_fails(d->qts, -1, paths[i], low);
+        set_interval_fails(d->qts, INT64_MIN, paths[i], low);
+        set_interval_fails(d->qts, 1ll << 32, paths[i], high);
+        set_interval_fails(d->qts, INT64_MAX, paths[i], high);
+        g_assert_cmphex(balloon_stat_at(d->qts, paths[i], "swap-in"), ==,
+                        BALLOON_STAT_UNSET);
+    }
+    g_assert_cmpint(balloon_get_interval(d->qts), ==, 7);
+}
+
+/* guest-stats is for reading */
+static void stats_property(BalloonDriver *d)
+{
+    QDict *error = qtest_qmp_assert_failure_ref(
+        d->qts, "{'execute': 'qom-set', 'arguments': {'path': %s,"
+        " 'property': 'guest-stats', 'value': {}}}", BALLOON_PATH);
+
+    g_assert_cmpstr(qdict_get_str(error, "class"), ==, "GenericError");
+    qobject_unref(error);
+}
+
 static const BalloonTest tests[] = {
-    { "life/plug-many", test_plug_many },
-    { "improved/tell/unplug", test_unplug_waiting, .device = TELL },
-    { "improved/tell/dimm", test_dimm_waiting, .device = TELL,
-      .options = BALLOON_DIMM_SLOTS },
+    { "life/plug-many", plug_many },
+    { "life/second-balloon", second_balloon },
+    { "life/unplug-busy", unplug_busy, ALL_DEVICE },
+    { "life/polling-property", polling_property },
+    { "life/stats-property", stats_property },
+    { "reset/requests-in-flight", reset_busy, ALL_DEVICE },
+    { "improved/tell/unplug", unplug_waiting, TELL },
+    { "improved/tell/dimm", dimm_waiting, TELL, BALLOON_DIMM_SLOTS },
 };
+
+static void add_refused(const Refused *r)
+{
+    g_autofree char *path = g_strconcat("life/refused/", r->name, NULL);
+    g_autofree char *then = g_strconcat(
+        r->improved ? "improved/" : "", "life/refused-then-correct/", r->name,
+        NULL);
+
+    balloon_add_tests("", NULL, (BalloonTest[]) {
+        { then, refused_then_correct, .data = r },
+        { path, refused_device, .data = r },
+    }, r->improved ? 2 : 1);
+}
 
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-
-    balloon_add_tests(NULL, tests, ARRAY_SIZE(tests));
+    balloon_add_tests("", NULL, tests, ARRAY_SIZE(tests));
+    for (int i = 0; i < ARRAY_SIZE(refused); i++) {
+        add_refused(&refused[i]);
+    }
     balloon_add_reset_tests();
-    balloon_add_running_tests();
     balloon_add_memory_tests();
     balloon_add_backing_tests();
-    balloon_add_pool_tests();
-    balloon_add_lost_tests();
     return g_test_run();
 }

@@ -7,7 +7,9 @@
 
 #include "qemu/osdep.h"
 #include "qobject/qjson.h"
-#include "virtio-balloon-manage.h"
+#include "virtio-balloon-case.h"
+#include "virtio-balloon-migrate.h"
+#include "virtio-balloon-plug.h"
 
 #define TARGET (64 * MiB)
 #define TARGET_PAGES ((RAM - TARGET) / BALLOON_PAGE)
@@ -90,7 +92,7 @@ static void no_driver(BalloonDriver *d)
 /* A driver breaks one of its queues, and is told of without being asked */
 static void broken(BalloonDriver *d)
 {
-    int queue = GPOINTER_TO_INT(balloon_case()->data);
+    int queue = GPOINTER_TO_INT(d->data);
 
     begin(d);
     balloon_post(d, queue, &(BalloonSeg) { 0x100000, 0 }, 1);
@@ -146,19 +148,15 @@ static void near_event(BalloonDriver *d)
 }
 
 /* The last that happened before a balloon goes is told, also afterwards */
-static void unplug(void)
+static void unplug(BalloonDriver *d)
 {
-    BalloonDriver d;
-
-    balloon_boot_and_start(&d, NULL, MEMORY);
-    assert_event(&d, "reached");
-    qtest_qmp_device_del_send(d.qts, "balloon0");
-    balloon_reset(&d);
-    balloon_eject(&d);
-    balloon_assert_no_event(d.qts);
-    qtest_clock_step(d.qts, SECOND);
-    assert_event(&d, "no-driver");
-    balloon_quit(&d);
+    assert_event(d, "reached");
+    qtest_qmp_device_del_send(d->qts, "balloon0");
+    balloon_reset(d);
+    balloon_eject(d);
+    balloon_assert_no_event(d->qts);
+    qtest_clock_step(d->qts, SECOND);
+    assert_event(d, "no-driver");
 }
 
 /* A balloon page is what makes the difference */
@@ -265,7 +263,7 @@ static void migration(BalloonDriver *d)
     balloon_set_target(d->qts, TARGET);
     set_actual(d, 2);
     stall(d);
-    balloon_case_move(d);
+    balloon_move(d);
     g_assert_cmpuint(balloon_target(d->qts), ==, TARGET);
     g_assert_cmpint(balloon_query(d->qts), ==, RAM - 2 * BALLOON_PAGE);
     assert_state(d, "inflating");
@@ -292,8 +290,7 @@ static void features(BalloonDriver *d)
     assert_features(d, false, false);
     balloon_start(d, 1ull << VIRTIO_BALLOON_F_FREE_PAGE_HINT);
     assert_features(d, false, true);
-    balloon_reset(d);
-    balloon_start(d, BALLOON_ALL_FEATURES);
+    balloon_restart(d);
     assert_features(d, true, true);
 }
 
@@ -371,7 +368,7 @@ static const char *const device_add =
     " 'id': 'balloon0', 'addr': '4', 'min-size': %" PRId64 "}}";
 
 /* More than there is cannot be had; as much as there is can */
-static void large_min_size(void)
+static void large_min_size(BalloonDriver *d)
 {
     QTestState *qts = qtest_init(MEMORY);
 
@@ -383,9 +380,7 @@ static void large_min_size(void)
                          "min-size, 9223372036854775807 bytes, is more than"
                          " the machine's memory, 134217728 bytes",
                          device_add, INT64_MAX);
-    balloon_assert_error(qts, "DeviceNotActive",
-                         "No balloon device has been activated",
-                         "{'execute': 'query-balloon'}");
+    balloon_assert_none(qts);
     qtest_qmp_assert_success(qts, device_add, RAM);
     balloon_set_target(qts, RAM);
     qtest_quit(qts);
@@ -442,7 +437,7 @@ static void hmp_info(BalloonDriver *d)
     assert_never_shows(d, "waiting");
     balloon_set_target(d->qts, 96 * MiB);
     balloon_inflate(d, AREA, MiB);
-    balloon_send_pfns(d, BALLOON_VQ_INFLATE, (uint32_t[]) { 0xffffffff }, 1);
+    balloon_send_pfns(d, INFLATE, (uint32_t[]) { 0xffffffff }, 1);
     balloon_writel(d, BALLOON_CFG_ACTUAL, 257);
     balloon_assert_hmp(d->qts, "info balloon", "balloon: actual=126");
     assert_shows(d, "target: 96 MiB");
@@ -480,29 +475,26 @@ static void as_ever(BalloonDriver *d)
 }
 
 /* Who wants stable interfaces only has all but the counters */
-static void stable(void)
+static void stable(BalloonDriver *d)
 {
-    BalloonDriver d;
     QDict *info;
 
-    balloon_boot_and_start(&d, LIMITED,
-                           MEMORY " -compat unstable-output=hide");
-    info = balloon_info(d.qts);
+    balloon_boot_and_start(d);
+    info = balloon_info(d->qts);
     g_assert_cmpstr(qdict_get_str(info, "state"), ==, "reached");
     g_assert_cmpint(qdict_get_int(info, "target"), ==, RAM);
     g_assert_false(qdict_haskey(info, "counters"));
     qobject_unref(info);
-    balloon_quit(&d);
+    balloon_quit(d);
 }
 
-static const BalloonCase cases[] = {
-    { "state/no-driver", no_driver, .no_driver = true },
+static const BalloonTest tests[] = {
+    { "state/no-driver", no_driver, .unstarted = true },
     { "state/broken/inflate", broken, REPORTING, NULL,
-      GINT_TO_POINTER(BALLOON_VQ_INFLATE) },
+      GINT_TO_POINTER(INFLATE) },
     { "state/broken/deflate", broken, REPORTING, NULL,
-      GINT_TO_POINTER(BALLOON_VQ_DEFLATE) },
-    { "state/broken/stats", broken, REPORTING, NULL,
-      GINT_TO_POINTER(BALLOON_VQ_STATS) },
+      GINT_TO_POINTER(DEFLATE) },
+    { "state/broken/stats", broken, REPORTING, NULL, GINT_TO_POINTER(STATS) },
     { "state/broken/report", broken, REPORTING, NULL,
       GINT_TO_POINTER(REPORT) },
     { "state/near", near },
@@ -512,23 +504,27 @@ static const BalloonCase cases[] = {
     { "state/stalled", stalled },
     { "state/stop-cont", stop_cont },
     { "state/migration", migration },
-    { "state/features", features, REPORTING ",free-page-hint=on,iothread=io",
-      MEMORY " -object iothread,id=io", .no_driver = true },
+    { "state/unplug", unplug },
+    { "state/features", features, ALL_QUEUES, .unstarted = true },
     { "state/events", events },
     { "limits/min-size", min_size, LIMITED },
     { "limits/hmp-range/none", hmp_range },
     { "limits/hmp-range/min-size", hmp_limited_range, LIMITED },
-    { "limits/hmp-info", hmp_info, REPORTING, .no_driver = true },
+    { "limits/hmp-info", hmp_info, REPORTING, .unstarted = true },
     { "limits/as-ever", as_ever, LIMITED },
+};
+
+static const BalloonTest bare_tests[] = {
+    { "limits/large-min-size", large_min_size },
+    { "limits/stable", stable, LIMITED, MEMORY "-compat unstable-output=hide" },
 };
 
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    balloon_add_cases(BALLOON_MANAGE, cases, ARRAY_SIZE(cases));
-    qtest_add_func(BALLOON_MANAGE "state/unplug", unplug);
-    qtest_add_func(BALLOON_MANAGE "limits/large-min-size", large_min_size);
-    qtest_add_func(BALLOON_MANAGE "limits/stable", stable);
+    balloon_add_tests("manage/", NULL, tests, ARRAY_SIZE(tests));
+    balloon_add_bare_tests("manage/", NULL, bare_tests,
+                           ARRAY_SIZE(bare_tests));
     balloon_add_counter_tests();
     balloon_add_stats_tests();
     return g_test_run();

@@ -5,19 +5,10 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/units.h"
 #include "qobject/qdict.h"
 #include "qobject/qnum.h"
+#include "virtio-balloon-case.h"
 #include "virtio-balloon-migrate.h"
-
-#define SLOT 4
-
-char *balloon_migration_file(void)
-{
-    g_autofree char *name = g_strdup_printf("balloon-%d", getpid());
-
-    return g_build_filename(g_get_tmp_dir(), name, NULL);
-}
 
 void balloon_set_bandwidth(QTestState *qts, int64_t bytes_per_second)
 {
@@ -49,11 +40,37 @@ void balloon_migrate_incoming(QTestState *qts, const char *uri)
                              " 'arguments': {'uri': %s}}", uri);
 }
 
-static void migrate_start(QTestState *qts, const char *file)
+/* Where the guest is saved, and where that comes from */
+static char *file_uri(void)
 {
-    g_autofree char *uri = g_strconcat("file:", file, NULL);
+    return g_strconcat("file:", balloon_saved(), NULL);
+}
 
+const char *balloon_saved(void)
+{
+    return balloon_file("saved");
+}
+
+void balloon_migrate_start(QTestState *qts)
+{
+    g_autofree char *uri = file_uri();
+
+    unlink(balloon_saved());
     balloon_migrate_to(qts, uri);
+}
+
+bool balloon_try_capability(QTestState *qts, const char *name)
+{
+    QDict *response = qtest_qmp(
+        qts, "{'execute': 'migrate-set-capabilities', 'arguments':"
+        " {'capabilities': [{'capability': %s, 'state': true}]}}", name);
+    bool can = qdict_haskey(response, "return");
+
+    qobject_unref(response);
+    if (!can) {
+        g_test_skip("the host has no userfaultfd for this");
+    }
+    return can;
 }
 
 void balloon_set_capability(QTestState *qts, const char *name, bool on)
@@ -63,11 +80,15 @@ void balloon_set_capability(QTestState *qts, const char *name, bool on)
                              " %s, 'state': %i}]}}", name, on);
 }
 
+QDict *balloon_migration_info(QTestState *qts)
+{
+    return qtest_qmp_assert_success_ref(qts, "{'execute': 'query-migrate'}");
+}
+
 /* NULL if there was none; the caller frees it */
 static char *migration_status(QTestState *qts)
 {
-    QDict *info = qtest_qmp_assert_success_ref(qts,
-                                               "{'execute': 'query-migrate'}");
+    QDict *info = balloon_migration_info(qts);
     char *status = g_strdup(qdict_get_try_str(info, "status"));
 
     qobject_unref(info);
@@ -84,10 +105,10 @@ bool balloon_migration_is(QTestState *qts, const char *status)
     return g_strcmp0(now, status) == 0;
 }
 
-void balloon_migrate_slowly(QTestState *qts, const char *file)
+void balloon_migrate_slowly(QTestState *qts)
 {
     balloon_set_bandwidth(qts, 64 * KiB);
-    migrate_start(qts, file);
+    balloon_migrate_start(qts);
     balloon_wait_for(balloon_migration_is(qts, "active"));
 }
 
@@ -97,23 +118,28 @@ void balloon_migrate_finish(QTestState *qts)
     balloon_wait_for(balloon_migration_is(qts, "completed"));
 }
 
+void balloon_migrate_continue(QTestState *qts)
+{
+    qtest_qmp_assert_success(qts, "{'execute': 'migrate-continue',"
+                             " 'arguments': {'state': 'pre-switchover'}}");
+}
+
 void balloon_migrate_cancel(QTestState *qts)
 {
     qtest_qmp_assert_success(qts, "{'execute': 'migrate_cancel'}");
     balloon_wait_for(balloon_migration_is(qts, "cancelled"));
 }
 
-void balloon_migrate(QTestState *qts, const char *file)
+void balloon_migrate(QTestState *qts)
 {
-    migrate_start(qts, file);
+    balloon_migrate_start(qts);
     balloon_migrate_finish(qts);
 }
 
 /* Has it measured its speed, which it does every 100 ms? */
 static bool migration_is_measured(QTestState *qts)
 {
-    QDict *info = qtest_qmp_assert_success_ref(qts,
-                                               "{'execute': 'query-migrate'}");
+    QDict *info = balloon_migration_info(qts);
     QDict *ram = qdict_get_qdict(info, "ram");
     bool is = ram && qnum_get_double(qobject_to(QNum, qdict_get(ram, "mbps")));
 
@@ -121,31 +147,39 @@ static bool migration_is_measured(QTestState *qts)
     return is;
 }
 
-int balloon_migrate_begin(QTestState *qts)
+int balloon_migrate_connect(QTestState *qts)
 {
-    g_autofree char *file = balloon_migration_file();
-    g_autofree char *path = g_strconcat(file, "-socket", NULL);
+    const char *path = balloon_file("socket");
     g_autofree char *uri = g_strconcat("unix:", path, NULL);
     int listener = qtest_socket_server(path);
     int stream;
 
-    balloon_set_bandwidth(qts, 64 * KiB);
-    set_no_downtime(qts);
     balloon_migrate_to(qts, uri);
     stream = accept(listener, NULL, NULL);
     g_assert_cmpint(stream, >=, 0);
     close(listener);
     unlink(path);
+    return stream;
+}
+
+int balloon_migrate_begin(QTestState *qts)
+{
+    int stream;
+
+    unlink(balloon_saved());
+    balloon_set_bandwidth(qts, 64 * KiB);
+    set_no_downtime(qts);
+    stream = balloon_migrate_connect(qts);
     /* Before that, it takes what it has not looked for for nothing */
     balloon_wait_for(migration_is_measured(qts));
     balloon_set_bandwidth(qts, INT64_C(1) << 40);
     return stream;
 }
 
-void balloon_migrate_pass(int stream, const char *file, size_t size)
+void balloon_migrate_pass(int stream, size_t size)
 {
     char data[16 * KiB];
-    int fd = open(file, O_WRONLY | O_CREAT | O_APPEND, 0600);
+    int fd = open(balloon_saved(), O_WRONLY | O_CREAT | O_APPEND, 0600);
     ssize_t n = 1;
 
     g_assert_cmpint(fd, >=, 0);
@@ -158,17 +192,16 @@ void balloon_migrate_pass(int stream, const char *file, size_t size)
     close(fd);
 }
 
-void balloon_migrate_end(QTestState *qts, int stream, const char *file)
+void balloon_migrate_end(QTestState *qts, int stream)
 {
-    balloon_migrate_pass(stream, file, SIZE_MAX);
+    balloon_migrate_pass(stream, SIZE_MAX);
     close(stream);
     balloon_wait_for(balloon_migration_is(qts, "completed"));
 }
 
 int64_t balloon_migration_skipped(QTestState *qts)
 {
-    QDict *info = qtest_qmp_assert_success_ref(qts,
-                                               "{'execute': 'query-migrate'}");
+    QDict *info = balloon_migration_info(qts);
     QDict *ram = qdict_get_qdict(info, "ram");
     int64_t seen = qdict_get_int(ram, "duplicate") +
                    qdict_get_int(ram, "normal");
@@ -180,9 +213,10 @@ int64_t balloon_migration_skipped(QTestState *qts)
 
 void balloon_adopt(BalloonDriver *d, BalloonDriver *source)
 {
-    QPCIAddress addr = { .devfn = QPCI_DEVFN(SLOT, 0) };
+    QPCIAddress addr = { .devfn = QPCI_DEVFN(BALLOON_SLOT, 0) };
 
     migrate_allocator(source->alloc, d->alloc);
+    d->data = source->data;
     d->pci = virtio_pci_new(d->machine->pcibus, &addr);
     g_assert_nonnull(d->pci);
     d->pci->bar = source->pci->bar;
@@ -197,20 +231,9 @@ void balloon_adopt(BalloonDriver *d, BalloonDriver *source)
     }
 }
 
-void balloon_boot_incoming(BalloonDriver *d, const char *device,
-                           const char *options)
+bool balloon_try_load(QTestState *qts)
 {
-    QOSState *machine = qtest_pc_boot("%s -device %s,id=balloon0,addr=%d"
-                                      " -incoming defer",
-                                      options, device, SLOT);
-
-    balloon_attach(d, machine->qts, NULL, &machine->alloc);
-    d->machine = machine;
-}
-
-bool balloon_try_load(QTestState *qts, const char *file)
-{
-    g_autofree char *uri = g_strconcat("file:", file, NULL);
+    g_autofree char *uri = file_uri();
     bool failed = false;
     bool completed = false;
 
@@ -226,30 +249,50 @@ bool balloon_try_load(QTestState *qts, const char *file)
     return completed;
 }
 
-void balloon_load(BalloonDriver *d, BalloonDriver *source, const char *device,
-                  const char *options, const char *file)
+void balloon_load(BalloonDriver *d, BalloonDriver *source, const char *options)
 {
-    g_autofree char *uri = g_strconcat("file:", file, NULL);
-
-    balloon_boot_incoming(d, device, options);
-    balloon_migrate_incoming(d->qts, uri);
-    balloon_wait_for(balloon_migration_is(d->qts, "completed"));
+    balloon_boot_incoming(d, source->device, options ?: source->options);
+    g_assert_true(balloon_try_load(d->qts));
     balloon_adopt(d, source);
 }
 
-int64_t balloon_move(BalloonDriver *d, const char *device, const char *options)
+void balloon_arrive(BalloonDriver *d, const char *options)
 {
-    g_autofree char *file = balloon_migration_file();
     BalloonDriver source = *d;
+
+    balloon_load(d, &source, options);
+    balloon_quit(&source);
+}
+
+int64_t balloon_move(BalloonDriver *d)
+{
     int64_t skipped;
 
-    balloon_migrate(source.qts, file);
-    skipped = balloon_migration_skipped(source.qts);
-    balloon_load(d, &source, device, options, file);
-    unlink(file);
-    balloon_quit(&source);
+    balloon_migrate(d->qts);
+    skipped = balloon_migration_skipped(d->qts);
+    balloon_arrive(d, NULL);
     balloon_cont(d);
     return skipped;
+}
+
+bool balloon_begin_postcopy(BalloonDriver *d, BalloonDriver *target)
+{
+    g_autofree char *uri = g_strconcat("unix:", balloon_file("socket"), NULL);
+
+    balloon_boot_incoming(target, d->device, d->options);
+    if (!balloon_try_capability(target->qts, "postcopy-ram")) {
+        balloon_quit(target);
+        return false;
+    }
+    balloon_set_capability(d->qts, "postcopy-ram", true);
+    balloon_migrate_incoming(target->qts, uri);
+    balloon_migrate_to(d->qts, uri);
+    return true;
+}
+
+const char *balloon_disk(void)
+{
+    return balloon_file("disk");
 }
 
 /* Returns: whether the job came to a good end */
@@ -277,8 +320,10 @@ static bool G_GNUC_PRINTF(2, 3) run_job(QTestState *qts, const char *command,
     return !aborted;
 }
 
-void balloon_add_disk(QTestState *qts, const char *path)
+void balloon_add_disk(QTestState *qts)
 {
+    const char *path = balloon_disk();
+
     g_assert_true(run_job(
         qts, "{'execute': 'blockdev-create', 'arguments': {'job-id': 'j',"
         " 'options': {'driver': 'file', 'filename': %s, 'size': 0}}}", path));

@@ -1,90 +1,50 @@
 /*
- * Migration of the virtio balloon
+ * Migration of the virtio balloon; also when the target is lost, or does not
+ * take what it gets
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
-#include "qemu/timer.h"
-#include "qemu/units.h"
 #include "virtio-balloon-migrate.h"
-#include "virtio-balloon-monitor.h"
-#include "virtio-balloon-test.h"
+#include "virtio-balloon-case.h"
 
-#define RAM (128 * MiB)
-#define STATS BALLOON_VQ_STATS
-
-typedef struct Variant {
-    const char *name;
-    const char *device;
-    const char *options;
-    bool poison;
-    /* QEMU drops machine types when they are six years old */
-    const char *machine;
-} Variant;
-
-#define DEVICE "virtio-balloon-pci"
-#define OPTIONS "-m 128 -object iothread,id=io0"
-
-static const Variant variants[] = {
-    { "default", DEVICE, "-m 128", true },
-    { "no-poison", DEVICE ",page-poison=off", "-m 128", false },
-    { "all", DEVICE ",free-page-hint=on,iothread=io0,free-page-reporting=on"
-      ",deflate-on-oom=on", OPTIONS, true },
-    { "legacy", DEVICE ",disable-modern=on", "-m 128", true },
-    { "3.1", DEVICE, "-machine pc-i440fx-3.1 -m 128", false, "pc-i440fx-3.1" },
-    { "4.0", DEVICE, "-machine pc-i440fx-4.0 -m 128", false, "pc-i440fx-4.0" },
-    { "5.0", DEVICE, "-machine pc-i440fx-5.0 -m 128", false, "pc-i440fx-5.0" },
-    { "9.2", DEVICE, "-machine pc-i440fx-9.2 -m 128", true, "pc-i440fx-9.2" },
-};
 
 /* What the guest can see arrives, what management set up does not */
-static void round_trip(const void *data)
+static void round_trip(BalloonDriver *d)
 {
-    const Variant *v = data;
-    BalloonDriver d;
+    bool poison = d->data;
     uint64_t mem;
 
-    if (v->machine && !qtest_has_machine(v->machine)) {
-        g_test_skip("this QEMU has no such machine type any more");
-        return;
-    }
-    balloon_boot(&d, v->device, v->options);
-    balloon_negotiate(&d, BALLOON_ALL_FEATURES);
-    if (v->poison) {
-        balloon_writel(&d, BALLOON_CFG_POISON, 0xaabbccdd);
-    }
-    balloon_setup_queues(&d);
-    qvirtio_set_driver_ok(d.vdev);
-    balloon_set_target(d.qts, 64 * MiB);
-    balloon_set_interval(d.qts, 10);
-    mem = balloon_dirty_pages(&d, 4);
-    balloon_send_range(&d, BALLOON_VQ_INFLATE, mem, 2);
-    balloon_writel(&d, BALLOON_CFG_ACTUAL, 0x1234);
+    balloon_reset(d);
+    balloon_start_poison(d, 0xaabbccdd);
+    balloon_set_target(d->qts, 64 * MiB);
+    balloon_set_interval(d->qts, 10);
+    mem = balloon_dirty_pages(d, 4);
+    balloon_send_range(d, INFLATE, mem, 2);
+    balloon_writel(d, BALLOON_CFG_ACTUAL, 0x1234);
 
-    balloon_move(&d, v->device, v->options);
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==, 0x4000);
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_ACTUAL), ==, 0x1234);
-    g_assert_cmpint(balloon_query(d.qts), ==, RAM - 0x1234000);
-    if (v->poison) {
-        g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_POISON), ==,
-                        0xaabbccdd);
+    balloon_move(d);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_NUM_PAGES), ==, 0x4000);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_ACTUAL), ==, 0x1234);
+    g_assert_cmpint(balloon_query(d->qts), ==, RAM - 0x1234000);
+    if (poison) {
+        g_assert_cmphex(balloon_readl(d, BALLOON_CFG_POISON), ==, 0xaabbccdd);
     }
-    g_assert_cmphex(balloon_stat(d.qts, "free-memory"), ==,
+    g_assert_cmphex(balloon_stat(d->qts, "free-memory"), ==,
                     BALLOON_STAT_UNSET);
-    g_assert_cmpint(balloon_last_update(d.qts), ==, 0);
-    g_assert_cmpint(balloon_get_interval(d.qts), ==, 0);
+    g_assert_cmpint(balloon_last_update(d->qts), ==, 0);
+    g_assert_cmpint(balloon_get_interval(d->qts), ==, 0);
 
     /* the queues go on */
-    balloon_assert_pages(&d, mem, "00xx");
-    balloon_send_range(&d, BALLOON_VQ_INFLATE, mem + 2 * BALLOON_PAGE, 1);
-    balloon_assert_pages(&d, mem, "000x");
-    balloon_send_range(&d, BALLOON_VQ_DEFLATE, mem, 3);
-    balloon_set_target(d.qts, 96 * MiB);
-    g_assert_cmphex(balloon_readl(&d, BALLOON_CFG_NUM_PAGES), ==, 0x2000);
-    balloon_writel(&d, BALLOON_CFG_ACTUAL, 0);
-    g_assert_cmpint(balloon_query(d.qts), ==, RAM);
-    balloon_quit(&d);
+    balloon_assert_pages(d, mem, "00xx");
+    balloon_send_range(d, INFLATE, mem + 2 * BALLOON_PAGE, 1);
+    balloon_assert_pages(d, mem, "000x");
+    balloon_send_range(d, DEFLATE, mem, 3);
+    balloon_set_target(d->qts, 96 * MiB);
+    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_NUM_PAGES), ==, 0x2000);
+    balloon_writel(d, BALLOON_CFG_ACTUAL, 0);
+    g_assert_cmpint(balloon_query(d->qts), ==, RAM);
 }
 
 /* The buffer that the device held is held by the new one, and polled */
@@ -93,7 +53,7 @@ static void held_buffer(BalloonDriver *d)
     uint32_t head = balloon_leave_stats(d, 42);
 
     for (int hop = 0; hop < 2; hop++) {
-        balloon_move(d, DEVICE, OPTIONS);
+        balloon_move(d);
         g_assert_cmpint(balloon_get_interval(d->qts), ==, 0);
         g_assert_false(balloon_has_used(d, STATS));
     }
@@ -101,7 +61,7 @@ static void held_buffer(BalloonDriver *d)
     balloon_wait_served(d, STATS, head);
     for (int i = 0; i < 3; i++) {
         head = balloon_leave_stats(d, 43 + i);
-        qtest_clock_step(d->qts, NANOSECONDS_PER_SECOND);
+        qtest_clock_step(d->qts, SECOND);
         balloon_wait_served(d, STATS, head);
     }
 }
@@ -110,7 +70,7 @@ static void held_buffer(BalloonDriver *d)
 static void held_values(BalloonDriver *d)
 {
     balloon_leave_stats(d, 42);
-    balloon_move(d, DEVICE, OPTIONS);
+    balloon_move(d);
     g_assert_cmphex(balloon_stat(d->qts, "free-memory"), ==,
                     BALLOON_STAT_UNSET);
     g_assert_cmpint(balloon_last_update(d->qts), ==, 0);
@@ -131,20 +91,20 @@ static void requests_in_flight(BalloonDriver *d)
             pfns[i] = BALLOON_PFN(mem) + (i * 77) % PAGES;
         }
         list = balloon_copy_pfns(d, pfns, PAGES);
-        balloon_free_descriptors(d, BALLOON_VQ_INFLATE);
+        balloon_free_descriptors(d, INFLATE);
         for (int i = 0; i < REQUESTS; i++) {
-            heads[i] = balloon_add(d, BALLOON_VQ_INFLATE, &(BalloonSeg) {
+            heads[i] = balloon_add(d, INFLATE, &(BalloonSeg) {
                 list, sizeof(pfns)
             }, 1);
-            balloon_publish(d, BALLOON_VQ_INFLATE, heads[i]);
+            balloon_publish(d, INFLATE, heads[i]);
         }
-        balloon_kick(d, BALLOON_VQ_INFLATE);
-        balloon_move(d, DEVICE, OPTIONS);
+        balloon_kick(d, INFLATE);
+        balloon_move(d);
         for (int i = 0; i < REQUESTS; i++) {
-            balloon_wait_used(d, BALLOON_VQ_INFLATE, heads[i]);
+            balloon_wait_used(d, INFLATE, heads[i]);
         }
         balloon_query(d->qts);
-        g_assert_false(balloon_has_used(d, BALLOON_VQ_INFLATE));
+        g_assert_false(balloon_has_used(d, INFLATE));
         balloon_assert_bytes(d, mem, PAGES * BALLOON_PAGE, 0);
         balloon_assert_pages(d, mem + PAGES * BALLOON_PAGE, "x");
         guest_free(d->alloc, mem);
@@ -152,19 +112,150 @@ static void requests_in_flight(BalloonDriver *d)
     }
 }
 
+/*
+ * A guest whose target is lost goes on where it is: it has its hinted pages
+ * back, what is in the balloon is known, and the next migration brings all of
+ * its memory.  FREE is hinted at, of what is before it half is in the balloon.
+ */
+#define FREE AREA
+#define FREE_SIZE (4 * MiB)
+#define HELD (FREE - 8 * MiB)
+#define HELD_SIZE (2 * MiB)
+
+/* How much of the stream is read before it breaks off: some of the memory */
+#define SOME (3 * MiB)
+
+/* It ends when nothing of it was read yet ... */
+static void lose_in_setup(BalloonDriver *d)
+{
+    balloon_set_bandwidth(d->qts, 0);
+    close(balloon_migrate_connect(d->qts));
+}
+
+/* A hint waits for who sends memory, and that for who reads it: read on */
+static void read_until_served(BalloonDriver *d, int stream, uint32_t head)
+{
+    balloon_wait_for((balloon_migrate_pass(stream, 64 * KiB),
+                      balloon_has_used(d, HINT)));
+    balloon_wait_served(d, HINT, head);
+}
+
+/* ... or when some of the memory was, in the middle of hints */
+static void lose_in_active(BalloonDriver *d)
+{
+    BalloonSeg free = { FREE, FREE_SIZE, true };
+    int stream;
+
+    balloon_set_bandwidth(d->qts, 1 * MiB);
+    stream = balloon_migrate_connect(d->qts);
+    read_until_served(d, stream, balloon_post_id(d, balloon_wait_asked(d),
+                                                 sizeof(uint32_t)));
+    read_until_served(d, stream, balloon_post(d, HINT, &free, 1));
+    balloon_migrate_pass(stream, SOME);
+    close(stream);
+}
+
+/* The target ends when it has all memory and is to get the devices */
+static void lose_in_device(BalloonDriver *d)
+{
+    g_autofree char *uri = g_strconcat("unix:", balloon_file("socket"), NULL);
+    BalloonDriver target;
+
+    balloon_boot_incoming(&target, d->device, d->options);
+    balloon_migrate_incoming(target.qts, uri);
+    balloon_set_capability(d->qts, "pause-before-switchover", true);
+    balloon_set_bandwidth(d->qts, 1 * MiB);
+    balloon_migrate_to(d->qts, uri);
+    balloon_send_id(d, balloon_wait_asked(d));
+    balloon_hint(d, FREE, FREE_SIZE);
+    balloon_set_bandwidth(d->qts, 16 * GiB);
+    balloon_wait_for(balloon_migration_is(d->qts, "pre-switchover"));
+    balloon_quit(&target);
+    balloon_migrate_continue(d->qts);
+    balloon_wait_for(balloon_migration_is(d->qts, "failed"));
+    balloon_set_capability(d->qts, "pause-before-switchover", false);
+}
+
+static void assert_memory(BalloonDriver *d)
+{
+    balloon_assert_bytes(d, FREE, FREE_SIZE, OLD);
+    balloon_assert_bytes(d, HELD + HELD_SIZE, FREE - HELD - HELD_SIZE, OLD);
+}
+
+static void lost(BalloonDriver *d)
+{
+    void (*lose)(BalloonDriver *d) = d->data;
+
+    qtest_memset(d->qts, HELD, OLD, FREE + FREE_SIZE - HELD);
+    balloon_inflate(d, HELD, HELD_SIZE);
+    for (int i = 0; i < 2; i++) {
+        lose(d);
+        balloon_wait_for(balloon_migration_is(d->qts, "failed"));
+        balloon_wait_for(balloon_vm_is_running(d->qts));
+        balloon_wait_done(d);
+        assert_memory(d);
+        balloon_assert_serves(d);
+    }
+    balloon_move(d);
+    assert_memory(d);
+    balloon_assert_bytes(d, HELD, HELD_SIZE, 0);
+    balloon_assert_serves(d);
+}
+
+/*
+ * QEMU is killed while it serves a request; the guest goes on from what was
+ * saved before, where all its memory is and no request was made yet.
+ */
+static void killed(BalloonDriver *d)
+{
+    const uint64_t size = 2 * BALLOON_HUGE_PAGES * BALLOON_PAGE;
+    /* What libqtest knows of it stays: it cannot end a process that has gone */
+    static BalloonDriver source;
+    pid_t pid = qtest_pid(d->qts);
+    uint64_t pages = balloon_alloc(d, size, OLD);
+
+    balloon_migrate(d->qts);
+    balloon_cont(d);
+    balloon_post_huge(d, pages, BALLOON_HUGE_MAX);
+    g_assert_cmpint(kill(pid, SIGKILL), ==, 0);
+    g_assert_cmpint(waitpid(pid, NULL, 0), ==, pid);
+    qtest_remove_abrt_handler(d->qts);
+
+    source = *d;
+    balloon_load(d, &source, NULL);
+    /* The rings are as they were saved, and so are the driver's numbers */
+    balloon_assert_bytes(d, pages, size, OLD);
+    g_assert_false(balloon_has_used(d, INFLATE));
+    balloon_restart(d);
+    balloon_assert_serves(d);
+}
+
 static const BalloonTest tests[] = {
+    { "migration/default", round_trip, .data = "poison" },
+    { "migration/no-poison", round_trip, PLAIN ",page-poison=off" },
+    { "migration/all", round_trip, ALL_QUEUES ",deflate-on-oom=on",
+      .data = "poison" },
+    { "migration/legacy", round_trip, PLAIN LEGACY, .data = "poison" },
+    { "migration/3.1", round_trip, .machine = "pc-i440fx-3.1" },
+    { "migration/4.0", round_trip, .machine = "pc-i440fx-4.0" },
+    { "migration/5.0", round_trip, .machine = "pc-i440fx-5.0" },
+    { "migration/9.2", round_trip, .machine = "pc-i440fx-9.2",
+      .data = "poison" },
     { "migration/held-buffer", held_buffer },
     { "improved/migration/held-values", held_values },
     { "migration/requests-in-flight", requests_in_flight },
 };
 
-void virtio_balloon_add_migration_tests(void)
-{
-    for (int i = 0; i < ARRAY_SIZE(variants); i++) {
-        g_autofree char *path = g_strconcat("/virtio-balloon/migration/",
-                                            variants[i].name, NULL);
+static const BalloonTest lost_tests[] = {
+    { "improved/migration/lost/setup", lost, .data = lose_in_setup },
+    { "improved/migration/lost/active", lost, .data = lose_in_active },
+    { "improved/migration/lost/device", lost, .data = lose_in_device },
+    { "improved/reset/killed", killed },
+};
 
-        qtest_add_data_func(path, &variants[i], round_trip);
-    }
-    balloon_add_tests(DEVICE, tests, ARRAY_SIZE(tests));
+void balloon_add_migration_tests(void)
+{
+    balloon_add_tests("", NULL, tests, ARRAY_SIZE(tests));
+    balloon_add_tests("", HINTING ",must-tell-host=on", lost_tests,
+                      ARRAY_SIZE(lost_tests));
 }

@@ -7,9 +7,7 @@
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
 #include "qemu/cutils.h"
-#include "qemu/units.h"
 #include "virtio-balloon-model.h"
-#include "virtio-balloon-monitor.h"
 
 /* What is written at a time: the protocol dislikes long lines */
 #define WRITE_PAGES 8u
@@ -177,11 +175,6 @@ void balloon_model_change(BalloonModel *m, unsigned set,
     }
 }
 
-void balloon_model_reset(BalloonModel *m)
-{
-    balloon_model_change(m, ~BALLOON_IS(BALLOON_OWNED), BALLOON_LOOSE);
-}
-
 unsigned balloon_model_count(const BalloonModel *m, unsigned set)
 {
     unsigned n = 0;
@@ -280,8 +273,7 @@ static uint8_t *read_pages(const BalloonModel *m, BalloonDriver *d,
                            unsigned first, unsigned n)
 {
     uint64_t size = (uint64_t)n * BALLOON_PAGE;
-    g_autofree char *path = g_strdup_printf("%s/virtio-balloon-area-%d",
-                                            g_get_tmp_dir(), getpid());
+    const char *path = balloon_file("area");
     char *data;
     size_t got;
 
@@ -290,7 +282,6 @@ static uint8_t *read_pages(const BalloonModel *m, BalloonDriver *d,
                              " 'filename': %s}}", addr_of(m, first), size,
                              path);
     g_assert_true(g_file_get_contents(path, &data, &got, NULL));
-    unlink(path);
     g_assert_cmpuint(got, ==, size);
     return (uint8_t *)data;
 }

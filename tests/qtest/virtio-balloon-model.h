@@ -10,7 +10,7 @@
 #ifndef TESTS_VIRTIO_BALLOON_MODEL_H
 #define TESTS_VIRTIO_BALLOON_MODEL_H
 
-#include "virtio-balloon-driver.h"
+#include "virtio-balloon-case.h"
 
 /* Balloon pages in a huge page of the host */
 #define BALLOON_HUGE 512u
@@ -108,9 +108,6 @@ void balloon_model_change(BalloonModel *m, unsigned set,
  * migration went on may be there as it was sent at some time, or in part.
  */
 void balloon_model_migrated(BalloonModel *m);
-
-/* The balloon is empty and no request is left: all is the guest's */
-void balloon_model_reset(BalloonModel *m);
 
 /* How many pages have one of the states @set */
 unsigned balloon_model_count(const BalloonModel *m, unsigned set);

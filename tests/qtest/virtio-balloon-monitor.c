@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include "qobject/qdict.h"
 #include "qobject/qnum.h"
+#include "virtio-balloon-driver.h"
 #include "virtio-balloon-monitor.h"
 
 bool balloon_vm_is_running(QTestState *qts)
@@ -25,24 +26,32 @@ void balloon_set_target(QTestState *qts, int64_t bytes)
                              " 'arguments': {'value': %" PRId64 "}}", bytes);
 }
 
+QDict *balloon_info(QTestState *qts)
+{
+    return qtest_qmp_assert_success_ref(qts, "{'execute': 'query-balloon'}");
+}
+
 int64_t balloon_query(QTestState *qts)
 {
-    QDict *info = qtest_qmp_assert_success_ref(
-        qts, "{'execute': 'query-balloon'}");
+    QDict *info = balloon_info(qts);
     int64_t actual = qdict_get_int(info, "actual");
 
     qobject_unref(info);
     return actual;
 }
 
-int64_t balloon_next_change(QTestState *qts)
+QDict *balloon_next_event(QTestState *qts, const char *name)
 {
-    int64_t actual = -1;
-    QDict *event;
-
     /* The answer to a command comes after all events before it */
     qtest_qmp_assert_success(qts, "{'execute': 'query-status'}");
-    event = qtest_qmp_event_ref(qts, "BALLOON_CHANGE");
+    return qtest_qmp_event_ref(qts, name);
+}
+
+int64_t balloon_next_change(QTestState *qts)
+{
+    QDict *event = balloon_next_event(qts, "BALLOON_CHANGE");
+    int64_t actual = -1;
+
     if (event) {
         actual = qdict_get_int(qdict_get_qdict(event, "data"), "actual");
         qobject_unref(event);
@@ -80,6 +89,13 @@ void balloon_set_interval(QTestState *qts, int64_t seconds)
         " 'property': 'guest-stats-polling-interval', 'value': %" PRId64 "}}",
         BALLOON_PATH, seconds);
 }
+
+const char *const balloon_stat_names[VIRTIO_BALLOON_S_NR] = {
+    "swap-in", "swap-out", "major-faults", "minor-faults", "free-memory",
+    "total-memory", "available-memory", "disk-caches", "htlb-pgalloc",
+    "htlb-pgfail", "oom-kills", "alloc-stalls", "async-scans", "direct-scans",
+    "async-reclaims", "direct-reclaims",
+};
 
 /* The value of a property; an error ends the test */
 static QDict *qom_get(QTestState *qts, const char *path, const char *property)
@@ -135,4 +151,148 @@ int64_t balloon_last_update(QTestState *qts)
 
     qobject_unref(answer);
     return seconds;
+}
+
+static const char *const causes[] = {
+    "repeated", "taken-back", "not-ram", "partial", "inhibited", "poison",
+    "unsupported", "refused",
+};
+
+bool balloon_info_has(QTestState *qts, const char *name)
+{
+    QDict *info = balloon_info(qts);
+    bool has = qdict_haskey(info, name);
+
+    qobject_unref(info);
+    return has;
+}
+
+uint64_t balloon_target(QTestState *qts)
+{
+    QDict *info = balloon_info(qts);
+    uint64_t target = qdict_get_int(info, "target");
+
+    qobject_unref(info);
+    return target;
+}
+
+static uint64_t counter_of(QTestState *qts, const char *part,
+                           const char *name)
+{
+    QDict *info = balloon_info(qts);
+    QDict *counters = qdict_get_qdict(info, "counters");
+    uint64_t value = qdict_get_int(part ? qdict_get_qdict(counters, part) :
+                                          counters, name);
+
+    qobject_unref(info);
+    return value;
+}
+
+uint64_t balloon_counter(QTestState *qts, const char *name)
+{
+    return counter_of(qts, NULL, name);
+}
+
+uint64_t balloon_counter_pages(QTestState *qts, const char *name)
+{
+    return balloon_counter(qts, name) / BALLOON_PAGE;
+}
+
+uint64_t balloon_skipped(QTestState *qts, const char *cause)
+{
+    return counter_of(qts, "skipped", cause);
+}
+
+void balloon_wait_discarded(QTestState *qts)
+{
+    balloon_wait_for(!balloon_counter(qts, "waiting"));
+}
+
+void balloon_assert_state(QTestState *qts, const char *state,
+                          const char *inhibitor)
+{
+    QDict *info = balloon_info(qts);
+
+    g_assert_cmpstr(qdict_get_str(info, "state"), ==, state);
+    g_assert_cmpstr(qdict_get_try_str(info, "inhibited-by"), ==, inhibitor);
+    qobject_unref(info);
+}
+
+uint64_t balloon_assert_sum(QTestState *qts)
+{
+    QDict *info = balloon_info(qts);
+    QDict *counters = qdict_get_qdict(info, "counters");
+    QDict *skipped = qdict_get_qdict(counters, "skipped");
+    uint64_t given = qdict_get_int(counters, "inflated") +
+                     qdict_get_int(counters, "reported") +
+                     qdict_get_int(counters, "revived");
+    uint64_t explained = qdict_get_int(counters, "discarded") +
+                         qdict_get_int(counters, "waiting");
+
+    g_assert_cmpuint(qdict_size(skipped), ==, ARRAY_SIZE(causes));
+    for (int i = 0; i < ARRAY_SIZE(causes); i++) {
+        explained += qdict_get_int(skipped, causes[i]);
+    }
+    g_assert_cmpuint(explained, ==, given);
+    qobject_unref(info);
+    return given;
+}
+
+void balloon_assert_all_skipped(QTestState *qts, const char *cause,
+                                uint64_t size)
+{
+    g_assert_cmpuint(balloon_assert_sum(qts), ==, size);
+    g_assert_cmpuint(balloon_skipped(qts, cause), ==, size);
+}
+
+bool balloon_is_held(QTestState *qts)
+{
+    return balloon_info_has(qts, "held");
+}
+
+void balloon_assert_held(QTestState *qts, uint64_t size, const char *error)
+{
+    QDict *info = balloon_info(qts);
+    QDict *held = qdict_get_qdict(info, "held");
+    const char *why;
+
+    g_assert_nonnull(held);
+    g_assert_cmpuint(qdict_get_int(held, "size"), ==, size);
+    why = qdict_get_try_str(held, "error");
+    g_assert_nonnull(why);
+    if (error) {
+        g_assert_cmpstr(why, ==, error);
+    }
+    qobject_unref(info);
+}
+
+static void assert_event_is(QDict *event, const char *state,
+                            const char *inhibitor)
+{
+    QDict *data = qdict_get_qdict(event, "data");
+
+    g_assert_cmpstr(qdict_get_str(data, "state"), ==, state);
+    g_assert_cmpstr(qdict_get_try_str(data, "inhibited-by"), ==, inhibitor);
+    qobject_unref(event);
+}
+
+void balloon_assert_event(QTestState *qts, const char *state,
+                          const char *inhibitor)
+{
+    QDict *event = balloon_next_event(qts, "BALLOON_STATE_CHANGE");
+
+    g_assert_nonnull(event);
+    assert_event_is(event, state, inhibitor);
+}
+
+void balloon_wait_event(QTestState *qts, const char *state,
+                        const char *inhibitor)
+{
+    assert_event_is(qtest_qmp_eventwait_ref(qts, "BALLOON_STATE_CHANGE"),
+                    state, inhibitor);
+}
+
+void balloon_assert_no_event(QTestState *qts)
+{
+    g_assert_null(balloon_next_event(qts, "BALLOON_STATE_CHANGE"));
 }

@@ -8,6 +8,8 @@
 #define TESTS_VIRTIO_BALLOON_MONITOR_H
 
 #include "libqtest.h"
+#include "qobject/qdict.h"
+#include "standard-headers/linux/virtio_balloon.h"
 
 /* What a statistic is when the guest did not give it */
 #define BALLOON_STAT_UNSET UINT64_MAX
@@ -25,6 +27,12 @@ void balloon_set_target(QTestState *qts, int64_t bytes);
 /* query-balloon: the memory left to the guest, in bytes */
 int64_t balloon_query(QTestState *qts);
 
+/* The answer to it, and whether it has this member; the caller unrefs it */
+QDict *balloon_info(QTestState *qts);
+bool balloon_info_has(QTestState *qts, const char *name);
+
+/* The event @name that came next, so far, or NULL */
+QDict *balloon_next_event(QTestState *qts, const char *name);
 /* The event BALLOON_CHANGE that came next, so far; -1 if none did */
 int64_t balloon_next_change(QTestState *qts);
 
@@ -44,9 +52,54 @@ int64_t balloon_get_interval(QTestState *qts);
 /* Its property "coordinated-discards" */
 bool balloon_is_coordinated(QTestState *qts);
 
+/* The names of statistics by tag; the specification has the first ten */
+extern const char *const balloon_stat_names[VIRTIO_BALLOON_S_NR];
+
 /* The statistic @name, without "stat-", of the device at @path */
 uint64_t balloon_stat_at(QTestState *qts, const char *path, const char *name);
 uint64_t balloon_stat(QTestState *qts, const char *name);
 int64_t balloon_last_update(QTestState *qts);
+
+/* What query-balloon says: the target */
+uint64_t balloon_target(QTestState *qts);
+
+/* A member of "counters", or of "skipped" in there */
+uint64_t balloon_counter(QTestState *qts, const char *name);
+/* ... in balloon pages */
+uint64_t balloon_counter_pages(QTestState *qts, const char *name);
+uint64_t balloon_skipped(QTestState *qts, const char *cause);
+
+/* Wait until no discard is put off any more */
+void balloon_wait_discarded(QTestState *qts);
+
+/* The state must be this, and discards inhibited by @inhibitor or NULL */
+void balloon_assert_state(QTestState *qts, const char *state,
+                          const char *inhibitor);
+
+/* Memory that a deflate, or the guest, waits for: so much, because of @error */
+bool balloon_is_held(QTestState *qts);
+void balloon_assert_held(QTestState *qts, uint64_t size, const char *error);
+
+/* What the guest gave up, in bytes; all of it must be accounted for */
+uint64_t balloon_assert_sum(QTestState *qts);
+
+/*
+ * All of @size bytes, the only ones that the guest gave up, must have been
+ * skipped because of @cause
+ */
+void balloon_assert_all_skipped(QTestState *qts, const char *cause,
+                                uint64_t size);
+
+/*
+ * The event BALLOON_STATE_CHANGE that came next, though nobody asked for the
+ * state, must be of @state and @inhibitor ...
+ */
+void balloon_assert_event(QTestState *qts, const char *state,
+                          const char *inhibitor);
+/* ... or will come by itself */
+void balloon_wait_event(QTestState *qts, const char *state,
+                        const char *inhibitor);
+/* ... and so far there is no other */
+void balloon_assert_no_event(QTestState *qts);
 
 #endif

@@ -1,19 +1,31 @@
 /*
- * The virtio balloon on a packed ring (virtio 1.2, section 2.8)
+ * The virtio balloon on packed rings (virtio 1.2, section 2.8)
+ *
+ * A chain takes as many places of a packed ring as it has segments, and the
+ * device has to get all of them right, also when it puts a chain back.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
-#include "virtio-balloon-monitor.h"
-#include "virtio-balloon-test.h"
+#include "virtio-balloon-case.h"
 #include "standard-headers/linux/virtio_config.h"
 #include "standard-headers/linux/virtio_ring.h"
 
+#define PACKED REPORTING ",packed=on"
 #define AVAIL (1 << VRING_PACKED_DESC_F_AVAIL)
 #define USED (1 << VRING_PACKED_DESC_F_USED)
-#define REPORT BALLOON_VQ_FIRST_OPTIONAL
+
+/* For chains that are as long as the ring, and one of the memory it takes */
+#define LONG PACKED KICKED ",indirect_desc=off"
+#define LONG_MEMORY                                                     \
+    "-m 3072 -machine pc,memory-backend=ram "                           \
+    "-object memory-backend-memfd,id=ram,size=3G,share=on "
+
+/* All of this is reported again and again: tens of gigabytes at least */
+#define MOST (256 * MiB)
+#define MOST_SIZE (2560 * MiB)
 
 /* The driver's place in the ring of a queue */
 typedef struct Place {
@@ -31,6 +43,7 @@ static uint64_t descriptor(BalloonDriver *d, int queue, unsigned index)
 /* Everything up to DRIVER_OK; nothing in the rings looks available */
 static void start(BalloonDriver *d)
 {
+    balloon_reset(d);
     balloon_negotiate(d, BALLOON_ALL_FEATURES);
     g_assert_true(d->vdev->features & 1ull << VIRTIO_F_RING_PACKED);
     balloon_setup_queues(d);
@@ -71,19 +84,29 @@ static void put(BalloonDriver *d, int queue, Place *at, const BalloonSeg *seg,
     move_on(d, queue, at, 1);
 }
 
-static void post(BalloonDriver *d, int queue, const BalloonSeg *segs,
-                 unsigned n, uint16_t id)
+/* Leave a request; with @more of its first segment before all */
+static void post_repeated(BalloonDriver *d, int queue, const BalloonSeg *segs,
+                          unsigned n, unsigned more, uint16_t id)
 {
     Place at = places[queue];
 
+    for (unsigned i = 0; i < more; i++) {
+        put(d, queue, &at, segs, id, true);
+    }
     for (unsigned i = 0; i < n; i++) {
         put(d, queue, &at, &segs[i], id, i + 1 < n);
     }
     balloon_kick(d, queue);
 }
 
-/* The device has used what is at the driver's place */
-static bool is_used(BalloonDriver *d, int queue, struct vring_packed_desc *desc)
+static void post(BalloonDriver *d, int queue, const BalloonSeg *segs,
+                 unsigned n, uint16_t id)
+{
+    post_repeated(d, queue, segs, n, 0, id);
+}
+
+static bool read_used(BalloonDriver *d, int queue,
+                      struct vring_packed_desc *desc)
 {
     Place *at = &places[queue];
     uint16_t want = at->wrap ? AVAIL | USED : 0;
@@ -93,17 +116,23 @@ static bool is_used(BalloonDriver *d, int queue, struct vring_packed_desc *desc)
     return (le16_to_cpu(desc->flags) & (AVAIL | USED)) == want;
 }
 
-static void wait_served(BalloonDriver *d, int queue, unsigned n, uint16_t id)
+/* The device has used what is at the driver's place */
+static bool is_used(BalloonDriver *d, int queue)
 {
-    Place *at = &places[queue];
     struct vring_packed_desc desc;
 
-    balloon_wait_for(is_used(d, queue, &desc));
+    return read_used(d, queue, &desc);
+}
+
+static void wait_served(BalloonDriver *d, int queue, unsigned n, uint16_t id)
+{
+    struct vring_packed_desc desc;
+
+    balloon_wait_for(read_used(d, queue, &desc));
     g_assert_cmpuint(le16_to_cpu(desc.id), ==, id);
     g_assert_cmpuint(le32_to_cpu(desc.len), ==, 0);
-    qvirtio_wait_queue_isr(d->qts, d->vdev, d->vq[queue],
-                           BALLOON_TIMEOUT_US);
-    move_on(d, queue, at, n);
+    qvirtio_wait_queue_isr(d->qts, d->vdev, d->vq[queue], BALLOON_TIMEOUT_US);
+    move_on(d, queue, &places[queue], n);
 }
 
 static void submit(BalloonDriver *d, int queue, const BalloonSeg *segs,
@@ -123,29 +152,33 @@ static void inflate(BalloonDriver *d)
     list = balloon_copy_pfns(d, (uint32_t[]) {
         BALLOON_PFN(mem) + 1, BALLOON_PFN(mem) + 2, BALLOON_PFN(mem) + 3,
     }, 3);
-    for (unsigned i = 0; i < d->vq[BALLOON_VQ_INFLATE]->size; i++) {
-        submit(d, BALLOON_VQ_INFLATE, (BalloonSeg[]) {
+    for (unsigned i = 0; i < d->vq[INFLATE]->size; i++) {
+        submit(d, INFLATE, (BalloonSeg[]) {
             { list, 3 }, { list + 3, 4 }, { list + 7, 5 },
         }, 3, i);
         if (i % 100 == 0) {
             balloon_assert_pages(d, mem, "x000x");
-            qtest_memset(d->qts, mem, 0xa5, 5 * BALLOON_PAGE);
+            qtest_memset(d->qts, mem, OLD, 5 * BALLOON_PAGE);
         }
     }
-    submit(d, BALLOON_VQ_DEFLATE, &(BalloonSeg) { list, 12 }, 1, 7);
+    submit(d, DEFLATE, &(BalloonSeg) { list, 12 }, 1, 7);
 }
 
-static void report(BalloonDriver *d)
+static void assert_reports(BalloonDriver *d)
 {
-    uint64_t mem;
+    uint64_t mem = balloon_dirty_pages(d, 5);
 
-    start(d);
-    mem = balloon_dirty_pages(d, 5);
     submit(d, REPORT, (BalloonSeg[]) {
         { mem, BALLOON_PAGE, true },
         { mem + 2 * BALLOON_PAGE, 2 * BALLOON_PAGE, true },
     }, 2, 9);
     balloon_assert_pages(d, mem, "0x00x");
+}
+
+static void report(BalloonDriver *d)
+{
+    start(d);
+    assert_reports(d);
 }
 
 static void stats(BalloonDriver *d)
@@ -155,21 +188,102 @@ static void stats(BalloonDriver *d)
         BalloonSeg seg = balloon_stats_seg(d, 99 + i);
 
         balloon_set_interval(d->qts, 0);
-        post(d, BALLOON_VQ_STATS, &seg, 1, i);
+        post(d, STATS, &seg, 1, i);
         balloon_wait_for(balloon_stat(d->qts, "free-memory") == 99 + i);
         balloon_set_interval(d->qts, 1);
-        wait_served(d, BALLOON_VQ_STATS, 1, i);
+        wait_served(d, STATS, 1, i);
     }
+}
+
+/* Leave a long report that ends with @last.  Returns: its segments */
+static unsigned post_long(BalloonDriver *d, uint64_t last)
+{
+    /* Two short ones fit into the ring after it */
+    unsigned n = MIN(d->vq[REPORT]->size - 5, 500);
+
+    post_repeated(d, REPORT, (BalloonSeg[]) {
+        { MOST, MOST_SIZE, true }, { last, BALLOON_PAGE, true },
+    }, 2, n - 2, 3);
+    return n;
+}
+
+/* Returns: true if the report was still to be served when the VM stopped */
+static bool stop_in_report(BalloonDriver *d)
+{
+    uint64_t mem = balloon_dirty_pages(d, 2);
+    unsigned n = post_long(d, mem);
+    bool put_back;
+
+    balloon_stop(d);
+    put_back = !is_used(d, REPORT);
+    if (put_back) {
+        /* Nothing is done while the VM is stopped */
+        balloon_assert_pages(d, mem, "xx");
+        g_assert_false(is_used(d, REPORT));
+    }
+    balloon_cont(d);
+    wait_served(d, REPORT, n, 3);
+    balloon_assert_pages(d, mem, "0x");
+    return put_back;
+}
+
+static void stop(BalloonDriver *d)
+{
+    bool put_back = false;
+
+    for (int i = 0; i < ATTEMPTS && !put_back; i++) {
+        start(d);
+        put_back = stop_in_report(d);
+        assert_reports(d);
+        assert_reports(d);
+        balloon_assert_well(d);
+    }
+    g_assert_true(put_back);
+}
+
+/*
+ * The layout of the rings changes while they are in use, which takes a driver
+ * that goes back behind FEATURES_OK
+ */
+static void layout_changes(BalloonDriver *d)
+{
+    const uint8_t status = VIRTIO_CONFIG_S_ACKNOWLEDGE |
+                           VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_DRIVER_OK;
+
+    for (int i = 0; i < 3; i++) {
+        uint64_t features;
+
+        start(d);
+        features = d->vdev->features;
+        assert_reports(d);
+        post_long(d, MOST);
+        d->vdev->bus->set_status(d->vdev, status);
+        d->vdev->bus->set_features(d->vdev,
+                                   features ^ 1ull << VIRTIO_F_RING_PACKED);
+        /* An available ring with much to serve */
+        qtest_memset(d->qts, d->vq[REPORT]->avail, 0x11, BALLOON_PAGE);
+        for (int queue = 0; queue <= REPORT; queue++) {
+            balloon_kick(d, queue);
+        }
+        balloon_stop(d);
+        balloon_cont(d);
+        d->vdev->bus->set_features(d->vdev, features);
+        balloon_kick(d, REPORT);
+    }
+    start(d);
+    assert_reports(d);
 }
 
 static const BalloonTest tests[] = {
     { "packed/inflate", inflate, .unstarted = true },
     { "packed/report", report, .unstarted = true },
     { "packed/stats", stats, .unstarted = true },
+    { "improved/packed/stop", stop, LONG, LONG_MEMORY, .unstarted = true },
+    { "improved/packed/features", layout_changes, LONG, LONG_MEMORY,
+      .unstarted = true },
 };
 
-void virtio_balloon_add_packed_tests(void)
+void balloon_add_packed_tests(void)
 {
-    balloon_add_tests("virtio-balloon-pci,packed=on,free-page-reporting=on",
-                      tests, ARRAY_SIZE(tests));
+    balloon_add_tests("", PACKED, tests, ARRAY_SIZE(tests));
 }

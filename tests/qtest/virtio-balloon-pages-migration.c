@@ -10,7 +10,8 @@
  */
 
 #include "qemu/osdep.h"
-#include "virtio-balloon-pages.h"
+#include "virtio-balloon-case.h"
+#include "virtio-balloon-migrate.h"
 
 /* Every other page of so much memory: more runs than can be looked at soon */
 #define LARGE "-m 1152"
@@ -34,46 +35,44 @@ static void inflate_fragments(BalloonDriver *d, uint64_t size)
         for (unsigned i = 0; i < LIST_PAGES; i++) {
             pfns[i] = BALLOON_PFN(AREA + at) + 2 * i;
         }
-        balloon_send_pfns(d, BALLOON_VQ_INFLATE, pfns, LIST_PAGES);
+        balloon_send_pfns(d, INFLATE, pfns, LIST_PAGES);
     }
     balloon_wait_discarded(d->qts);
 }
 
 /* All of them are skipped, at the first look at what has changed ... */
-static void test_skipped(BalloonDriver *d)
+static void skipped(BalloonDriver *d)
 {
     inflate_fragments(d, FRAGMENTED);
-    g_assert_cmpint(balloon_case_move(d), ==, FRAGMENTED / 2);
+    g_assert_cmpint(balloon_move(d), ==, FRAGMENTED / 2);
     /* It is known at the other end which they are */
-    g_assert_cmpint(balloon_case_move(d), ==, FRAGMENTED / 2);
+    g_assert_cmpint(balloon_move(d), ==, FRAGMENTED / 2);
 }
 
 /* ... and at each later one */
-static void test_skipped_again(BalloonDriver *d)
+static void skipped_again(BalloonDriver *d)
 {
     const uint64_t dirty = 4 * MiB;
-    g_autofree char *file = balloon_migration_file();
     int stream;
 
     inflate_fragments(d, FRAGMENTED);
     stream = balloon_migrate_begin(d->qts);
     qtest_memset(d->qts, AREA + FRAGMENTED - dirty, NEW, dirty);
-    balloon_migrate_end(d->qts, stream, file);
-    unlink(file);
+    balloon_migrate_end(d->qts, stream);
     /* The pages between them are sent, perhaps for the second time */
     g_assert_cmpint(balloon_migration_skipped(d->qts), <=, FRAGMENTED / 2);
     g_assert_cmpint(balloon_migration_skipped(d->qts), >=,
                     FRAGMENTED / 2 - dirty / 2);
 }
 
-/* Have @file loaded by a machine with @options; returns what it discarded */
-static uint64_t load_and_discard(const char *options, const char *file)
+/* Have the guest loaded with @options; returns what was discarded there */
+static uint64_t load_and_discard(const char *options)
 {
     uint64_t discarded;
     BalloonDriver d;
 
     balloon_boot_incoming(&d, TELL, options);
-    g_assert_true(balloon_try_load(d.qts, file));
+    g_assert_true(balloon_try_load(d.qts));
     balloon_cont(&d);
     balloon_wait_discarded(d.qts);
     discarded = balloon_counter(d.qts, "discarded");
@@ -85,48 +84,30 @@ static uint64_t load_and_discard(const char *options, const char *file)
 /* A destination discards what it has, and nothing that it never had ... */
 static void check_destination(BalloonDriver *d, uint64_t given)
 {
-    const char *options = balloon_case()->options;
-    g_autofree char *populated = g_strconcat(options, ",prealloc=on", NULL);
-    g_autofree char *file = balloon_migration_file();
+    g_autofree char *populated = g_strconcat(d->options, ",prealloc=on", NULL);
 
-    balloon_migrate(d->qts, file);
-    g_assert_cmpuint(load_and_discard(options, file), ==, 0);
-    g_assert_cmpuint(load_and_discard(populated, file), ==, given);
-    unlink(file);
+    balloon_migrate(d->qts);
+    g_assert_cmpuint(load_and_discard(d->options), ==, 0);
+    g_assert_cmpuint(load_and_discard(populated), ==, given);
 }
 
 /*
  * ... all of it, as private memory comes as huge pages, also where only some
  * of their pages are sent
  */
-static void test_destination(BalloonDriver *d)
+static void destination(BalloonDriver *d)
 {
     balloon_inflate(d, AREA, PART);
     check_destination(d, PART);
 }
 
-static void test_destination_shared(BalloonDriver *d)
+static void destination_shared(BalloonDriver *d)
 {
     inflate_fragments(d, PART);
     check_destination(d, PART / 2);
 }
 
 #define GIVEN (HUGE / 2 + BALLOON_PAGE)
-
-/* The source, on memory that it shares with its destination, is migrated */
-static void run_source(BalloonDriver *d, const char *options, const char *file,
-                       bool more)
-{
-    balloon_boot_and_start(d, TELL, options);
-    if (more) {
-        /* The destination does not have it, and fails after the balloon */
-        qtest_qmp_device_add(d->qts, "virtio-rng-pci", "rng0",
-                             "{'addr': '6'}");
-    }
-    balloon_give(d, AREA, GIVEN);
-    balloon_set_capability(d->qts, "x-ignore-shared", true);
-    balloon_migrate(d->qts, file);
-}
 
 /* Its guest goes on all the same, and has its pages back */
 static void go_on(BalloonDriver *d)
@@ -144,54 +125,49 @@ typedef enum When {
     FAILS_TOO_LATE,
 } When;
 
-/* Whatever becomes of the destination, it leaves the pages alone */
-static void test_source_goes_on(const void *data)
+/*
+ * Whatever becomes of the destination, which shares its memory with the source:
+ * it leaves the pages alone
+ */
+static void source_goes_on(BalloonDriver *d)
 {
-    When when = GPOINTER_TO_INT(data);
-    g_autofree char *folder = g_dir_make_tmp("virtio-balloon-XXXXXX", NULL);
-    g_autofree char *ram = g_build_filename(folder, "ram", NULL);
-    g_autofree char *file = g_build_filename(folder, "state", NULL);
-    g_autofree char *options =
-        g_strdup_printf(MEMORY_OF("file,share=on,mem-path=%s"), ram);
-    g_autofree char *paused = g_strconcat(options, " -S 2> /dev/null", NULL);
-    BalloonDriver source, target;
+    When when = GPOINTER_TO_INT(d->data);
+    g_autofree char *paused = g_strconcat(d->options, " -S 2> /dev/null", NULL);
+    BalloonDriver target;
 
-    run_source(&source, options, file, when == FAILS_AT_ANOTHER_DEVICE);
+    if (when == FAILS_AT_ANOTHER_DEVICE) {
+        /* The destination does not have it, and fails after the balloon */
+        qtest_qmp_device_add(d->qts, "virtio-rng-pci", "rng0",
+                             "{'addr': '6'}");
+    }
+    balloon_give(d, AREA, GIVEN);
+    balloon_set_capability(d->qts, "x-ignore-shared", true);
+    balloon_migrate(d->qts);
     balloon_boot_incoming(&target, TELL, paused);
     balloon_set_capability(target.qts, "x-ignore-shared", true);
     if (when == FAILS_TOO_LATE) {
-        go_on(&source);
+        go_on(d);
     }
-    g_assert_cmpint(balloon_try_load(target.qts, file), ==,
-                    when == LOADS_AND_WAITS);
+    g_assert_cmpint(balloon_try_load(target.qts), ==, when == LOADS_AND_WAITS);
     if (when != FAILS_TOO_LATE) {
-        go_on(&source);
+        go_on(d);
     }
     g_assert_false(balloon_vm_is_running(target.qts));
-    balloon_assert_stays(&source, AREA, HUGE, NEW);
+    balloon_assert_stays(d, AREA, HUGE, NEW);
     g_assert_cmpuint(balloon_counter(target.qts, "discarded"), ==, 0);
     balloon_quit(&target);
-    balloon_assert_bytes(&source, AREA, HUGE, NEW);
-    balloon_quit(&source);
-    unlink(file);
-    unlink(ram);
-    rmdir(folder);
+    balloon_assert_bytes(d, AREA, HUGE, NEW);
 }
 
 /* What there is to be discarded is discarded when the guest goes on there */
-static void test_paused(BalloonDriver *d)
+static void paused(BalloonDriver *d)
 {
-    g_autofree char *file = balloon_migration_file();
-    g_autofree char *paused = g_strconcat(balloon_case()->options,
-                                          ",prealloc=on -S", NULL);
-    BalloonDriver source = *d;
+    g_autofree char *options = g_strconcat(d->options, ",prealloc=on -S",
+                                           NULL);
 
-    balloon_inflate(&source, AREA, HUGE / 2);
-    balloon_migrate(source.qts, file);
-    balloon_load(d, &source, TELL, paused, file);
-    balloon_quit(&source);
-    unlink(file);
-
+    balloon_inflate(d, AREA, HUGE / 2);
+    balloon_migrate(d->qts);
+    balloon_arrive(d, options);
     g_assert_false(balloon_vm_is_running(d->qts));
     balloon_use(d, AREA, HUGE);
     g_assert_cmpuint(balloon_counter(d->qts, "discarded"), ==, 0);
@@ -233,43 +209,39 @@ static void inflate_many(BalloonDriver *d)
     balloon_inflate(d, LONELY, BALLOON_PAGE);
 }
 
-/* Save a state with them in @file */
-static void save(const char *file)
+/* Save a state with them; it is @size bytes */
+static char *save(BalloonDriver *d, gsize *size)
 {
-    BalloonDriver d;
+    char *data;
 
-    balloon_boot(&d, TELL, OPTIONS);
-    balloon_start(&d, BALLOON_ALL_FEATURES);
-    inflate_many(&d);
-    balloon_migrate(d.qts, file);
-    balloon_quit(&d);
+    balloon_boot(d, TELL, OPTIONS);
+    balloon_start(d, BALLOON_ALL_FEATURES);
+    inflate_many(d);
+    balloon_migrate(d->qts);
+    balloon_quit(d);
+    g_assert_true(g_file_get_contents(balloon_saved(), &data, size, NULL));
+    return data;
 }
 
 /* Without the property there is no place for them, and that is said */
-static void test_no_property(const void *exits)
+static void no_property(BalloonDriver *d)
 {
-    g_autofree char *file = balloon_migration_file();
-    g_autofree char *log = g_strconcat(file, "-log", NULL);
-    g_autofree char *uri = g_strconcat("file:", file, NULL);
-    g_autofree char *options = g_strdup_printf(OPTIONS " 2> %s", log);
-    g_autofree char *said = NULL;
-    BalloonDriver d;
+    bool exits = d->data;
+    g_autofree char *uri = g_strconcat("file:", balloon_saved(), NULL);
+    gsize size;
+    g_autofree char *data = save(d, &size);
 
-    save(file);
-    balloon_boot_incoming(&d, "virtio-balloon-pci", options);
+    balloon_boot_incoming(d, PLAIN, OPTIONS " 2> $FILES/log");
     if (exits) {
-        qtest_set_expected_status(d.qts, EXIT_FAILURE);
-        balloon_migrate_incoming(d.qts, uri);
-        qtest_wait_qemu(d.qts);
+        qtest_set_expected_status(d->qts, EXIT_FAILURE);
+        balloon_migrate_incoming(d->qts, uri);
+        qtest_wait_qemu(d->qts);
     } else {
-        g_assert_false(balloon_try_load(d.qts, file));
-        g_assert_cmpuint(balloon_counter(d.qts, "waiting"), ==, 0);
+        g_assert_false(balloon_try_load(d->qts));
+        g_assert_cmpuint(balloon_counter(d->qts, "waiting"), ==, 0);
     }
-    balloon_quit(&d);
-    g_assert_true(g_file_get_contents(log, &said, NULL, NULL));
-    g_assert_nonnull(strstr(said, "must-tell-host"));
-    unlink(log);
-    unlink(file);
+    balloon_quit(d);
+    g_assert_cmpuint(balloon_count_in_file("log", "must-tell-host"), >, 0);
 }
 
 /* What of @data says the pages: from its own name to the next */
@@ -287,78 +259,80 @@ static gsize find_section(const char *data, gsize size, gsize *end)
 }
 
 /* A state is refused, and the memory of who was to have it left alone */
-static void assert_refused(const char *file, const char *data, gsize size)
+static void assert_refused(BalloonDriver *d, const void *data, gsize size)
 {
-    BalloonDriver d;
-
-    g_assert_true(g_file_set_contents(file, data, size, NULL));
-    balloon_boot_incoming(&d, TELL, OPTIONS QUIET);
-    g_assert_false(balloon_try_load(d.qts, file));
-    balloon_use(&d, MIDDLE, HUGE);
-    g_assert_cmpuint(balloon_counter(d.qts, "discarded"), ==, 0);
-    balloon_quit(&d);
+    g_assert_true(g_file_set_contents(balloon_saved(), data, size, NULL));
+    balloon_boot_incoming(d, TELL, OPTIONS QUIET);
+    g_assert_false(balloon_try_load(d->qts));
+    balloon_use(d, MIDDLE, HUGE);
+    g_assert_cmpuint(balloon_counter(d->qts, "discarded"), ==, 0);
+    balloon_quit(d);
 }
 
 /* Cut off in it, or in what follows of the device's state */
-static void test_truncated(void)
+static void truncated(BalloonDriver *d)
 {
-    g_autofree char *file = balloon_migration_file();
-    g_autofree char *data = NULL;
     gsize size, first, end;
+    g_autofree char *data = save(d, &size);
 
-    save(file);
-    g_assert_true(g_file_get_contents(file, &data, &size, NULL));
     first = find_section(data, size, &end);
     for (gsize at = first; at < end; at += MAX(STEP, (end - first) / CUTS)) {
-        assert_refused(file, data, at);
+        assert_refused(d, data, at);
     }
-    assert_refused(file, data, end + KiB);
-    unlink(file);
+    assert_refused(d, data, end + KiB);
+}
+
+/*
+ * Memory that nobody has is refused: its name follows the version, the number
+ * of memory blocks and its own length
+ */
+static void no_memory(BalloonDriver *d)
+{
+    gsize size, first, end;
+    g_autofree char *data = save(d, &size);
+
+    first = find_section(data, size, &end);
+    memcpy(data + first + 9, "no.ram", 6);
+    assert_refused(d, data, size);
 }
 
 /*
  * The same memory twice is refused: a page that is taken back would stay in the
  * balloon.  In the state, how many there are follows its version, 4 bytes each.
  */
-static void test_twice(void)
+static void twice(BalloonDriver *d)
 {
-    g_autofree char *file = balloon_migration_file();
-    g_autofree char *data = NULL;
-    g_autoptr(GByteArray) twice = g_byte_array_new();
+    g_autoptr(GByteArray) both = g_byte_array_new();
     gsize size, first, end;
+    g_autofree char *data = save(d, &size);
 
-    save(file);
-    g_assert_true(g_file_get_contents(file, &data, &size, NULL));
     first = find_section(data, size, &end) + 8;
     /* A mark and a length are before the name of what follows */
     end -= 2;
     g_assert_cmpint(data[first - 1], ==, 1);
     data[first - 1] = 2;
-    g_byte_array_append(twice, (uint8_t *)data, end);
-    g_byte_array_append(twice, (uint8_t *)data + first, end - first);
-    g_byte_array_append(twice, (uint8_t *)data + end, size - end);
-    assert_refused(file, (char *)twice->data, twice->len);
-    unlink(file);
-}
-
-static void write_at(const char *path, gsize offset, const void *data,
-                     gsize size)
-{
-    int fd = open(path, O_WRONLY);
-
-    g_assert_cmpint(fd, >=, 0);
-    g_assert_cmpint(pwrite(fd, data, size, offset), ==, size);
-    close(fd);
+    g_byte_array_append(both, (uint8_t *)data, end);
+    g_byte_array_append(both, (uint8_t *)data + first, end - first);
+    g_byte_array_append(both, (uint8_t *)data + end, size - end);
+    assert_refused(d, both->data, both->len);
 }
 
 /* A disk with a snapshot of a guest that has given many pages ... */
 typedef struct Snapshot {
-    char *path;
     char *data;
     /* where its state says which they are */
     gsize first;
     gsize end;
 } Snapshot;
+
+static void write_disk(gsize offset, const void *data, gsize size)
+{
+    int fd = open(balloon_disk(), O_WRONLY);
+
+    g_assert_cmpint(fd, >=, 0);
+    g_assert_cmpint(pwrite(fd, data, size, offset), ==, size);
+    close(fd);
+}
 
 /*
  * Load that snapshot with @n bytes at @at damaged: it goes well or it does not,
@@ -370,9 +344,9 @@ static void load_damaged(QTestState *qts, Snapshot *s, gsize at, gsize n,
     g_autofree void *damage = g_malloc(n);
 
     memset(damage, fill, n);
-    write_at(s->path, at, damage, n);
+    write_disk(at, damage, n);
     balloon_try_snapshot(qts, "snapshot-load", "many");
-    write_at(s->path, at, s->data + at, n);
+    write_disk(at, s->data + at, n);
     g_assert_cmpuint(balloon_counter(qts, "waiting"), <=, SIZE);
 }
 
@@ -383,12 +357,12 @@ static void make_snapshots(BalloonDriver *d, Snapshot *s)
 
     balloon_boot(d, TELL, OPTIONS QUIET);
     balloon_start(d, BALLOON_ALL_FEATURES);
-    balloon_add_disk(d->qts, s->path);
+    balloon_add_disk(d->qts);
     inflate_many(d);
     balloon_wait_discarded(d->qts);
     balloon_snapshot(d->qts, "snapshot-save", "many");
 
-    g_assert_true(g_file_get_contents(s->path, &s->data, &size, NULL));
+    g_assert_true(g_file_get_contents(balloon_disk(), &s->data, &size, NULL));
     s->first = find_section(s->data, size, &s->end);
     /* What comes next in the state is elsewhere on the disk */
     s->end = MIN(s->end, ROUND_UP(s->first, CLUSTER));
@@ -399,62 +373,59 @@ static void make_snapshots(BalloonDriver *d, Snapshot *s)
 }
 
 /* No number at any place does harm, nor does it come back with another state */
-static void test_damaged(const void *fill)
+static void damaged(BalloonDriver *d)
 {
-    g_autofree char *folder = g_dir_make_tmp("virtio-balloon-XXXXXX", NULL);
-    Snapshot s = { .path = g_build_filename(folder, "disk.qcow2", NULL) };
-    BalloonDriver d;
+    const uint8_t fill = GPOINTER_TO_INT(d->data);
+    Snapshot s;
 
-    make_snapshots(&d, &s);
+    make_snapshots(d, &s);
     for (gsize at = s.first; at < s.end; at += at - s.first < DAMAGED_MAX ?
                                                STEP : LATER_STEP) {
-        load_damaged(d.qts, &s, at, MIN(DAMAGE, s.end - at),
-                     GPOINTER_TO_INT(fill));
+        load_damaged(d->qts, &s, at, MIN(DAMAGE, s.end - at), fill);
     }
-    load_damaged(d.qts, &s, s.end - 1, 1, GPOINTER_TO_INT(fill));
-
-    balloon_snapshot(d.qts, "snapshot-load", "one");
-    balloon_cont(&d);
-    balloon_assert_stays(&d, MIDDLE, 2 * HUGE, NEW);
-    balloon_snapshot(d.qts, "snapshot-load", "many");
-    balloon_cont(&d);
-    balloon_wait_discarded(d.qts);
-    balloon_assert_bytes(&d, MIDDLE, HUGE / 2, 0);
-    balloon_quit(&d);
-    unlink(s.path);
-    rmdir(folder);
-    g_free(s.path);
+    load_damaged(d->qts, &s, s.end - 1, 1, fill);
     g_free(s.data);
+
+    balloon_snapshot(d->qts, "snapshot-load", "one");
+    balloon_cont(d);
+    balloon_assert_stays(d, MIDDLE, 2 * HUGE, NEW);
+    balloon_snapshot(d->qts, "snapshot-load", "many");
+    balloon_cont(d);
+    balloon_wait_discarded(d->qts);
+    balloon_assert_bytes(d, MIDDLE, HUGE / 2, 0);
 }
 
-static const BalloonCase cases[] = {
-    { "fragmented/skipped", test_skipped, TELL, LARGE },
-    { "fragmented/skipped-again", test_skipped_again, TELL, LARGE },
-    { "destination/anonymous", test_destination, TELL, MEMORY_256("ram") },
-    { "destination/shared", test_destination_shared, TELL,
-      MEMORY_256("memfd,share=on") },
-    { "paused/anonymous", test_paused, TELL, MEMORY_OF("ram") },
-    { "paused/shared", test_paused, TELL, SHARED },
+#define SHARED_FILE MEMORY_OF("file,share=on,mem-path=$FILES/ram")
+
+static const BalloonTest tests[] = {
+    { "fragmented/skipped", skipped, .options = LARGE },
+    { "fragmented/skipped-again", skipped_again, .options = LARGE },
+    { "destination/anonymous", destination, .options = MEMORY_256("ram") },
+    { "destination/shared", destination_shared,
+      .options = MEMORY_256("memfd,share=on") },
+    { "paused/anonymous", paused, .options = MEMORY_OF("ram") },
+    { "paused/shared", paused, .options = SHARED },
+    { "source-goes-on/paused", source_goes_on, .options = SHARED_FILE,
+      .data = GINT_TO_POINTER(LOADS_AND_WAITS) },
+    { "source-goes-on/failed-load", source_goes_on, .options = SHARED_FILE,
+      .data = GINT_TO_POINTER(FAILS_AT_ANOTHER_DEVICE) },
+    { "source-goes-on/late-load", source_goes_on, .options = SHARED_FILE,
+      .data = GINT_TO_POINTER(FAILS_TOO_LATE) },
+};
+
+static const BalloonTest stream_tests[] = {
+    { "stream/no-property", no_property },
+    { "stream/no-property-exits", no_property, .data = "exits" },
+    { "stream/damaged/ones", damaged, .data = GINT_TO_POINTER(0xff) },
+    { "stream/damaged/zeroes", damaged, .data = GINT_TO_POINTER(0) },
+    { "stream/no-memory", no_memory },
+    { "stream/twice", twice },
+    { "stream/truncated", truncated },
 };
 
 void balloon_add_pages_migration_tests(void)
 {
-    balloon_add_cases(BALLOON_PAGES, cases, ARRAY_SIZE(cases));
-    qtest_add_data_func(BALLOON_PAGES "source-goes-on/paused",
-                        GINT_TO_POINTER(LOADS_AND_WAITS), test_source_goes_on);
-    qtest_add_data_func(BALLOON_PAGES "source-goes-on/failed-load",
-                        GINT_TO_POINTER(FAILS_AT_ANOTHER_DEVICE),
-                        test_source_goes_on);
-    qtest_add_data_func(BALLOON_PAGES "source-goes-on/late-load",
-                        GINT_TO_POINTER(FAILS_TOO_LATE), test_source_goes_on);
-    qtest_add_data_func(BALLOON_PAGES "stream/no-property", NULL,
-                        test_no_property);
-    qtest_add_data_func(BALLOON_PAGES "stream/no-property-exits",
-                        "exits", test_no_property);
-    qtest_add_data_func(BALLOON_PAGES "stream/damaged/ones",
-                        GINT_TO_POINTER(0xff), test_damaged);
-    qtest_add_data_func(BALLOON_PAGES "stream/damaged/zeroes",
-                        GINT_TO_POINTER(0), test_damaged);
-    qtest_add_func(BALLOON_PAGES "stream/twice", test_twice);
-    qtest_add_func(BALLOON_PAGES "stream/truncated", test_truncated);
+    balloon_add_tests("improved/pages/", TELL, tests, ARRAY_SIZE(tests));
+    balloon_add_bare_tests("improved/pages/", TELL, stream_tests,
+                           ARRAY_SIZE(stream_tests));
 }

@@ -14,18 +14,13 @@
 #include <sys/statfs.h>
 #include <linux/magic.h>
 #include "libqos/pci-pc.h"
-#include "virtio-balloon-pages.h"
+#include "virtio-balloon-case.h"
+#include "virtio-balloon-migrate.h"
+#include "virtio-balloon-plug.h"
 
-#define LEGACY TELL ",disable-modern=on"
 #define DIMM BALLOON_DIMM_SLOTS BALLOON_DIMM_PLUGGED
 
 /* Ways for the guest to have all of its pages back, untold */
-
-/* As a kernel does that starts another one */
-static void end_bus_master(BalloonDriver *d)
-{
-    balloon_set_bus_master(d, false);
-}
 
 /* What it took back meanwhile it did not have to tell */
 static void end_feature_for_a_while(BalloonDriver *d)
@@ -45,9 +40,9 @@ static void end_dimm(BalloonDriver *d)
  * Nothing is discarded of what waited for it, as half a huge page does, and
  * what was discarded is the guest's, too: all of it migrates
  */
-static void test_ended(BalloonDriver *d)
+static void ended(BalloonDriver *d)
 {
-    void (*end)(BalloonDriver *d) = balloon_case()->data;
+    void (*end)(BalloonDriver *d) = d->data;
     const uint64_t addr = end == end_dimm ? BALLOON_DIMM : AREA;
 
     qtest_memset(d->qts, addr, OLD, 2 * HUGE);
@@ -57,12 +52,12 @@ static void test_ended(BalloonDriver *d)
     balloon_use(d, addr, 2 * HUGE);
     g_assert_cmpuint(balloon_counter(d->qts, "waiting"), ==, 0);
     balloon_assert_sum(d->qts);
-    balloon_case_move(d);
+    balloon_move(d);
     balloon_assert_stays(d, addr, 2 * HUGE, NEW);
 }
 
 /* A deflate of a driver that does not have to tell is of no consequence */
-static void test_feature_later(BalloonDriver *d)
+static void feature_later(BalloonDriver *d)
 {
     balloon_inflate(d, AREA, HUGE / 2);
     balloon_drop_tell(d);
@@ -75,7 +70,7 @@ static void test_feature_later(BalloonDriver *d)
 }
 
 /* A legacy driver may give pages before it says that it is up */
-static void test_not_up(BalloonDriver *d)
+static void not_up(BalloonDriver *d)
 {
     balloon_negotiate(d, BALLOON_ALL_FEATURES);
     balloon_setup_queues(d);
@@ -85,7 +80,7 @@ static void test_not_up(BalloonDriver *d)
 }
 
 /* A page is taken back while the chipset has its memory read-only */
-static void test_read_only(BalloonDriver *d)
+static void read_only(BalloonDriver *d)
 {
     const unsigned pam3 = 0x5c;
     const uint64_t addr = 0xd0000;
@@ -100,23 +95,22 @@ static void test_read_only(BalloonDriver *d)
 }
 
 /* A device that waits for its reset does nothing any more; then it works */
-static void test_broken(BalloonDriver *d)
+static void broken(BalloonDriver *d)
 {
     balloon_inflate(d, AREA, HUGE / 2);
-    balloon_post(d, BALLOON_VQ_DEFLATE, &(BalloonSeg) { AREA, 0 }, 1);
+    balloon_post(d, DEFLATE, &(BalloonSeg) { AREA, 0 }, 1);
     balloon_wait_for(balloon_status(d) == BALLOON_STATUS_BROKEN);
     balloon_use(d, AREA, HUGE);
-    balloon_reset(d);
-    balloon_start(d, BALLOON_ALL_FEATURES);
+    balloon_restart(d);
     balloon_assert_stays(d, AREA, HUGE, NEW);
     balloon_give(d, AREA, HUGE);
     balloon_assert_bytes(d, AREA, HUGE, 0);
 }
 
 /* The balloon is empty then, which is told; what was asked for stays */
-static void test_actual(BalloonDriver *d)
+static void actual(BalloonDriver *d)
 {
-    void (*end)(BalloonDriver *d) = balloon_case()->data;
+    void (*end)(BalloonDriver *d) = d->data;
     int64_t target = RAM - 4 * MiB;
     int64_t change;
 
@@ -136,19 +130,16 @@ static void test_actual(BalloonDriver *d)
 }
 
 /* Pages of memory that has left the guest are no part of what is saved */
-static void test_dimm_gone(BalloonDriver *d)
+static void dimm_gone(BalloonDriver *d)
 {
     balloon_inflate(d, BALLOON_DIMM, HUGE);
     balloon_give(d, AREA, HUGE / 2);
     balloon_unplug_dimm(d->qts);
-    balloon_move(d, TELL, BALLOON_DIMM_SLOTS);
+    d->options = BALLOON_DIMM_SLOTS;
+    balloon_move(d);
     balloon_assert_bytes(d, AREA, HUGE / 2, 0);
     balloon_assert_bytes(d, AREA + HUGE / 2, HUGE / 2, OLD);
 }
-
-#define PLAIN_KICKED PLAIN ",ioeventfd=off"
-#define TELL_KICKED TELL ",ioeventfd=off"
-#define ATTEMPTS 10
 
 static uint32_t post_huge(BalloonDriver *d)
 {
@@ -157,14 +148,14 @@ static uint32_t post_huge(BalloonDriver *d)
 
 static void end_queue_reset(BalloonDriver *d)
 {
-    balloon_reset_queue(d, BALLOON_VQ_INFLATE);
+    balloon_reset_queue(d, INFLATE);
 }
 
 /* What was put back does not count, either */
 static void end_stop(BalloonDriver *d)
 {
     balloon_stop(d);
-    balloon_reset_queue(d, BALLOON_VQ_INFLATE);
+    balloon_reset_queue(d, INFLATE);
     balloon_cont(d);
 }
 
@@ -182,21 +173,20 @@ static void assert_not_given(BalloonDriver *d)
 }
 
 /* A page is given with the answer, not before */
-static void test_unanswered(BalloonDriver *d)
+static void unanswered(BalloonDriver *d)
 {
-    void (*end)(BalloonDriver *d) = balloon_case()->data;
+    void (*end)(BalloonDriver *d) = d->data;
     bool unanswered = false;
 
     for (int i = 0; i < ATTEMPTS && !unanswered; i++) {
-        balloon_reset(d);
-        balloon_start(d, BALLOON_ALL_FEATURES);
+        balloon_restart(d);
         post_huge(d);
         end(d);
-        unanswered = !balloon_has_used(d, BALLOON_VQ_INFLATE);
+        unanswered = !balloon_has_used(d, INFLATE);
     }
     g_assert_true(unanswered);
     assert_not_given(d);
-    balloon_case_move(d);
+    balloon_move(d);
     balloon_assert_bytes(d, AREA, HUGE, NEW);
 }
 
@@ -204,43 +194,50 @@ static void test_unanswered(BalloonDriver *d)
  * A legacy driver drops the feature in the middle of a request.  With the
  * answer it may use the pages, those too that were dealt with before.
  */
-static void test_feature_meanwhile(BalloonDriver *d)
+static void feature_meanwhile(BalloonDriver *d)
 {
     bool meanwhile = false;
 
     for (int i = 0; i < ATTEMPTS && !meanwhile; i++) {
         uint32_t head;
 
-        balloon_reset(d);
-        balloon_start(d, BALLOON_ALL_FEATURES);
+        balloon_restart(d);
         head = post_huge(d);
         balloon_drop_tell(d);
-        meanwhile = !balloon_has_used(d, BALLOON_VQ_INFLATE);
-        balloon_wait_used(d, BALLOON_VQ_INFLATE, head);
+        meanwhile = !balloon_has_used(d, INFLATE);
+        balloon_wait_used(d, INFLATE, head);
         assert_not_given(d);
     }
     g_assert_true(meanwhile);
 }
 
-/* However often a request is put back and served again, it is one */
-static void test_counted_once(BalloonDriver *d)
+/*
+ * However often a request is put back and served again, it is one; and the sum
+ * holds at each moment of it.  With a reset, what was done is what counts.
+ */
+static void counted_once(BalloonDriver *d)
 {
     bool again = false;
 
     for (int i = 1; i <= ATTEMPTS && !again; i++) {
         uint32_t head = post_huge(d);
+        uint64_t before = balloon_assert_sum(d->qts);
 
+        g_assert_cmpuint(balloon_assert_sum(d->qts), >=, before);
         for (int j = 0; j < 3; j++) {
             balloon_stop(d);
-            again |= !balloon_has_used(d, BALLOON_VQ_INFLATE);
+            again |= !balloon_has_used(d, INFLATE);
+            balloon_assert_sum(d->qts);
             balloon_cont(d);
         }
-        balloon_wait_used(d, BALLOON_VQ_INFLATE, head);
+        balloon_wait_used(d, INFLATE, head);
         g_assert_cmpuint(balloon_counter_pages(d->qts, "inflated"), ==,
                          i * BALLOON_HUGE_MAX * BALLOON_HUGE_PFNS);
         balloon_assert_sum(d->qts);
     }
     g_assert_true(again);
+    post_huge(d);
+    balloon_reset(d);
 }
 
 /* What the guest has given is so many pages, and these were discarded */
@@ -255,44 +252,56 @@ static void assert_given(BalloonDriver *d, unsigned pages, unsigned discarded)
 
 /*
  * A driver may say the number of a page in 64 bits: every other word is 0, in
- * a list of one page as in one that is read in several parts
+ * a list of one page as in one that is read in several parts.  It never meant
+ * to give page 0.
  */
-static void test_wide(BalloonDriver *d)
+static void wide(BalloonDriver *d)
 {
     static const unsigned sizes[] = { 96, 1, 1500 };
     uint64_t addr = AREA;
     unsigned given = 0;
 
+    qtest_memset(d->qts, 0, NEW, BALLOON_PAGE);
     for (int i = 0; i < ARRAY_SIZE(sizes); i++) {
         unsigned n = sizes[i];
         uint64_t list = balloon_copy_spread_pfns(d, addr, n);
 
-        balloon_send_one(d, BALLOON_VQ_INFLATE, list, n * 8, false);
+        balloon_send_one(d, INFLATE, list, n * 8, false);
         given += n;
         assert_given(d, given, given);
         balloon_assert_bytes(d, addr, n * BALLOON_PAGE, 0);
+        balloon_send_one(d, DEFLATE, list, n * 8, false);
+        g_assert_cmpuint(balloon_counter_pages(d->qts, "deflated"), ==, given);
+        balloon_use(d, addr, n * BALLOON_PAGE);
+        balloon_assert_bytes(d, 0, BALLOON_PAGE, NEW);
         addr += n * BALLOON_PAGE;
         balloon_assert_bytes(d, addr, BALLOON_PAGE, OLD);
-        balloon_send_one(d, BALLOON_VQ_DEFLATE, list, n * 8, false);
-        g_assert_cmpuint(balloon_counter_pages(d->qts, "deflated"), ==, given);
     }
 }
 
-/* Page 0 among others is page 0, which no driver has to give */
-static void test_mixed(BalloonDriver *d)
+/*
+ * Page 0 among others is page 0, which no driver has to give; in order, its
+ * neighbours go
+ */
+static void mixed(BalloonDriver *d)
 {
     const uint32_t pfn = BALLOON_PFN(AREA);
     const uint32_t lists[][4] = {
         { pfn, 0, pfn + 1, pfn + 2 },
         { pfn + 3, pfn + 4, pfn + 5, 0 },
         { 0, pfn + 6, 0, pfn + 7 },
+        { 0, 1, 2, 3 },
     };
 
+    qtest_memset(d->qts, 0, NEW, 5 * BALLOON_PAGE);
     for (int i = 0; i < ARRAY_SIZE(lists); i++) {
-        balloon_send_pfns(d, BALLOON_VQ_INFLATE, lists[i], 4);
+        balloon_send_pfns(d, INFLATE, lists[i], 4);
     }
-    assert_given(d, 12, 8);
+    assert_given(d, 16, 11);
     balloon_assert_pages(d, AREA, "00000000x");
+    balloon_assert_bytes(d, 0, BALLOON_PAGE, NEW);
+    balloon_assert_bytes(d, BALLOON_PAGE, 3 * BALLOON_PAGE, 0);
+    balloon_assert_bytes(d, 4 * BALLOON_PAGE, BALLOON_PAGE, NEW);
 }
 
 #define GIVEN (32 * MiB)
@@ -331,9 +340,9 @@ static uint64_t file_usage(QTestState *qts, const char *name)
  * Of memory that is a private copy of a file that nobody else has, the file
  * goes, too: a page of the one comes with each page of the other
  */
-static void test_private(BalloonDriver *d)
+static void private_file(BalloonDriver *d)
 {
-    const char *name = balloon_case()->data;
+    const char *name = d->data;
     struct statfs fs;
     uint64_t before;
 
@@ -353,32 +362,8 @@ static void test_private(BalloonDriver *d)
     balloon_assert_bytes(d, AREA, GIVEN, OLD);
 }
 
-/* A file that others may have is none of the balloon's, so it stays whole */
-static void test_named(const void *device)
-{
-    g_autofree char *path = NULL;
-    g_autofree char *options = NULL;
-    g_autofree uint8_t *data = g_malloc(HUGE);
-    int fd = g_file_open_tmp("virtio-balloon-XXXXXX", &path, NULL);
-    BalloonDriver d;
-
-    memset(data, NEW, HUGE);
-    g_assert_cmpint(ftruncate(fd, RAM), ==, 0);
-    g_assert_cmpint(pwrite(fd, data, HUGE, AREA), ==, HUGE);
-    options = g_strdup_printf(MEMORY_OF("file,share=off,mem-path=%s"), path);
-    balloon_boot_and_start(&d, device, options);
-    balloon_give(&d, AREA, HUGE / 2);
-    /* The guest's copy has gone, what it was a copy of has not */
-    balloon_assert_bytes(&d, AREA, HUGE / 2, NEW);
-    balloon_assert_bytes(&d, AREA + HUGE / 2, HUGE / 2, OLD);
-    balloon_assert_sum(d.qts);
-    balloon_quit(&d);
-    unlink(path);
-    close(fd);
-}
-
 /* An assigned device brings all memory back; it has gone, so may the memory */
-static void test_vfio_gone(BalloonDriver *d)
+static void vfio_gone(BalloonDriver *d)
 {
     const uint64_t size = 2 * HUGE;
 
@@ -402,7 +387,7 @@ static void test_vfio_gone(BalloonDriver *d)
 }
 
 /* Who reads shared memory fills it; the target, said again, empties it again */
-static void test_same_target(BalloonDriver *d)
+static void same_target(BalloonDriver *d)
 {
     const uint64_t size = 2 * HUGE;
     uint64_t before;
@@ -426,51 +411,46 @@ static void test_same_target(BalloonDriver *d)
 #define PRIVATE_MEMFD MEMORY_OF("memfd,share=off")
 #define PRIVATE_UNNAMED MEMORY_OF("file,share=off,mem-path=" SHM)
 
-static const BalloonCase cases[] = {
-    { "end/pages/bus-master", test_ended, TELL, NULL, end_bus_master },
-    { "end/pages/driver-ok", test_ended, TELL, NULL, balloon_clear_driver_ok },
-    { "end/pages/feature", test_ended, LEGACY, NULL, balloon_drop_tell },
-    { "end/pages/feature-for-a-while", test_ended, LEGACY, NULL,
+static const BalloonTest tests[] = {
+    { "end/pages/bus-master", ended, TELL, NULL, balloon_end_bus_master },
+    { "end/pages/driver-ok", ended, TELL, NULL, balloon_clear_driver_ok },
+    { "end/pages/feature", ended, TELL LEGACY, NULL, balloon_drop_tell },
+    { "end/pages/feature-for-a-while", ended, TELL LEGACY, NULL,
       end_feature_for_a_while },
-    { "end/pages/dimm", test_ended, TELL, DIMM, end_dimm },
-    { "end/actual/bus-master", test_actual, TELL, NULL, end_bus_master },
-    { "end/actual/driver-ok", test_actual, TELL, NULL,
-      balloon_clear_driver_ok },
-    { "end/feature-later", test_feature_later, LEGACY },
-    { "end/dimm-gone", test_dimm_gone, TELL, DIMM },
-    { "end/not-up", test_not_up, LEGACY, .no_driver = true },
-    { "read-only", test_read_only, TELL, "-machine pc " MEMORY },
-    { "broken", test_broken, TELL },
-    { "unanswered/queue-reset", test_unanswered, TELL_KICKED, NULL,
+    { "end/pages/dimm", ended, TELL, DIMM, end_dimm },
+    { "end/actual/bus-master", actual, TELL, NULL, balloon_end_bus_master },
+    { "end/actual/driver-ok", actual, TELL, NULL, balloon_clear_driver_ok },
+    { "end/feature-later", feature_later, TELL LEGACY },
+    { "end/dimm-gone", dimm_gone, TELL, DIMM },
+    { "end/not-up", not_up, TELL LEGACY, .unstarted = true },
+    { "read-only", read_only, TELL, "-machine pc " MEMORY },
+    { "broken", broken, TELL },
+    { "unanswered/queue-reset", unanswered, TELL KICKED, NULL,
       end_queue_reset },
-    { "unanswered/stop", test_unanswered, TELL_KICKED, NULL, end_stop },
-    { "unanswered/driver-ok", test_unanswered, TELL_KICKED, NULL,
+    { "unanswered/stop", unanswered, TELL KICKED, NULL, end_stop },
+    { "unanswered/driver-ok", unanswered, TELL KICKED, NULL,
       balloon_clear_driver_ok },
-    { "unanswered/device-reset", test_unanswered, TELL_KICKED, NULL,
+    { "unanswered/device-reset", unanswered, TELL KICKED, NULL,
       end_device_reset },
-    { "end/feature-meanwhile", test_feature_meanwhile,
-      TELL_KICKED ",disable-modern=on" },
-    { "counted-once/plain", test_counted_once, PLAIN_KICKED },
-    { "counted-once/tell", test_counted_once, TELL_KICKED },
-    { "wide/plain", test_wide, PLAIN },
-    { "wide/tell", test_wide, TELL },
-    { "wide/mixed/plain", test_mixed, PLAIN },
-    { "wide/mixed/tell", test_mixed, TELL },
-    { "private/memfd/plain", test_private, PLAIN, PRIVATE_MEMFD, MEMFD },
-    { "private/memfd/tell", test_private, TELL, PRIVATE_MEMFD, MEMFD },
-    { "private/unnamed/plain", test_private, PLAIN, PRIVATE_UNNAMED, UNNAMED },
-    { "private/unnamed/tell", test_private, TELL, PRIVATE_UNNAMED, UNNAMED },
-    { "again/vfio-gone", test_vfio_gone, TELL, .host = HOST_WITH_VFIO },
-    { "again/same-target", test_same_target, TELL, SHARED },
+    { "end/feature-meanwhile", feature_meanwhile, TELL KICKED LEGACY },
+    { "counted-once/plain", counted_once, PLAIN KICKED },
+    { "counted-once/tell", counted_once, TELL KICKED },
+    { "wide/plain", wide, PLAIN },
+    { "wide/tell", wide, TELL },
+    { "wide/mixed/plain", mixed, PLAIN },
+    { "wide/mixed/tell", mixed, TELL },
+    { "private/memfd/plain", private_file, PLAIN, PRIVATE_MEMFD, MEMFD },
+    { "private/memfd/tell", private_file, TELL, PRIVATE_MEMFD, MEMFD },
+    { "private/unnamed/plain", private_file, PLAIN, PRIVATE_UNNAMED, UNNAMED },
+    { "private/unnamed/tell", private_file, TELL, PRIVATE_UNNAMED, UNNAMED },
+    { "again/vfio-gone", vfio_gone, TELL, .vfio = VFIO_HOST },
+    { "again/same-target", same_target, TELL, SHARED },
 };
 
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    balloon_add_cases(BALLOON_PAGES, cases, ARRAY_SIZE(cases));
-    qtest_add_data_func(BALLOON_PAGES "private/named/plain", PLAIN,
-                        test_named);
-    qtest_add_data_func(BALLOON_PAGES "private/named/tell", TELL, test_named);
+    balloon_add_tests("improved/pages/", TELL, tests, ARRAY_SIZE(tests));
     balloon_add_pages_migration_tests();
     return g_test_run();
 }

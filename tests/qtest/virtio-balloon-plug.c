@@ -5,7 +5,11 @@
  */
 
 #include "qemu/osdep.h"
+#include "qapi/error.h"
 #include "qemu/units.h"
+#include "qobject/qdict.h"
+#include "qobject/qjson.h"
+#include "virtio-balloon-monitor.h"
 #include "virtio-balloon-plug.h"
 
 /* Of the machine's hot plug of memory: see docs/specs/acpi_mem_hotplug.rst */
@@ -16,6 +20,27 @@
 /* Where a PC lets a PCI slot go */
 #define ACPI_EJECT 0xae08
 #define VFIO_SLOT 5
+
+/* What is behind a device may be deleted with it, which is told, too */
+static void wait_deleted(QTestState *qts, const char *id)
+{
+    bool found = false;
+
+    while (!found) {
+        QDict *event = qtest_qmp_eventwait_ref(qts, "DEVICE_DELETED");
+        const char *name = qdict_get_try_str(qdict_get_qdict(event, "data"),
+                                             "device");
+
+        found = !g_strcmp0(name, id);
+        qobject_unref(event);
+    }
+}
+
+static void eject(QTestState *qts, const char *id, int slot)
+{
+    qtest_outl(qts, ACPI_EJECT, 1 << slot);
+    wait_deleted(qts, id);
+}
 
 void balloon_add_dimm_memory(QTestState *qts)
 {
@@ -41,7 +66,7 @@ void balloon_unplug_dimm(QTestState *qts)
     qtest_qmp_device_del_send(qts, "dimm0");
     qtest_outl(qts, SLOT_SELECTOR, 0);
     qtest_outb(qts, SLOT_STATUS, SLOT_EJECT);
-    qtest_qmp_eventwait(qts, "DEVICE_DELETED");
+    wait_deleted(qts, "dimm0");
 }
 
 /* QEMU reads of sysfs what the group of the device is, and nothing later */
@@ -61,6 +86,45 @@ void balloon_plug_vfio(QTestState *qts)
 void balloon_unplug_vfio(QTestState *qts)
 {
     qtest_qmp_device_del_send(qts, "vfio0");
-    qtest_outl(qts, ACPI_EJECT, 1 << VFIO_SLOT);
-    qtest_qmp_eventwait(qts, "DEVICE_DELETED");
+    eject(qts, "vfio0", VFIO_SLOT);
+}
+
+QDict *balloon_device(const char *properties)
+{
+    QDict *args = qobject_to(QDict, qobject_from_json(properties,
+                                                      &error_abort));
+
+    qdict_put_str(args, "driver", "virtio-balloon-pci");
+    qdict_put_str(args, "id", "balloon0");
+    qdict_put_str(args, "addr", stringify(BALLOON_SLOT));
+    return args;
+}
+
+void balloon_plug(BalloonDriver *d, const char *properties)
+{
+    qtest_qmp_assert_success(d->qts, BALLOON_DEVICE_ADD,
+                             balloon_device(properties));
+    balloon_find(d);
+}
+
+void balloon_eject(BalloonDriver *d)
+{
+    eject(d->qts, "balloon0", BALLOON_SLOT);
+    balloon_lose(d);
+}
+
+void balloon_unplug(BalloonDriver *d)
+{
+    qtest_qmp_device_del_send(d->qts, "balloon0");
+    balloon_eject(d);
+}
+
+void balloon_assert_none(QTestState *qts)
+{
+    const char *none = "No balloon device has been activated";
+
+    balloon_assert_error(qts, "DeviceNotActive", none,
+                         "{'execute': 'query-balloon'}");
+    balloon_assert_error(qts, "DeviceNotActive", none,
+                         "{'execute': 'balloon', 'arguments': {'value': 1}}");
 }

@@ -7,7 +7,7 @@
 #ifndef TESTS_VIRTIO_BALLOON_PLUG_H
 #define TESTS_VIRTIO_BALLOON_PLUG_H
 
-#include "libqtest.h"
+#include "virtio-balloon-driver.h"
 
 /* A machine that has slots for memory, and where the guest finds it */
 #define BALLOON_DIMM_SLOTS "-m 256,slots=2,maxmem=1G "
@@ -32,5 +32,18 @@ void balloon_unplug_dimm(QTestState *qts);
  */
 void balloon_plug_vfio(QTestState *qts);
 void balloon_unplug_vfio(QTestState *qts);
+
+/* Plug a balloon with these properties, of JSON; it is reset */
+#define BALLOON_DEVICE_ADD "{'execute': 'device_add', 'arguments': %p}"
+QDict *balloon_device(const char *properties);
+void balloon_plug(BalloonDriver *d, const char *properties);
+
+/* Unplug it, which the guest must allow; the guest lets it go */
+void balloon_unplug(BalloonDriver *d);
+/* ... when it was asked for that with device_del before */
+void balloon_eject(BalloonDriver *d);
+
+/* There is no balloon, which each command says */
+void balloon_assert_none(QTestState *qts);
 
 #endif

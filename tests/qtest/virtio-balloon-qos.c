@@ -6,8 +6,9 @@
 
 #include "qemu/osdep.h"
 #include "libqtest-single.h"
+#include "libqos/qgraph.h"
 #include "libqos/virtio-balloon.h"
-#include "virtio-balloon-qos.h"
+#include "virtio-balloon-case.h"
 
 static void run_test(void *obj, void *data, QGuestAllocator *alloc)
 {

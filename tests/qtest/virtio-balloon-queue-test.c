@@ -1,5 +1,5 @@
 /*
- * Lists of pages for the virtio balloon, on any transport
+ * Lists of pages for the virtio balloon, and rings, on any transport
  *
  * virtio 1.2, sections 5.5.6.1 and 5.5.6.2
  *
@@ -7,10 +7,11 @@
  */
 
 #include "qemu/osdep.h"
-#include "virtio-balloon-qos.h"
+#include "qemu/module.h"
+#include "virtio-balloon-case.h"
 #include "standard-headers/linux/virtio_config.h"
+#include "standard-headers/linux/virtio_ring.h"
 
-#define INFLATE BALLOON_VQ_INFLATE
 
 /*
  * Listed pages read as zero, in whatever order and however often they are
@@ -27,7 +28,7 @@ static void inflate(BalloonDriver *d)
     balloon_assert_pages(d, mem, "x00xx0xx");
 
     /* a page that is given up again is as good as new */
-    qtest_memset(d->qts, mem + BALLOON_PAGE, 0xa5, BALLOON_PAGE);
+    qtest_memset(d->qts, mem + BALLOON_PAGE, OLD, BALLOON_PAGE);
     balloon_assert_pages(d, mem, "xx0xx0xx");
     balloon_send_range(d, INFLATE, mem + BALLOON_PAGE, 1);
     balloon_assert_pages(d, mem, "x00xx0xx");
@@ -89,7 +90,7 @@ static void inflate_bad_pfns(BalloonDriver *d)
         pfn + 5,
     }, 12);
     balloon_assert_pages(d, mem, "x0x0x0x");
-    g_assert_cmphex(balloon_status(d) & VIRTIO_CONFIG_S_NEEDS_RESET, ==, 0);
+    balloon_assert_well(d);
 
     /* a list of nothing else */
     balloon_send_pfns(d, INFLATE, (uint32_t[]) { 0xffffffff, 0xfffff }, 2);
@@ -108,7 +109,7 @@ static void inflate_odd_length(BalloonDriver *d)
     for (int len = 1; len <= 8; len++) {
         balloon_send_one(d, INFLATE, list, len, false);
         balloon_assert_pages(d, mem, maps[len / 4]);
-        qtest_memset(d->qts, mem, 0xa5, 3 * BALLOON_PAGE);
+        qtest_memset(d->qts, mem, OLD, 3 * BALLOON_PAGE);
     }
 }
 
@@ -157,6 +158,166 @@ static void inflate_huge_list(BalloonDriver *d)
     balloon_assert_pages(d, mem + (PAGES + 1) * BALLOON_PAGE, "x");
 }
 
+/* The device found a fault in the ring, and is well again after a reset */
+static void assert_broken_until_reset(BalloonDriver *d)
+{
+    uint64_t mem = balloon_dirty_pages(d, 1);
+
+    balloon_wait_broken(d);
+    if (d->vdev->features & 1ull << VIRTIO_F_VERSION_1) {
+        balloon_wait_config_interrupt(d);
+    }
+    balloon_restart(d);
+    balloon_send_range(d, INFLATE, mem, 1);
+    balloon_assert_pages(d, mem, "0");
+}
+
+/* As many segments as the ring has descriptors */
+static void long_chain(BalloonDriver *d)
+{
+    unsigned n = d->vq[INFLATE]->size;
+    g_autofree BalloonSeg *segs = g_new0(BalloonSeg, n);
+    uint64_t mem = balloon_dirty_pages(d, n + 1);
+    uint64_t list = balloon_copy_spread_pfns(d, mem, n);
+
+    for (unsigned i = 0; i < n; i++) {
+        segs[i] = (BalloonSeg) { list + 8 * i, 4 };
+    }
+    balloon_send(d, INFLATE, segs, n);
+    balloon_assert_bytes(d, mem, (uint64_t)n * BALLOON_PAGE, 0);
+    balloon_assert_pages(d, mem + (uint64_t)n * BALLOON_PAGE, "x");
+}
+
+/* virtio 1.2, section 2.7.5.3 */
+static void indirect(BalloonDriver *d)
+{
+    enum { N = 64 };
+    g_autofree QVRingIndirectDesc *table = NULL;
+    uint64_t mem, list;
+    uint32_t head;
+
+    balloon_start(d, 1ull << VIRTIO_RING_F_INDIRECT_DESC);
+    mem = balloon_dirty_pages(d, N + 1);
+    list = balloon_copy_spread_pfns(d, mem, N);
+    table = qvring_indirect_desc_setup(d->qts, d->vdev, d->alloc, N);
+    for (int i = 0; i < N; i++) {
+        qvring_indirect_desc_add(d->vdev, d->qts, table, list + 8 * i, 4,
+                                 false);
+    }
+    head = qvirtqueue_add_indirect(d->qts, d->vq[INFLATE], table);
+    balloon_publish(d, INFLATE, head);
+    balloon_kick(d, INFLATE);
+    balloon_wait_served(d, INFLATE, head);
+    balloon_assert_bytes(d, mem, N * BALLOON_PAGE, 0);
+    balloon_assert_pages(d, mem + N * BALLOON_PAGE, "x");
+}
+
+/* Many requests and one kick: every one is returned, in order */
+static void full_ring(BalloonDriver *d)
+{
+    unsigned n = d->vq[INFLATE]->size;
+    uint64_t mem = balloon_dirty_pages(d, n);
+    uint64_t list = balloon_copy_spread_pfns(d, mem, n);
+
+    for (unsigned i = 0; i < n; i++) {
+        BalloonSeg seg = { list + 8 * i, 4 };
+
+        balloon_publish(d, INFLATE, balloon_add(d, INFLATE, &seg, 1));
+    }
+    balloon_kick(d, INFLATE);
+    for (unsigned i = 0; i < n; i++) {
+        balloon_wait_used(d, INFLATE, i);
+    }
+    balloon_assert_bytes(d, mem, (uint64_t)n * BALLOON_PAGE, 0);
+}
+
+/* The ring wraps around; a driver may use one descriptor for ever */
+static void ring_wraps(BalloonDriver *d)
+{
+    uint64_t mem = balloon_dirty_pages(d, 2);
+
+    for (unsigned i = 0; i < d->vq[INFLATE]->size + 3; i++) {
+        balloon_send_range(d, INFLATE, mem, 1);
+    }
+    balloon_assert_pages(d, mem, "0x");
+}
+
+static void write16(BalloonDriver *d, uint64_t addr, uint16_t value)
+{
+    value = balloon_wire16(d, value);
+    qtest_memwrite(d->qts, addr, &value, sizeof(value));
+}
+
+/* Faults in the ring itself are found by the core, and need a reset */
+static void broken_rings(BalloonDriver *d)
+{
+    uint64_t list = balloon_copy_spread_pfns(d, balloon_dirty_pages(d, 1), 1);
+
+    for (int queue = INFLATE; queue <= DEFLATE; queue++) {
+        uint64_t desc;
+        uint32_t head;
+
+        /* no bytes at all */
+        balloon_post(d, queue, (BalloonSeg[]) { { list, 0 } }, 1);
+        assert_broken_until_reset(d);
+
+        /* among others */
+        balloon_post(d, queue, (BalloonSeg[]) {
+            { list, 4 }, { list, 0 }, { list, 4 },
+        }, 3);
+        assert_broken_until_reset(d);
+
+        /* a chain without an end: a descriptor that is followed by itself */
+        head = balloon_add(d, queue, &(BalloonSeg) { list, 4 }, 1);
+        desc = d->vq[queue]->desc + head * sizeof(struct vring_desc);
+        write16(d, desc + offsetof(struct vring_desc, flags),
+                VRING_DESC_F_NEXT);
+        write16(d, desc + offsetof(struct vring_desc, next), head);
+        balloon_publish(d, queue, head);
+        balloon_kick(d, queue);
+        assert_broken_until_reset(d);
+
+        /* a descriptor that is not in the ring */
+        balloon_publish(d, queue, d->vq[queue]->size);
+        balloon_kick(d, queue);
+        assert_broken_until_reset(d);
+    }
+}
+
+/* Deflate is acknowledged and takes nothing from the guest */
+static void deflate(BalloonDriver *d)
+{
+    uint64_t mem = balloon_dirty_pages(d, 4);
+
+    balloon_send_range(d, INFLATE, mem, 4);
+    balloon_assert_pages(d, mem, "0000");
+
+    /* before the request is sent, which the driver may do ... */
+    qtest_memset(d->qts, mem, OLD, BALLOON_PAGE);
+    balloon_send_range(d, DEFLATE, mem, 4);
+    balloon_assert_pages(d, mem, "x000");
+    /* ... and after it was acknowledged */
+    qtest_memset(d->qts, mem + BALLOON_PAGE, OLD, BALLOON_PAGE);
+    balloon_assert_pages(d, mem, "xx00");
+
+    /* pages that were never given up */
+    mem = balloon_dirty_pages(d, 2);
+    balloon_send_range(d, DEFLATE, mem, 2);
+    balloon_assert_pages(d, mem, "xx");
+}
+
+static void deflate_nonsense(BalloonDriver *d)
+{
+    uint64_t mem = balloon_dirty_pages(d, 2);
+
+    balloon_send_pfns(d, DEFLATE, (uint32_t[]) { 0xffffffff, 0xfffff }, 2);
+    balloon_send_one(d, DEFLATE, mem, 3, false);
+    balloon_send_one(d, DEFLATE, mem, BALLOON_PAGE, false);
+    balloon_send_one(d, DEFLATE, mem, BALLOON_PAGE, true);
+    balloon_assert_pages(d, mem, "xx");
+    balloon_assert_well(d);
+}
+
 static const BalloonTest tests[] = {
     { "inflate/listed-pages", inflate },
     { "inflate/random", inflate_random },
@@ -166,6 +327,13 @@ static const BalloonTest tests[] = {
     { "inflate/split-pfn", inflate_split_pfn },
     { "inflate/writable", inflate_writable },
     { "inflate/huge-list", inflate_huge_list },
+    { "ring/long-chain", long_chain },
+    { "ring/indirect", indirect, .unstarted = true },
+    { "ring/full", full_ring },
+    { "ring/wraps", ring_wraps },
+    { "ring/broken", broken_rings },
+    { "deflate/keeps-data", deflate },
+    { "deflate/nonsense", deflate_nonsense },
 };
 
 static void register_virtio_balloon_queue_tests(void)

@@ -8,14 +8,11 @@
 
 #include "qemu/osdep.h"
 #include "libqos/pci-pc.h"
-#include "virtio-balloon-info.h"
 #include "virtio-balloon-migrate.h"
-#include "virtio-balloon-monitor.h"
 #include "virtio-balloon-plug.h"
 #include "virtio-balloon-random.h"
 #include "standard-headers/linux/virtio_config.h"
 
-#define SLOT 4
 #define RNG_SLOT 6
 
 #define TELL_HOST (1ull << VIRTIO_BALLOON_F_MUST_TELL_HOST)
@@ -63,7 +60,7 @@ static void take_all(BalloonGuest *g)
     balloon_guest_forget(g);
     balloon_guest_ended(g);
     g->actual = 0;
-    balloon_model_reset(&g->m);
+    balloon_model_change(&g->m, ~BALLOON_IS(BALLOON_OWNED), BALLOON_LOOSE);
     for (int i = g_test_rand_int_range(0, 12); i > 0; i--) {
         balloon_guest_use(g);
     }
@@ -139,7 +136,7 @@ static bool drop_feature(BalloonGuest *g)
     some_steps(g);
     if (balloon_chance(70)) {
         /* An old message would be about pages that were given up since */
-        balloon_guest_drain_queue(g, BALLOON_VQ_DEFLATE);
+        balloon_guest_drain_queue(g, DEFLATE);
         set_tell_host(g, true);
     }
     use_and_check(g);
@@ -156,7 +153,7 @@ static bool replug(BalloonGuest *g)
     note(g, "unplug");
     balloon_unplug_dimm(g->d.qts);
     if (g_test_rand_bit()) {
-        balloon_guest_drain_queue(g, BALLOON_VQ_INFLATE);
+        balloon_guest_drain_queue(g, INFLATE);
     }
     balloon_plug_dimm(g->d.qts);
     balloon_guest_ended(g);
@@ -182,11 +179,9 @@ static void reset_machine(BalloonGuest *g)
 {
     balloon_guest_press(g);
     note(g, "machine-reset");
-    balloon_lose(&g->d);
-    qtest_system_reset(g->d.qts);
+    balloon_machine_reset(&g->d);
     take_all(g);
     balloon_guest_check_told(g);
-    balloon_find(&g->d, SLOT);
     balloon_guest_start(g);
 }
 
@@ -233,11 +228,11 @@ static bool inhibit(BalloonGuest *g)
  * Migration gets a bit further, and ends only when it is let: there is always
  * more to be sent, for the guest writes to its ballast.
  */
-static void live_part(BalloonGuest *g, int stream, const char *file)
+static void live_part(BalloonGuest *g, int stream)
 {
     qtest_memset(g->d.qts, g->ballast, g_test_rand_int_range(1, 256),
                  BALLOON_BALLAST);
-    balloon_migrate_pass(stream, file,
+    balloon_migrate_pass(stream,
                          g_test_rand_int_range(0, BALLOON_BALLAST - MiB));
     some_steps(g);
     if (balloon_chance(25)) {
@@ -250,7 +245,7 @@ static void live_part(BalloonGuest *g, int stream, const char *file)
 }
 
 /* Maybe while the guest goes on; the VM is stopped then */
-static void leave(BalloonGuest *g, const char *file)
+static void leave(BalloonGuest *g)
 {
     if (g_test_rand_bit()) {
         int stream = balloon_migrate_begin(g->d.qts);
@@ -258,12 +253,12 @@ static void leave(BalloonGuest *g, const char *file)
         note(g, "live");
         g->m.live = true;
         for (int i = g_test_rand_int_range(1, 5); i > 0; i--) {
-            live_part(g, stream, file);
+            live_part(g, stream);
         }
         balloon_guest_press(g);
-        balloon_migrate_end(g->d.qts, stream, file);
+        balloon_migrate_end(g->d.qts, stream);
     } else {
-        balloon_migrate(g->d.qts, file);
+        balloon_migrate(g->d.qts);
     }
     note(g, "migrated");
 }
@@ -271,11 +266,8 @@ static void leave(BalloonGuest *g, const char *file)
 /* Migrate into a file, and go on here */
 static void save(BalloonGuest *g)
 {
-    g_autofree char *file = balloon_migration_file();
-
     note(g, "save");
-    leave(g, file);
-    unlink(file);
+    leave(g);
     g->m.live = false;
     balloon_model_check(&g->m, &g->d);
     balloon_guest_check_told(g);
@@ -285,8 +277,8 @@ static void save(BalloonGuest *g)
 static void lose_disk(BalloonGuest *g)
 {
     if (g->disk) {
-        unlink(g->disk);
-        g_clear_pointer(&g->disk, g_free);
+        unlink(balloon_disk());
+        g->disk = false;
     }
 }
 
@@ -303,37 +295,35 @@ static void watch_idle(BalloonGuest *g)
     }
 }
 
-/* What is to arrive is in @file, but for the memory, which is there */
+/* What is to arrive was saved, but for the memory, which is there */
 static void load_shared(BalloonGuest *g, BalloonDriver *source,
-                        const char *options, const char *file)
+                        const char *options)
 {
     balloon_boot_incoming(&g->d, g->device, options);
     balloon_set_capability(g->d.qts, "x-ignore-shared", true);
-    g_assert_true(balloon_try_load(g->d.qts, file));
+    g_assert_true(balloon_try_load(g->d.qts));
     balloon_set_capability(g->d.qts, "x-ignore-shared", false);
     balloon_adopt(&g->d, source);
 }
 
 /* Save all but the memory; the VM is stopped then */
-static void save_shared(BalloonGuest *g, const char *file)
+static void save_shared(BalloonGuest *g)
 {
     balloon_set_capability(g->d.qts, "x-ignore-shared", true);
-    balloon_migrate(g->d.qts, file);
+    balloon_migrate(g->d.qts);
     balloon_set_capability(g->d.qts, "x-ignore-shared", false);
 }
 
-/* The guest goes on where @file was loaded, with @options */
-static void arrive(BalloonGuest *g, const char *options, const char *file,
-                   bool shared)
+/* The guest goes on where it was loaded, with @options */
+static void arrive(BalloonGuest *g, const char *options, bool shared)
 {
     BalloonDriver source = g->d;
 
     if (shared) {
-        load_shared(g, &source, options, file);
+        load_shared(g, &source, options);
     } else {
-        balloon_load(&g->d, &source, g->device, options, file);
+        balloon_load(&g->d, &source, options);
     }
-    unlink(file);
     balloon_quit(&source);
     lose_disk(g);
     g->moves++;
@@ -343,7 +333,6 @@ static void arrive(BalloonGuest *g, const char *options, const char *file,
 /* Migrate into another QEMU, and go on there */
 static void move(BalloonGuest *g)
 {
-    g_autofree char *file = balloon_migration_file();
     g_autofree char *paused = g_strconcat(g->options, " -S", NULL);
     bool stopped = balloon_chance(25);
     bool wait = balloon_chance(50);
@@ -354,13 +343,13 @@ static void move(BalloonGuest *g)
         stop(g);
     }
     if (shared) {
-        save_shared(g, file);
+        save_shared(g);
     } else if (stopped) {
-        balloon_migrate(g->d.qts, file);
+        balloon_migrate(g->d.qts);
     } else {
-        leave(g, file);
+        leave(g);
     }
-    arrive(g, wait ? paused : g->options, file, shared);
+    arrive(g, wait ? paused : g->options, shared);
     balloon_model_check(&g->m, &g->d);
     if (wait) {
         watch_idle(g);
@@ -396,7 +385,6 @@ static void go_on_here(BalloonGuest *g, BalloonDriver *target)
 /* Another QEMU gets the state and the memory, and this one goes on */
 static bool share(BalloonGuest *g)
 {
-    g_autofree char *file = balloon_migration_file();
     g_autofree char *paused = g_strconcat(g->options,
                                           " -S 2> /dev/null", NULL);
     bool foreign = g_test_rand_bit();
@@ -410,11 +398,10 @@ static bool share(BalloonGuest *g)
     if (foreign) {
         set_foreign(g, true);
     }
-    save_shared(g, file);
+    save_shared(g);
     balloon_boot_incoming(&target, g->device, paused);
     balloon_set_capability(target.qts, "x-ignore-shared", true);
-    g_assert_cmpint(balloon_try_load(target.qts, file), ==, !foreign);
-    unlink(file);
+    g_assert_cmpint(balloon_try_load(target.qts), ==, !foreign);
     balloon_model_check(&g->m, &g->d);
     go_on_here(g, &target);
     balloon_quit(&target);
@@ -478,9 +465,8 @@ static void snapshot(BalloonGuest *g)
     Saved saved;
 
     if (!g->disk) {
-        g->disk = g_strdup_printf("%s/virtio-balloon-disk-%d",
-                                  g_get_tmp_dir(), getpid());
-        balloon_add_disk(g->d.qts, g->disk);
+        g->disk = true;
+        balloon_add_disk(g->d.qts);
     }
     balloon_guest_drain(g);
     note(g, "snapshot-save");

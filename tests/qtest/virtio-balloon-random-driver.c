@@ -5,15 +5,10 @@
  */
 
 #include "qemu/osdep.h"
-#include "virtio-balloon-info.h"
-#include "virtio-balloon-monitor.h"
 #include "virtio-balloon-random.h"
 #include "standard-headers/linux/virtio_config.h"
 #include "standard-headers/linux/virtio_ring.h"
 
-#define INFLATE BALLOON_VQ_INFLATE
-#define DEFLATE BALLOON_VQ_DEFLATE
-#define REPORT BALLOON_VQ_FIRST_OPTIONAL
 
 /* A list has this many pages at most, and most have those of a Linux driver */
 #define LIST_MAX 1536

@@ -13,15 +13,13 @@
 
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
-#include "qemu/units.h"
-#include "virtio-balloon-hugepages.h"
+#include "virtio-balloon-host.h"
 #include "virtio-balloon-plug.h"
 #include "virtio-balloon-random.h"
 
-#define RAM_MB 48
-#define RAM (RAM_MB * MiB)
+/* Two QEMUs have it, when one migrates into the other */
+#define SIZE (48 * MiB)
 #define AREA_PAGES (8 * BALLOON_HUGE)
-#define HUGE_SIZE (BALLOON_HUGE * BALLOON_PAGE)
 
 /* Pages and other things of one run, and what is done in it seldom */
 #define OPERATIONS 12000
@@ -31,57 +29,48 @@
 #define CHECK_EVERY 16
 #define CHECK_PAGES (2 * BALLOON_HUGE)
 
-/* Huge pages for two QEMUs, one of which migrates into the other */
-#define POOL_PAGES (2 * RAM / HUGE_SIZE)
-
 /* What is behind the guest's memory, of which the model is a part */
 typedef struct Backing {
-    const char *object;
+    const char *options;
     bool huge;
     bool file;
     bool shared;
     bool dimm;
 } Backing;
 
+#define OF(slots, object)                                               \
+    "-m 48" slots " -machine pc,memory-backend=ram "                    \
+    "-object memory-backend-" object ",id=ram,size=48M "
 #define HUGE_PAGES ",hugetlb=on,hugetlbsize=2M"
 
-static const Backing private = { "ram" };
-static const Backing memfd = { "memfd,share=on" };
-static const Backing huge = { "memfd,share=on" HUGE_PAGES, .huge = true };
+static const Backing private = { OF("", "ram") };
+static const Backing memfd = { OF("", "memfd,share=on") };
+static const Backing huge = {
+    OF("", "memfd,share=on" HUGE_PAGES), .huge = true
+};
 static const Backing private_huge = {
-    "memfd,share=off" HUGE_PAGES, .huge = true
+    OF("", "memfd,share=off" HUGE_PAGES), .huge = true
 };
-static const Backing file_copy = { "file,share=off,mem-path=", .file = true };
+static const Backing file_copy = {
+    OF("", "file,share=off,mem-path=$FILES/ram"), .file = true
+};
 static const Backing file_shared = {
-    "file,share=on,mem-path=", .file = true, .shared = true
+    OF("", "file,share=on,mem-path=$FILES/ram"), .file = true, .shared = true
 };
-static const Backing dimm = { "ram", .dimm = true };
-
-typedef struct Case {
-    const char *name;
-    const Backing *backing;
-    const char *device;
-} Case;
-
-/* The file behind the RAM, if there is one */
-static char *ram_file;
-
-static void remove_file(void *unused)
-{
-    unlink(ram_file);
-}
+static const Backing dimm = {
+    OF(",slots=2,maxmem=1G", "ram") BALLOON_DIMM_PLUGGED, .dimm = true
+};
 
 /* A file as large as the RAM, full of bytes that are not the guest's */
 static uint8_t *make_file(void)
 {
-    uint8_t *data = g_malloc(RAM);
+    uint8_t *data = g_malloc(SIZE);
 
-    for (size_t i = 0; i < RAM; i += sizeof(uint64_t)) {
+    for (size_t i = 0; i < SIZE; i += sizeof(uint64_t)) {
         stq_he_p(data + i, ~(uint64_t)i);
     }
-    ram_file = g_strdup_printf("%s/virtio-balloon-ram-%d", g_get_tmp_dir(),
-                                getpid());
-    g_assert_true(g_file_set_contents(ram_file, (char *)data, RAM, NULL));
+    g_assert_true(g_file_set_contents(balloon_file("ram"), (char *)data, SIZE,
+                                      NULL));
     return data;
 }
 
@@ -90,49 +79,34 @@ static void assert_file(const uint8_t *data)
     g_autofree char *now = NULL;
     size_t size;
 
-    g_assert_true(g_file_get_contents(ram_file, &now, &size, NULL));
-    g_assert_cmpuint(size, ==, RAM);
-    g_assert_true(memcmp(now, data, RAM) == 0);
+    g_assert_true(g_file_get_contents(balloon_file("ram"), &now, &size, NULL));
+    g_assert_cmpuint(size, ==, SIZE);
+    g_assert_true(memcmp(now, data, SIZE) == 0);
 }
 
-static char *make_options(const Backing *b)
-{
-    return g_strdup_printf("-m %d%s -machine pc,memory-backend=ram"
-                           " -object memory-backend-%s%s,id=ram,size=%dM %s",
-                           RAM_MB, b->dimm ? ",slots=2,maxmem=1G" : "",
-                           b->object, b->file ? ram_file : "", RAM_MB,
-                           b->dimm ? BALLOON_DIMM_PLUGGED : "");
-}
-
-/* What stock does not do is checked, too */
-static bool is_told(const Case *c)
-{
-    return g_str_has_prefix(c->name, "improved/");
-}
-
-static void boot(BalloonGuest *g, const Case *c, const Backing *b,
-                 const char *options, const uint8_t *file)
+static void boot(BalloonGuest *g, const char *device, const Backing *b,
+                 bool told, const uint8_t *file)
 {
     uint64_t base;
 
     *g = (BalloonGuest) {
-        .device = c->device,
-        .options = options,
+        .device = device,
+        .options = b->options,
         .huge = b->huge,
-        .told = is_told(c),
-        .size = RAM + (b->dimm ? BALLOON_DIMM_SIZE : 0),
-        .shared = b->shared ? ram_file : NULL,
+        .told = told,
+        .size = SIZE + (b->dimm ? BALLOON_DIMM_SIZE : 0),
+        .shared = b->shared,
         .dimm = b->dimm,
         .inclination = 60,
     };
     for (int i = 0; i < BALLOON_VQ_MAX; i++) {
         g_queue_init(&g->requests[i]);
     }
-    balloon_boot(&g->d, c->device, options);
+    balloon_boot(&g->d, device, b->options);
     base = guest_alloc(g->d.alloc, (AREA_PAGES + BALLOON_HUGE) * BALLOON_PAGE);
-    base = ROUND_UP(base, HUGE_SIZE);
+    base = ROUND_UP(base, HUGE);
     /* The first page of a DIMM is one that lists have by mistake */
-    base = g->dimm ? BALLOON_DIMM + HUGE_SIZE : base;
+    base = g->dimm ? BALLOON_DIMM + HUGE : base;
     g->ballast = balloon_alloc(&g->d, BALLOON_BALLAST, 1);
     balloon_model_init(&g->m, &g->d, base, AREA_PAGES,
                        b->file && !b->shared ? file + base : NULL);
@@ -148,14 +122,10 @@ static void quit(BalloonGuest *g)
     balloon_guest_forget(g);
     balloon_quit(&g->d);
     if (g->shared) {
-        balloon_model_check_file(&g->m, g->shared);
+        balloon_model_check_file(&g->m, balloon_file("ram"));
     }
     balloon_model_free(&g->m);
     g_free(g->recent);
-    if (g->disk) {
-        unlink(g->disk);
-        g_free(g->disk);
-    }
 }
 
 static void check_some(BalloonGuest *g)
@@ -193,38 +163,6 @@ static void play(BalloonGuest *g, uint64_t operations)
     balloon_model_check(&g->m, &g->d);
 }
 
-#define PLAIN "virtio-balloon-pci"
-#define REPORTING PLAIN ",free-page-reporting=on"
-#define TELL ",must-tell-host=on"
-#define LEGACY ",disable-modern=on"
-
-static const Case cases[] = {
-    { "random/private", &private, PLAIN },
-    { "random/private-report", &private, REPORTING ",ioeventfd=off" },
-    { "random/memfd", &memfd, PLAIN ",ioeventfd=off" },
-    { "random/memfd-report", &memfd, REPORTING },
-    { "random/huge", &huge, PLAIN },
-    { "random/huge-report", &huge, REPORTING ",ioeventfd=off" },
-    { "random/private-huge", &private_huge, REPORTING },
-    { "improved/random/file", &file_copy, PLAIN },
-    { "improved/random/file-report", &file_copy, REPORTING },
-    { "improved/random/tell-private", &private, PLAIN TELL },
-    { "improved/random/tell-private-report", &private, REPORTING TELL },
-    { "improved/random/tell-memfd", &memfd, PLAIN TELL },
-    { "improved/random/tell-memfd-report", &memfd, REPORTING TELL },
-    { "improved/random/tell-huge", &huge, PLAIN TELL },
-    { "improved/random/tell-huge-report", &huge, REPORTING TELL },
-    { "improved/random/tell-private-huge", &private_huge, REPORTING TELL },
-    { "improved/random/tell-file", &file_copy, PLAIN TELL },
-    { "improved/random/tell-file-report", &file_copy, REPORTING TELL },
-    { "improved/random/tell-shared-file", &file_shared, PLAIN TELL },
-    { "improved/random/tell-shared-file-report", &file_shared, REPORTING TELL },
-    { "improved/random/tell-dimm", &dimm, PLAIN TELL },
-    { "improved/random/tell-dimm-report", &dimm, REPORTING TELL },
-    { "improved/random/tell-legacy", &private, PLAIN TELL LEGACY },
-    { "improved/random/tell-legacy-report", &private, REPORTING TELL LEGACY },
-};
-
 /* The environment may say how long to go on */
 static uint64_t operations(void)
 {
@@ -239,54 +177,83 @@ static void say_log(void *guest)
     balloon_model_log(&((BalloonGuest *)guest)->m);
 }
 
-static void test_random(const void *data)
+/* @told: what stock does not do is checked, too */
+static void play_random(BalloonDriver *d, bool told)
 {
-    const Case *c = data;
-    const Backing *b = c->backing;
-    g_autofree char *options = NULL;
+    const Backing *b = d->data;
     g_autofree uint8_t *file = NULL;
     BalloonGuest g;
 
     /* GLib gives each test the same random numbers: here are others */
-    for (int i = c - cases; i > 0; i--) {
+    for (int i = (g_str_hash(d->device) ^ g_str_hash(b->options)) % 64; i > 0;
+         i--) {
         g_test_rand_int();
     }
-    if (b->huge && !balloon_hugepages_take(POOL_PAGES)) {
+    if (b->huge && !balloon_hugepages_take(2 * SIZE / HUGE)) {
         g_test_message("no huge pages to be had: private memory instead");
         b = &private;
     }
-    if (b->file) {
-        file = make_file();
-        qtest_add_abrt_handler(remove_file, &ram_file);
-    }
-    options = make_options(b);
-    balloon_preload(is_told(c) ? "virtio-balloon-fake-vfio.so" : NULL);
-    boot(&g, c, b, options, file);
+    file = b->file ? make_file() : NULL;
+    balloon_preload(told ? "virtio-balloon-fake-vfio.so" : NULL);
+    boot(&g, d->device, b, told, file);
     qtest_add_abrt_handler(say_log, &g);
     play(&g, operations());
     g_test_message("%" PRIu64 " operations", g.m.operations);
     qtest_remove_abrt_handler(&g);
     quit(&g);
     balloon_preload(NULL);
-    if (b->file) {
-        if (!b->shared) {
-            assert_file(file);
-        }
-        qtest_remove_abrt_handler(&ram_file);
-        unlink(ram_file);
-        g_clear_pointer(&ram_file, g_free);
+    if (b->file && !b->shared) {
+        assert_file(file);
     }
-    balloon_hugepages_restore();
 }
+
+static void plain(BalloonDriver *d)
+{
+    play_random(d, false);
+}
+
+static void told(BalloonDriver *d)
+{
+    play_random(d, true);
+}
+
+#define REPORT_TELL REPORTING ",must-tell-host=on"
+
+static const BalloonTest tests[] = {
+    { "random/private", plain, PLAIN, .data = &private },
+    { "random/private-report", plain, REPORTING KICKED, .data = &private },
+    { "random/memfd", plain, PLAIN KICKED, .data = &memfd },
+    { "random/memfd-report", plain, REPORTING, .data = &memfd },
+    { "random/huge", plain, PLAIN, .data = &huge },
+    { "random/huge-report", plain, REPORTING KICKED, .data = &huge },
+    { "random/private-huge", plain, REPORTING, .data = &private_huge },
+    { "improved/random/file", told, PLAIN, .data = &file_copy },
+    { "improved/random/file-report", told, REPORTING, .data = &file_copy },
+    { "improved/random/tell-private", told, TELL, .data = &private },
+    { "improved/random/tell-private-report", told, REPORT_TELL,
+      .data = &private },
+    { "improved/random/tell-memfd", told, TELL, .data = &memfd },
+    { "improved/random/tell-memfd-report", told, REPORT_TELL, .data = &memfd },
+    { "improved/random/tell-huge", told, TELL, .data = &huge },
+    { "improved/random/tell-huge-report", told, REPORT_TELL, .data = &huge },
+    { "improved/random/tell-private-huge", told, REPORT_TELL,
+      .data = &private_huge },
+    { "improved/random/tell-file", told, TELL, .data = &file_copy },
+    { "improved/random/tell-file-report", told, REPORT_TELL,
+      .data = &file_copy },
+    { "improved/random/tell-shared-file", told, TELL, .data = &file_shared },
+    { "improved/random/tell-shared-file-report", told, REPORT_TELL,
+      .data = &file_shared },
+    { "improved/random/tell-dimm", told, TELL, .data = &dimm },
+    { "improved/random/tell-dimm-report", told, REPORT_TELL, .data = &dimm },
+    { "improved/random/tell-legacy", told, TELL LEGACY, .data = &private },
+    { "improved/random/tell-legacy-report", told, REPORT_TELL LEGACY,
+      .data = &private },
+};
 
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    for (int i = 0; i < ARRAY_SIZE(cases); i++) {
-        g_autofree char *path = g_strconcat("/virtio-balloon/",
-                                            cases[i].name, NULL);
-
-        qtest_add_data_func(path, &cases[i], test_random);
-    }
+    balloon_add_bare_tests("", NULL, tests, ARRAY_SIZE(tests));
     return g_test_run();
 }

@@ -13,8 +13,6 @@
 #ifndef TESTS_VIRTIO_BALLOON_RANDOM_H
 #define TESTS_VIRTIO_BALLOON_RANDOM_H
 
-#include "qemu/units.h"
-#include "virtio-balloon-driver.h"
 #include "virtio-balloon-model.h"
 
 #define BALLOON_BALLAST (8 * MiB)
@@ -31,8 +29,8 @@ typedef struct BalloonGuest {
     bool told;
     /* the memory that the balloon can take from, in bytes */
     int64_t size;
-    /* the file behind the memory, shared with whoever opens it; or NULL */
-    const char *shared;
+    /* the file behind the memory is shared with whoever opens it */
+    bool shared;
     /* the model is of a DIMM */
     bool dimm;
     /* requests that are not answered, by queue: the oldest first */
@@ -62,8 +60,8 @@ typedef struct BalloonGuest {
     /* the pages of the last answer to an inflate request */
     unsigned *recent;
     unsigned n_recent;
-    /* this QEMU has a disk for snapshots, in this file */
-    char *disk;
+    /* this QEMU has a disk for snapshots */
+    bool disk;
 } BalloonGuest;
 
 /* True @percent times of 100 */

@@ -7,13 +7,12 @@
  */
 
 #include "qemu/osdep.h"
-#include "virtio-balloon-qos.h"
+#include "qemu/module.h"
+#include "virtio-balloon-case.h"
 #include "standard-headers/linux/virtio_config.h"
 
-/* The index that reporting has without hinting */
-#define REPORT BALLOON_VQ_FIRST_OPTIONAL
-#define REPORTING (1ull << VIRTIO_BALLOON_F_REPORTING)
-#define POISON (1ull << VIRTIO_BALLOON_F_PAGE_POISON)
+#define F_REPORTING (1ull << VIRTIO_BALLOON_F_REPORTING)
+#define F_POISON (1ull << VIRTIO_BALLOON_F_PAGE_POISON)
 
 /* Reported pages read as zero, their neighbours keep every byte */
 static void report(BalloonDriver *d)
@@ -72,7 +71,7 @@ static void report_partial(BalloonDriver *d)
     balloon_send_one(d, REPORT, mem + 100, BALLOON_PAGE, true);
     balloon_send_one(d, REPORT, mem + 8, 1, true);
     balloon_assert_pages(d, mem, "xxx");
-    g_assert_cmphex(balloon_status(d) & VIRTIO_CONFIG_S_NEEDS_RESET, ==, 0);
+    balloon_assert_well(d);
 }
 
 /* MMIO, ROM, holes and what is past RAM: completed, and nothing happens */
@@ -85,8 +84,7 @@ static void report_not_ram(BalloonDriver *d)
 
     for (int i = 0; i < ARRAY_SIZE(places); i++) {
         balloon_send_one(d, REPORT, places[i], BALLOON_PAGE, true);
-        g_assert_cmphex(balloon_status(d) & VIRTIO_CONFIG_S_NEEDS_RESET, ==,
-                        0);
+        balloon_assert_well(d);
     }
     balloon_send_one(d, REPORT, mem, BALLOON_PAGE, true);
     balloon_assert_pages(d, mem, "0x");
@@ -100,7 +98,7 @@ static void report_poison(BalloonDriver *d)
 {
     uint64_t mem;
 
-    balloon_negotiate(d, POISON | REPORTING);
+    balloon_negotiate(d, F_POISON | F_REPORTING);
     balloon_writel(d, BALLOON_CFG_POISON, 0xa5a5a5a5);
     balloon_setup_queues(d);
     qvirtio_set_driver_ok(d->vdev);
@@ -109,12 +107,12 @@ static void report_poison(BalloonDriver *d)
     balloon_assert_pages(d, mem, "xxx");
 
     /* inflated pages are the device's own */
-    balloon_send_range(d, BALLOON_VQ_INFLATE, mem, 1);
+    balloon_send_range(d, INFLATE, mem, 1);
     balloon_assert_pages(d, mem, "0xx");
 
     /* 0 is what init_on_free gives */
     balloon_reset(d);
-    balloon_start(d, POISON | REPORTING);
+    balloon_start(d, F_POISON | F_REPORTING);
     g_assert_cmphex(balloon_readl(d, BALLOON_CFG_POISON), ==, 0);
     balloon_send_one(d, REPORT, mem, 2 * BALLOON_PAGE, true);
     balloon_assert_pages(d, mem, "00x");
@@ -128,7 +126,7 @@ static void report_poison(BalloonDriver *d)
 /* Without it, the value that was not agreed upon means nothing */
 static void report_no_poison(BalloonDriver *d)
 {
-    balloon_start(d, REPORTING);
+    balloon_start(d, F_REPORTING);
     balloon_writel(d, BALLOON_CFG_POISON, 0xa5a5a5a5);
     report(d);
 }
@@ -139,8 +137,7 @@ static void report_broken_ring(BalloonDriver *d)
 
     balloon_post(d, REPORT, (BalloonSeg[]) { { mem, 0, true } }, 1);
     balloon_wait_broken(d);
-    balloon_reset(d);
-    balloon_start(d, BALLOON_ALL_FEATURES);
+    balloon_restart(d);
     balloon_send_one(d, REPORT, mem, BALLOON_PAGE, true);
     balloon_assert_pages(d, mem, "0x");
 }

@@ -125,6 +125,17 @@ uint32_t balloon_post(BalloonDriver *d, int queue, const BalloonSeg *segs,
     return head;
 }
 
+void balloon_post_same(BalloonDriver *d, int queue, BalloonSeg seg,
+                       unsigned n)
+{
+    g_autofree BalloonSeg *segs = g_new(BalloonSeg, n);
+
+    for (unsigned i = 0; i < n; i++) {
+        segs[i] = seg;
+    }
+    balloon_post(d, queue, segs, n);
+}
+
 void balloon_send(BalloonDriver *d, int queue, const BalloonSeg *segs,
                   unsigned n)
 {
@@ -166,25 +177,42 @@ void balloon_send_pfns(BalloonDriver *d, int queue, const uint32_t *pfns,
     guest_free(d->alloc, list);
 }
 
-void balloon_send_range(BalloonDriver *d, int queue, uint64_t addr,
-                        unsigned pages)
+/* Guest memory with the numbers of the pages of one range */
+static uint64_t copy_range(BalloonDriver *d, uint64_t addr, unsigned pages)
 {
     g_autofree uint32_t *pfns = g_new(uint32_t, pages);
 
     for (unsigned i = 0; i < pages; i++) {
         pfns[i] = BALLOON_PFN(addr) + i;
     }
-    balloon_send_pfns(d, queue, pfns, pages);
+    return balloon_copy_pfns(d, pfns, pages);
+}
+
+uint32_t balloon_post_range(BalloonDriver *d, int queue, uint64_t addr,
+                            unsigned pages)
+{
+    return balloon_post(d, queue, &(BalloonSeg) {
+        copy_range(d, addr, pages), pages * sizeof(uint32_t)
+    }, 1);
+}
+
+void balloon_send_range(BalloonDriver *d, int queue, uint64_t addr,
+                        unsigned pages)
+{
+    uint64_t list = copy_range(d, addr, pages);
+
+    balloon_send_one(d, queue, list, pages * sizeof(uint32_t), false);
+    guest_free(d->alloc, list);
 }
 
 void balloon_inflate(BalloonDriver *d, uint64_t addr, uint64_t size)
 {
-    balloon_send_range(d, BALLOON_VQ_INFLATE, addr, size / BALLOON_PAGE);
+    balloon_send_range(d, INFLATE, addr, size / BALLOON_PAGE);
 }
 
 void balloon_deflate(BalloonDriver *d, uint64_t addr, uint64_t size)
 {
-    balloon_send_range(d, BALLOON_VQ_DEFLATE, addr, size / BALLOON_PAGE);
+    balloon_send_range(d, DEFLATE, addr, size / BALLOON_PAGE);
 }
 
 uint32_t balloon_post_huge(BalloonDriver *d, uint64_t addr, unsigned n)
@@ -200,24 +228,35 @@ uint32_t balloon_post_huge(BalloonDriver *d, uint64_t addr, unsigned n)
     for (unsigned i = 1; i < n; i++) {
         segs[i] = segs[0];
     }
-    return balloon_post(d, BALLOON_VQ_INFLATE, segs, n);
+    return balloon_post(d, INFLATE, segs, n);
+}
+
+BalloonSeg balloon_copy_stats(BalloonDriver *d, const BalloonStat *stats,
+                              unsigned n)
+{
+    g_autofree struct virtio_balloon_stat *wire =
+        g_new(struct virtio_balloon_stat, n);
+
+    for (unsigned i = 0; i < n; i++) {
+        wire[i].tag = balloon_wire16(d, stats[i].tag);
+        wire[i].val = balloon_wire64(d, stats[i].value);
+    }
+    return (BalloonSeg) { balloon_copy(d, wire, n * sizeof(*wire)),
+                          n * sizeof(*wire) };
 }
 
 BalloonSeg balloon_stats_seg(BalloonDriver *d, uint64_t value)
 {
-    struct virtio_balloon_stat stat = {
-        .tag = balloon_wire16(d, VIRTIO_BALLOON_S_MEMFREE),
-        .val = balloon_wire64(d, value),
-    };
+    BalloonStat stat = { VIRTIO_BALLOON_S_MEMFREE, value };
 
-    return (BalloonSeg) { balloon_copy(d, &stat, sizeof(stat)), sizeof(stat) };
+    return balloon_copy_stats(d, &stat, 1);
 }
 
 uint32_t balloon_post_stats_value(BalloonDriver *d, uint64_t value)
 {
     BalloonSeg seg = balloon_stats_seg(d, value);
 
-    return balloon_post(d, BALLOON_VQ_STATS, &seg, 1);
+    return balloon_post(d, STATS, &seg, 1);
 }
 
 uint32_t balloon_leave_stats(BalloonDriver *d, uint64_t value)
@@ -226,4 +265,40 @@ uint32_t balloon_leave_stats(BalloonDriver *d, uint64_t value)
 
     balloon_wait_for(balloon_stat(d->qts, "free-memory") == value);
     return head;
+}
+
+uint32_t balloon_cmd_id(BalloonDriver *d)
+{
+    return balloon_readl(d, BALLOON_CFG_CMD_ID);
+}
+
+uint32_t balloon_wait_asked(BalloonDriver *d)
+{
+    uint32_t id;
+
+    balloon_wait_for((id = balloon_cmd_id(d)) > VIRTIO_BALLOON_CMD_ID_DONE);
+    return id;
+}
+
+void balloon_wait_done(BalloonDriver *d)
+{
+    balloon_wait_for(balloon_cmd_id(d) == VIRTIO_BALLOON_CMD_ID_DONE);
+}
+
+uint32_t balloon_post_id(BalloonDriver *d, uint32_t id, uint32_t size)
+{
+    uint32_t wire = balloon_wire32(d, id);
+    uint64_t addr = balloon_copy(d, &wire, sizeof(wire));
+
+    return balloon_post(d, HINT, &(BalloonSeg) { addr, size }, 1);
+}
+
+void balloon_send_id(BalloonDriver *d, uint32_t id)
+{
+    balloon_wait_served(d, HINT, balloon_post_id(d, id, sizeof(id)));
+}
+
+void balloon_hint(BalloonDriver *d, uint64_t addr, uint32_t size)
+{
+    balloon_send_one(d, HINT, addr, size, true);
 }

@@ -9,36 +9,28 @@
 #include "qemu/osdep.h"
 #include "qemu/host-utils.h"
 #include "virtio-balloon-migrate.h"
-#include "virtio-balloon-monitor.h"
-#include "virtio-balloon-test.h"
+#include "virtio-balloon-case.h"
 #include "standard-headers/linux/virtio_config.h"
 
-#define OPTIONS "-m 128 -object iothread,id=io0"
-#define STATS (1ull << VIRTIO_BALLOON_F_STATS_VQ)
-#define HINT (1ull << VIRTIO_BALLOON_F_FREE_PAGE_HINT)
-#define REPORT (1ull << VIRTIO_BALLOON_F_REPORTING)
-#define ALL (STATS | HINT | REPORT)
-
-/* Devices that offer one of the last two, or both */
-#define PLAIN "virtio-balloon-pci"
-#define HINTING PLAIN ",free-page-hint=on,iothread=io0"
-#define REPORTING PLAIN ",free-page-reporting=on"
-#define BOTH HINTING ",free-page-reporting=on"
+#define F_STATS (1ull << VIRTIO_BALLOON_F_STATS_VQ)
+#define F_HINT (1ull << VIRTIO_BALLOON_F_FREE_PAGE_HINT)
+#define F_REPORT (1ull << VIRTIO_BALLOON_F_REPORTING)
+#define ALL (F_STATS | F_HINT | F_REPORT)
 
 /* The queue of @role when those of @features are numbered one by one */
 static int number(uint64_t features, uint64_t role)
 {
-    return BALLOON_VQ_STATS + ctpop64(features & (role - 1) & ALL);
+    return STATS + ctpop64(features & (role - 1) & ALL);
 }
 
 /* A new driver sets up the rings of @taken, numbered by @numbered, no other */
 static void start(BalloonDriver *d, uint64_t taken, uint64_t numbered)
 {
-    static const uint64_t roles[] = { STATS, HINT, REPORT };
+    static const uint64_t roles[] = { F_STATS, F_HINT, F_REPORT };
 
     balloon_reset(d);
     balloon_negotiate(d, taken);
-    for (int i = BALLOON_VQ_INFLATE; i <= BALLOON_VQ_DEFLATE; i++) {
+    for (int i = INFLATE; i <= DEFLATE; i++) {
         d->vq[i] = qvirtqueue_setup(d->vdev, d->alloc, i);
     }
     for (int i = 0; i < ARRAY_SIZE(roles); i++) {
@@ -75,23 +67,28 @@ static void assert_roles(BalloonDriver *d, uint64_t taken, uint64_t numbered)
 {
     uint64_t mem = balloon_dirty_pages(d, 1);
 
-    balloon_send_range(d, BALLOON_VQ_INFLATE, mem, 1);
+    balloon_send_range(d, INFLATE, mem, 1);
     balloon_assert_pages(d, mem, "0");
-    balloon_send_range(d, BALLOON_VQ_DEFLATE, mem, 1);
-    if (taken & STATS) {
+    balloon_send_range(d, DEFLATE, mem, 1);
+    if (taken & F_STATS) {
         balloon_leave_stats(d, 1 + taken);
     }
-    if (taken & REPORT) {
-        assert_reports(d, number(numbered, REPORT));
+    if (taken & F_REPORT) {
+        assert_reports(d, number(numbered, F_REPORT));
     }
-    if (taken & HINT) {
-        assert_hints(d, number(numbered, HINT));
+    if (taken & F_HINT) {
+        assert_hints(d, number(numbered, F_HINT));
     }
 }
 
-/* Whatever of the features that are offered the driver takes */
-static void assert_subsets(BalloonDriver *d, bool gaps)
+/*
+ * Whatever of the features that are offered the driver takes: queues are one
+ * after the other, as Linux does it, or with a gap for each that is offered and
+ * not taken, as it always was
+ */
+static void subsets(BalloonDriver *d)
 {
+    bool gaps = d->data;
     uint64_t offered = qvirtio_get_features(d->vdev) & ALL;
 
     for (uint64_t taken = 0; taken <= ALL; taken++) {
@@ -102,18 +99,6 @@ static void assert_subsets(BalloonDriver *d, bool gaps)
     }
 }
 
-/* One after the other, whatever else is offered: Linux does that */
-static void without_gaps(BalloonDriver *d)
-{
-    assert_subsets(d, false);
-}
-
-/* With a gap for each that is offered and not taken, as it always was */
-static void with_gaps(BalloonDriver *d)
-{
-    assert_subsets(d, true);
-}
-
 /* All queues there are, for nothing that was negotiated */
 static void not_negotiated(BalloonDriver *d)
 {
@@ -122,52 +107,38 @@ static void not_negotiated(BalloonDriver *d)
 }
 
 /* What is in the rings when the VM is saved is served where it is loaded */
-static void migrated(BalloonDriver *d, uint64_t numbered)
+static void migrated(BalloonDriver *d)
 {
-    g_autofree char *file = balloon_migration_file();
-    int queue = number(numbered, REPORT);
-    BalloonDriver source;
+    uint64_t numbered = d->data ? ALL : F_STATS | F_REPORT;
+    int queue = number(numbered, F_REPORT);
     uint32_t stats, report;
     uint64_t mem;
 
-    start(d, STATS | REPORT, numbered);
+    start(d, F_STATS | F_REPORT, numbered);
     mem = balloon_dirty_pages(d, 3);
     stats = balloon_leave_stats(d, 5);
     balloon_stop(d);
     report = balloon_post(d, queue, (BalloonSeg[]) {
         { mem + BALLOON_PAGE, BALLOON_PAGE, true }
     }, 1);
-    balloon_migrate(d->qts, file);
+    balloon_migrate(d->qts);
 
-    source = *d;
-    balloon_load(d, &source, BOTH, OPTIONS, file);
-    unlink(file);
-    balloon_quit(&source);
+    balloon_arrive(d, NULL);
     balloon_assert_pages(d, mem, "xxx");
     balloon_cont(d);
     balloon_wait_served(d, queue, report);
     balloon_assert_pages(d, mem, "x0x");
     balloon_set_interval(d->qts, 1);
-    balloon_wait_served(d, BALLOON_VQ_STATS, stats);
+    balloon_wait_served(d, STATS, stats);
     balloon_leave_stats(d, 6);
     assert_reports(d, queue);
-}
-
-static void migrated_without_gaps(BalloonDriver *d)
-{
-    migrated(d, STATS | REPORT);
-}
-
-static void migrated_with_gaps(BalloonDriver *d)
-{
-    migrated(d, ALL);
 }
 
 /* A queue is reset by its number, with what is in it; the others go on */
 static void queue_reset(BalloonDriver *d)
 {
-    const uint64_t taken = STATS | REPORT;
-    int queue = number(taken, REPORT);
+    const uint64_t taken = F_STATS | F_REPORT;
+    int queue = number(taken, F_REPORT);
     uint32_t stats;
     uint64_t mem;
 
@@ -182,11 +153,11 @@ static void queue_reset(BalloonDriver *d)
     assert_reports(d, queue);
     balloon_assert_pages(d, mem, "x");
     balloon_set_interval(d->qts, 1);
-    balloon_wait_served(d, BALLOON_VQ_STATS, stats);
+    balloon_wait_served(d, STATS, stats);
 
     stats = balloon_leave_stats(d, 6);
-    balloon_reset_queue(d, BALLOON_VQ_STATS);
-    balloon_renew_queue(d, BALLOON_VQ_STATS);
+    balloon_reset_queue(d, STATS);
+    balloon_renew_queue(d, STATS);
     balloon_leave_stats(d, 7);
     assert_reports(d, queue);
 }
@@ -194,8 +165,8 @@ static void queue_reset(BalloonDriver *d)
 /* A driver that leaves gaps does so, too, while its last queue is away */
 static void queue_reset_with_gaps(BalloonDriver *d)
 {
-    const uint64_t taken = HINT | REPORT;
-    int report = number(ALL, REPORT), hint = number(ALL, HINT);
+    const uint64_t taken = F_HINT | F_REPORT;
+    int report = number(ALL, F_REPORT), hint = number(ALL, F_HINT);
     uint64_t mem;
 
     start(d, taken | 1ull << VIRTIO_F_RING_RESET, ALL);
@@ -210,22 +181,22 @@ static void queue_reset_with_gaps(BalloonDriver *d)
 }
 
 static const BalloonTest tests[] = {
-    { "improved/roles/hinting", without_gaps, HINTING },
-    { "improved/roles/reporting", without_gaps, REPORTING },
-    { "improved/roles/both", without_gaps },
+    { "improved/roles/hinting", subsets, HINTING },
+    { "improved/roles/reporting", subsets, REPORTING },
+    { "improved/roles/both", subsets },
     /* where there is nothing to leave a gap for */
-    { "roles/plain", without_gaps, PLAIN },
-    { "roles/gaps/hinting", with_gaps, HINTING },
-    { "roles/gaps/reporting", with_gaps, REPORTING },
-    { "roles/gaps/both", with_gaps },
+    { "roles/plain", subsets, PLAIN },
+    { "roles/gaps/hinting", subsets, HINTING, .data = "gaps" },
+    { "roles/gaps/reporting", subsets, REPORTING, .data = "gaps" },
+    { "roles/gaps/both", subsets, .data = "gaps" },
     { "roles/not-negotiated", not_negotiated, .unstarted = true },
-    { "improved/roles/migration", migrated_without_gaps },
-    { "improved/roles/gaps/migration", migrated_with_gaps },
+    { "improved/roles/migration", migrated },
+    { "improved/roles/gaps/migration", migrated, .data = "gaps" },
     { "improved/roles/queue-reset", queue_reset },
     { "roles/gaps/queue-reset", queue_reset_with_gaps },
 };
 
-void virtio_balloon_add_roles_tests(void)
+void balloon_add_roles_tests(void)
 {
-    balloon_add_tests(BOTH, tests, ARRAY_SIZE(tests));
+    balloon_add_tests("", ALL_QUEUES, tests, ARRAY_SIZE(tests));
 }

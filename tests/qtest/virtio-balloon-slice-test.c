@@ -5,57 +5,39 @@
  */
 
 #include "qemu/osdep.h"
-#include "libqos/pci-pc.h"
+#include "virtio-balloon-case.h"
 #include "virtio-balloon-migrate.h"
-#include "virtio-balloon-test.h"
+#include "virtio-balloon-plug.h"
 
-#define DEVICE "virtio-balloon-pci"
-#define OPTIONS "-machine pc -m 128"
-#define SLOT 4
-#define INFLATE BALLOON_VQ_INFLATE
-#define SIZE (BALLOON_HUGE_PAGES * BALLOON_PAGE)
-
-/* Leave a long request for every second page at @mem */
-static uint32_t post(BalloonDriver *d, uint64_t mem)
-{
-    qtest_memset(d->qts, mem, 0xa5, SIZE);
-    return balloon_post_huge(d, mem, BALLOON_HUGE_MAX);
-}
-
-static bool begun(BalloonDriver *d, uint64_t mem)
-{
-    return qtest_readb(d->qts, mem) == 0;
-}
-
-/* The same, and the device is in the middle of it */
-static uint32_t begin(BalloonDriver *d, uint64_t *mem)
+/* Leave a long request for every second page of HUGE, of which one is done */
+static uint32_t begin(BalloonDriver *d)
 {
     uint32_t head;
 
-    *mem = guest_alloc(d->alloc, SIZE);
-    head = post(d, *mem);
-    balloon_wait_for(begun(d, *mem));
+    qtest_memset(d->qts, AREA, OLD, HUGE);
+    head = balloon_post_huge(d, AREA, BALLOON_HUGE_MAX);
+    balloon_wait_for(qtest_readb(d->qts, AREA) == 0);
     return head;
 }
 
 /* All that was listed, nothing else, and one answer */
-static void assert_served(BalloonDriver *d, uint64_t mem, uint32_t head)
+static void assert_served(BalloonDriver *d, uint32_t head)
 {
     balloon_wait_used(d, INFLATE, head);
-    for (int i = 0; i < BALLOON_HUGE_PAGES; i += 2) {
-        balloon_assert_pages(d, mem + i * BALLOON_PAGE, "0x");
+    for (uint64_t at = 0; at < HUGE; at += 2 * BALLOON_PAGE) {
+        balloon_assert_pages(d, AREA + at, "0x");
     }
-    qtest_qmp_assert_success(d->qts, "{'execute': 'query-status'}");
+    balloon_query(d->qts);
     g_assert_false(balloon_has_used(d, INFLATE));
 }
 
 /* The guest uses the memory again, and so it stays, whatever time it is */
-static void assert_given_back(BalloonDriver *d, uint64_t mem)
+static void assert_given_back(BalloonDriver *d)
 {
-    qtest_memset(d->qts, mem, 0x3c, SIZE);
+    qtest_memset(d->qts, AREA, NEW, HUGE);
     for (int i = 0; i < 10; i++) {
-        qtest_clock_step(d->qts, 100 * 1000 * 1000);
-        balloon_assert_bytes(d, mem, SIZE, 0x3c);
+        qtest_clock_step(d->qts, 100 * SCALE_MS);
+        balloon_assert_bytes(d, AREA, HUGE, NEW);
     }
 }
 
@@ -65,15 +47,13 @@ static void assert_given_back(BalloonDriver *d, uint64_t mem)
  */
 static void bounded(BalloonDriver *d)
 {
-    uint64_t mem = guest_alloc(d->alloc, SIZE);
     bool half_done = false;
 
     for (int i = 0; i < 3 && !half_done; i++) {
-        uint32_t head = post(d, mem);
+        uint32_t head = begin(d);
 
-        balloon_wait_for(begun(d, mem));
         half_done = !balloon_has_used(d, INFLATE);
-        assert_served(d, mem, head);
+        assert_served(d, head);
     }
     g_assert_true(half_done);
 }
@@ -81,14 +61,13 @@ static void bounded(BalloonDriver *d)
 /* While the VM is stopped, its memory does not change */
 static void stop(BalloonDriver *d)
 {
-    uint64_t mem;
-    uint32_t head = begin(d, &mem);
+    uint32_t head = begin(d);
 
     balloon_stop(d);
-    assert_given_back(d, mem);
+    assert_given_back(d);
     balloon_cont(d);
     balloon_wait_used(d, INFLATE, head);
-    balloon_assert_bytes(d, mem + BALLOON_PAGE, BALLOON_PAGE, 0x3c);
+    balloon_assert_bytes(d, AREA + BALLOON_PAGE, BALLOON_PAGE, NEW);
 }
 
 /*
@@ -97,61 +76,38 @@ static void stop(BalloonDriver *d)
  */
 static void finish(BalloonDriver *d)
 {
-    uint64_t mem = guest_alloc(d->alloc, SIZE);
-
     for (int round = 0; round < 10; round++) {
         uint32_t head;
 
-        qtest_memset(d->qts, mem, 0xa5, SIZE);
-        head = balloon_post_huge(d, mem, 1);
+        qtest_memset(d->qts, AREA, OLD, HUGE);
+        head = balloon_post_huge(d, AREA, 1);
         balloon_stop(d);
         balloon_cont(d);
         balloon_wait_served(d, INFLATE, head);
-        balloon_assert_pages(d, mem, "0x0x0x0x");
+        balloon_assert_pages(d, AREA, "0x0x0x0x");
     }
-}
-
-/* A request is forgotten with its ring */
-static void reset(BalloonDriver *d)
-{
-    uint64_t mem;
-
-    begin(d, &mem);
-    balloon_reset(d);
-    balloon_start(d, BALLOON_ALL_FEATURES);
-    assert_given_back(d, mem);
-    g_assert_false(balloon_has_used(d, INFLATE));
-    balloon_send_range(d, INFLATE, mem, 1);
-    balloon_assert_bytes(d, mem, BALLOON_PAGE, 0);
-    balloon_assert_bytes(d, mem + BALLOON_PAGE, BALLOON_PAGE, 0x3c);
 }
 
 static void unplug(BalloonDriver *d)
 {
-    uint64_t mem;
-
-    begin(d, &mem);
-    balloon_lose(d);
-    qpci_unplug_acpi_device_test(d->qts, "balloon0", SLOT);
-    assert_given_back(d, mem);
+    begin(d);
+    balloon_unplug(d);
+    assert_given_back(d);
 }
 
 /* What is begun here is answered there */
 static void migrate_away(BalloonDriver *d)
 {
-    uint64_t mem;
-    uint32_t head = begin(d, &mem);
+    uint32_t head = begin(d);
 
-    balloon_move(d, DEVICE, OPTIONS);
-    assert_served(d, mem, head);
+    balloon_move(d);
+    assert_served(d, head);
 }
 
 /* QEMU may end at any time: it must not fail, which kills the test */
 static void quit(BalloonDriver *d)
 {
-    uint64_t mem;
-
-    begin(d, &mem);
+    begin(d);
 }
 
 static const BalloonTest tests[] = {
@@ -159,12 +115,11 @@ static const BalloonTest tests[] = {
     { "improved/slice/bounded", bounded },
     { "slice/stop", stop },
     { "slice/finish", finish },
-    { "slice/reset", reset },
     { "slice/unplug", unplug },
-    { "slice/migrate", migrate_away, .options = OPTIONS },
+    { "slice/migrate", migrate_away },
 };
 
-void virtio_balloon_add_slice_tests(void)
+void balloon_add_slice_tests(void)
 {
-    balloon_add_tests(NULL, tests, ARRAY_SIZE(tests));
+    balloon_add_tests("", NULL, tests, ARRAY_SIZE(tests));
 }

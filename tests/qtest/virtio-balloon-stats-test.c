@@ -1,5 +1,6 @@
 /*
- * The statistics queue of the virtio balloon, on any transport
+ * The statistics queue of the virtio balloon, and when the device asks for
+ * news, on any transport
  *
  * virtio 1.2, section 5.5.6.3
  *
@@ -7,50 +8,21 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/timer.h"
-#include "virtio-balloon-monitor.h"
-#include "virtio-balloon-qos.h"
+#include "qemu/module.h"
+#include "virtio-balloon-case.h"
 #include "standard-headers/linux/virtio_config.h"
 
-#define STATS BALLOON_VQ_STATS
-#define SECOND NANOSECONDS_PER_SECOND
-
-typedef struct Stat {
-    uint16_t tag;
-    uint64_t value;
-} Stat;
-
-/* The names of the tags; the specification has the first ten */
-static const char *const names[VIRTIO_BALLOON_S_NR] = {
-    "swap-in", "swap-out", "major-faults", "minor-faults", "free-memory",
-    "total-memory", "available-memory", "disk-caches", "htlb-pgalloc",
-    "htlb-pgfail", "oom-kills", "alloc-stalls", "async-scans", "direct-scans",
-    "async-reclaims", "direct-reclaims",
-};
-
-static uint64_t copy_stats(BalloonDriver *d, const Stat *stats, unsigned n)
-{
-    g_autofree struct virtio_balloon_stat *wire =
-        g_new(struct virtio_balloon_stat, n);
-
-    for (unsigned i = 0; i < n; i++) {
-        wire[i].tag = balloon_wire16(d, stats[i].tag);
-        wire[i].val = balloon_wire64(d, stats[i].value);
-    }
-    return balloon_copy(d, wire, n * sizeof(*wire));
-}
-
 /* Leave a buffer; the device keeps it */
-static uint32_t leave(BalloonDriver *d, const Stat *stats, unsigned n)
+static uint32_t leave(BalloonDriver *d, const BalloonStat *stats, unsigned n)
 {
-    return balloon_post(d, STATS, (BalloonSeg[]) {
-        { copy_stats(d, stats, n), n * sizeof(struct virtio_balloon_stat) },
-    }, 1);
+    BalloonSeg seg = balloon_copy_stats(d, stats, n);
+
+    return balloon_post(d, STATS, &seg, 1);
 }
 
 static void wait_stat(BalloonDriver *d, int tag, uint64_t value)
 {
-    balloon_wait_for(balloon_stat(d->qts, names[tag]) == value);
+    balloon_wait_for(balloon_stat(d->qts, balloon_stat_names[tag]) == value);
 }
 
 /* No statistic but @tag has a value */
@@ -58,7 +30,7 @@ static void assert_only(BalloonDriver *d, int tag)
 {
     for (int i = 0; i < VIRTIO_BALLOON_S_NR; i++) {
         if (i != tag) {
-            g_assert_cmphex(balloon_stat(d->qts, names[i]), ==,
+            g_assert_cmphex(balloon_stat(d->qts, balloon_stat_names[i]), ==,
                             BALLOON_STAT_UNSET);
         }
     }
@@ -68,14 +40,14 @@ static void assert_only(BalloonDriver *d, int tag)
 static void first_buffer(BalloonDriver *d)
 {
     int64_t before = g_get_real_time() / G_USEC_PER_SEC;
-    Stat stats[VIRTIO_BALLOON_S_NR];
+    BalloonStat stats[VIRTIO_BALLOON_S_NR];
 
     assert_only(d, -1);
     g_assert_cmpint(balloon_last_update(d->qts), ==, 0);
     g_assert_cmpint(balloon_get_interval(d->qts), ==, 0);
 
     for (int i = 0; i < VIRTIO_BALLOON_S_NR; i++) {
-        stats[i] = (Stat) { i, 0x1122334455660000 + i };
+        stats[i] = (BalloonStat) { i, 0x1122334455660000 + i };
     }
     leave(d, stats, ARRAY_SIZE(stats));
     for (int i = 0; i < VIRTIO_BALLOON_S_NR; i++) {
@@ -88,7 +60,7 @@ static void first_buffer(BalloonDriver *d)
 /* Unknown tags and an entry that is cut off are ignored; any order will do */
 static void odd_entries(BalloonDriver *d)
 {
-    Stat stats[] = {
+    BalloonStat stats[] = {
         { 0xffff, 1 },
         { VIRTIO_BALLOON_S_SWAP_OUT, 2 },
         { VIRTIO_BALLOON_S_NR, 3 },
@@ -96,7 +68,7 @@ static void odd_entries(BalloonDriver *d)
         { 0x0400, 5 },
         { VIRTIO_BALLOON_S_MAJFLT, 6 },
     };
-    uint64_t addr = copy_stats(d, stats, ARRAY_SIZE(stats));
+    uint64_t addr = balloon_copy_stats(d, stats, ARRAY_SIZE(stats)).addr;
 
     /* all but the last byte, and in pieces */
     balloon_post(d, STATS, (BalloonSeg[]) {
@@ -111,14 +83,15 @@ static void odd_entries(BalloonDriver *d)
 /* Less than an entry, or nothing to read: no values, but a buffer is held */
 static void short_buffer(BalloonDriver *d)
 {
-    Stat stat = { VIRTIO_BALLOON_S_MEMFREE, 1 };
-    uint32_t head;
+    BalloonSeg seg = balloon_stats_seg(d, 1);
 
+    seg.len--;
     balloon_set_interval(d->qts, 1);
     for (int writable = 0; writable < 2; writable++) {
-        head = balloon_post(d, STATS, (BalloonSeg[]) {
-            { copy_stats(d, &stat, 1), 9, writable },
-        }, 1);
+        uint32_t head;
+
+        seg.write = writable;
+        head = balloon_post(d, STATS, &seg, 1);
         balloon_wait_for(balloon_last_update(d->qts) != 0);
         assert_only(d, -1);
         qtest_clock_step(d->qts, SECOND);
@@ -130,11 +103,11 @@ static void short_buffer(BalloonDriver *d)
 static void long_buffer(BalloonDriver *d)
 {
     enum { N = 50000 };
-    g_autofree Stat *stats = g_new0(Stat, N);
+    g_autofree BalloonStat *stats = g_new0(BalloonStat, N);
     uint32_t head;
 
     for (int i = 0; i < N; i++) {
-        stats[i] = (Stat) { VIRTIO_BALLOON_S_MEMFREE, 42 };
+        stats[i] = (BalloonStat) { VIRTIO_BALLOON_S_MEMFREE, 42 };
     }
     head = leave(d, stats, N);
     wait_stat(d, VIRTIO_BALLOON_S_MEMFREE, 42);
@@ -146,7 +119,7 @@ static void long_buffer(BalloonDriver *d)
 /* What a newer buffer does not say is unknown again */
 static void missing_tags(BalloonDriver *d)
 {
-    Stat both[] = {
+    BalloonStat both[] = {
         { VIRTIO_BALLOON_S_MEMFREE, 1 }, { VIRTIO_BALLOON_S_MEMTOT, 2 },
     };
     uint32_t head = leave(d, both, 2);
@@ -155,9 +128,158 @@ static void missing_tags(BalloonDriver *d)
     g_assert_cmpuint(balloon_stat(d->qts, "free-memory"), ==, 1);
     balloon_set_interval(d->qts, 1);
     balloon_wait_served(d, STATS, head);
-    leave(d, &(Stat) { VIRTIO_BALLOON_S_MEMTOT, 3 }, 1);
+    leave(d, &(BalloonStat) { VIRTIO_BALLOON_S_MEMTOT, 3 }, 1);
     wait_stat(d, VIRTIO_BALLOON_S_MEMTOT, 3);
     assert_only(d, VIRTIO_BALLOON_S_MEMTOT);
+}
+
+static uint64_t free_memory(BalloonDriver *d)
+{
+    return balloon_stat(d->qts, "free-memory");
+}
+
+/* Time passes, and the device had its chance: nothing was returned */
+static void assert_not_returned(BalloonDriver *d, int64_t ns)
+{
+    if (ns) {
+        qtest_clock_step(d->qts, ns);
+    }
+    balloon_query(d->qts);
+    g_assert_false(balloon_has_used(d, STATS));
+}
+
+/* Polling begins, which returns the buffer that is held */
+static void begin_polling(BalloonDriver *d, int64_t seconds, uint32_t head)
+{
+    balloon_set_interval(d->qts, seconds);
+    balloon_wait_served(d, STATS, head);
+}
+
+/* The buffer that is held is returned after so many seconds, not before */
+static void assert_returned(BalloonDriver *d, int64_t seconds, uint32_t head)
+{
+    assert_not_returned(d, seconds * SECOND - SCALE_MS);
+    qtest_clock_step(d->qts, SCALE_MS);
+    balloon_wait_served(d, STATS, head);
+}
+
+/* Linux leaves and kicks its first buffer before DRIVER_OK */
+static void early_buffer(BalloonDriver *d)
+{
+    uint32_t head;
+
+    balloon_negotiate(d, BALLOON_ALL_FEATURES);
+    balloon_setup_queues(d);
+    head = balloon_post_stats_value(d, 4096);
+    qvirtio_set_driver_ok(d->vdev);
+    balloon_wait_for(free_memory(d) == 4096);
+    begin_polling(d, 1, head);
+}
+
+/* A buffer is returned when polling begins, and then once an interval */
+static void polling(BalloonDriver *d)
+{
+    uint32_t head = balloon_leave_stats(d, 0);
+
+    assert_not_returned(d, 1000 * SECOND);
+    begin_polling(d, 3, head);
+    for (int i = 1; i < 5; i++) {
+        assert_returned(d, 3, balloon_leave_stats(d, i));
+    }
+    /* the values are there while the guest has the buffer */
+    g_assert_cmpuint(free_memory(d), ==, 4);
+}
+
+/* Polling ends with interval 0, the values stay; it can begin again */
+static void polling_off(BalloonDriver *d)
+{
+    uint32_t head;
+
+    begin_polling(d, 2, balloon_leave_stats(d, 76));
+    head = balloon_leave_stats(d, 77);
+    balloon_set_interval(d->qts, 0);
+    assert_not_returned(d, 100 * SECOND);
+    g_assert_cmpuint(free_memory(d), ==, 77);
+    g_assert_cmpint(balloon_last_update(d->qts), !=, 0);
+    begin_polling(d, 1, head);
+}
+
+/* A change of the interval counts from now */
+static void polling_changes(BalloonDriver *d)
+{
+    uint32_t head;
+
+    balloon_set_interval(d->qts, 1000);
+    head = balloon_leave_stats(d, 1);
+    assert_not_returned(d, 500 * SECOND);
+    balloon_set_interval(d->qts, 4);
+    assert_returned(d, 4, head);
+}
+
+/* Setting what is set already changes nothing, however often it is done */
+static void polling_same(BalloonDriver *d)
+{
+    begin_polling(d, 5, balloon_leave_stats(d, 1));
+    for (int i = 2; i < 5; i++) {
+        uint32_t head = balloon_leave_stats(d, i);
+
+        assert_not_returned(d, 4 * SECOND);
+        balloon_set_interval(d->qts, 5);
+        assert_returned(d, 1, head);
+    }
+}
+
+/* No buffer, nothing to return; and a guest that was silent is polled again */
+static void silent_guest(BalloonDriver *d)
+{
+    balloon_set_interval(d->qts, 1);
+    for (int i = 0; i < 10; i++) {
+        assert_not_returned(d, SECOND);
+    }
+    assert_returned(d, 1, balloon_leave_stats(d, 5));
+}
+
+/* A driver that leaves a second buffer gets the first one back */
+static void second_buffer(BalloonDriver *d)
+{
+    uint32_t first = balloon_leave_stats(d, 1);
+    BalloonSeg seg = balloon_stats_seg(d, 2);
+    uint32_t second = balloon_add(d, STATS, &seg, 1);
+
+    balloon_publish(d, STATS, second);
+    balloon_kick(d, STATS);
+    balloon_wait_for(free_memory(d) == 2);
+    balloon_wait_served(d, STATS, first);
+    assert_not_returned(d, 0);
+    begin_polling(d, 1, second);
+}
+
+/* The buffer held while the VM is stopped is returned when it runs again */
+static void stop_cont(BalloonDriver *d)
+{
+    balloon_set_interval(d->qts, 5);
+    for (int i = 1; i < 4; i++) {
+        uint32_t head = balloon_leave_stats(d, i);
+
+        balloon_stop(d);
+        g_assert_cmpuint(free_memory(d), ==, i);
+        balloon_cont(d);
+        assert_returned(d, 5, head);
+    }
+}
+
+/* A reset of the device takes the buffer, not the values */
+static void device_reset(BalloonDriver *d)
+{
+    balloon_leave_stats(d, 9);
+    balloon_reset(d);
+    g_assert_cmpuint(free_memory(d), ==, 9);
+
+    /* the old buffer is not returned into the new ring */
+    balloon_start(d, BALLOON_ALL_FEATURES);
+    balloon_set_interval(d->qts, 1);
+    assert_not_returned(d, 10 * SECOND);
+    assert_returned(d, 1, balloon_leave_stats(d, 10));
 }
 
 static const BalloonTest tests[] = {
@@ -166,6 +288,15 @@ static const BalloonTest tests[] = {
     { "stats/short-buffer", short_buffer },
     { "stats/long-buffer", long_buffer },
     { "stats/missing-tags", missing_tags },
+    { "polling/early-buffer", early_buffer, .unstarted = true },
+    { "polling/interval", polling },
+    { "polling/off", polling_off },
+    { "polling/changes", polling_changes },
+    { "polling/same", polling_same },
+    { "polling/silent-guest", silent_guest },
+    { "polling/second-buffer", second_buffer },
+    { "polling/stop-cont", stop_cont },
+    { "polling/device-reset", device_reset },
 };
 
 static void register_virtio_balloon_stats_tests(void)

@@ -10,8 +10,8 @@
 
 #include "qemu/osdep.h"
 #include "virtio-balloon-case.h"
+#include "virtio-balloon-migrate.h"
 
-#define PREFIX "/virtio-balloon/improved/tell/"
 #define FEATURE (1ull << VIRTIO_BALLOON_F_MUST_TELL_HOST)
 
 /* The one thing that it changes of what a driver sees */
@@ -135,17 +135,17 @@ static void migration(BalloonDriver *d)
 {
     const uint64_t given = 32 * MiB;
 
-    g_assert_cmpint(balloon_case_move(d), <=, 0);
+    g_assert_cmpint(balloon_move(d), <=, 0);
     for (uint64_t at = 16 * MiB; at < 16 * MiB + given; at += MiB) {
         balloon_inflate(d, at, MiB);
     }
-    g_assert_cmpint(balloon_case_move(d), ==, given);
+    g_assert_cmpint(balloon_move(d), ==, given);
     balloon_assert_bytes(d, AREA, AREA_SIZE, OLD);
 
     /* Some are taken back there: they are sent again */
     balloon_deflate(d, 20 * MiB, MiB);
     qtest_memset(d->qts, 20 * MiB, NEW, MiB);
-    g_assert_cmpint(balloon_case_move(d), ==, given - MiB);
+    g_assert_cmpint(balloon_move(d), ==, given - MiB);
     balloon_assert_bytes(d, 20 * MiB, MiB, NEW);
     balloon_wait_discarded(d->qts);
     balloon_assert_bytes(d, 20 * MiB, MiB, NEW);
@@ -154,20 +154,14 @@ static void migration(BalloonDriver *d)
 /* A destination that may ask for pages later must be sent every page */
 static void postcopy(BalloonDriver *d)
 {
-    g_autofree char *file = balloon_migration_file();
-    g_autofree char *uri = g_strconcat("unix:", file, NULL);
     BalloonDriver target;
 
     balloon_inflate(d, AREA, HUGE);
-    balloon_boot_incoming(&target, TELL, SHARED);
-    balloon_set_capability(d->qts, "postcopy-ram", true);
-    balloon_set_capability(target.qts, "postcopy-ram", true);
-    balloon_migrate_incoming(target.qts, uri);
-    balloon_migrate_to(d->qts, uri);
-    balloon_migrate_finish(d->qts);
-    g_assert_cmpint(balloon_migration_skipped(d->qts), <=, 0);
-    balloon_quit(&target);
-    unlink(file);
+    if (balloon_begin_postcopy(d, &target)) {
+        balloon_migrate_finish(d->qts);
+        g_assert_cmpint(balloon_migration_skipped(d->qts), <=, 0);
+        balloon_quit(&target);
+    }
 }
 
 /*
@@ -176,13 +170,12 @@ static void postcopy(BalloonDriver *d)
  */
 static void inhibited(BalloonDriver *d)
 {
-    g_autofree char *file = balloon_migration_file();
     const uint64_t next = AREA + HUGE;
 
     if (!balloon_try_capability(d->qts, "background-snapshot")) {
         return;
     }
-    balloon_migrate_slowly(d->qts, file);
+    balloon_migrate_slowly(d->qts);
     balloon_inflate(d, AREA, HUGE);
     balloon_inflate(d, next, 8 * BALLOON_PAGE);
     balloon_deflate(d, next, 4 * BALLOON_PAGE);
@@ -193,18 +186,15 @@ static void inhibited(BalloonDriver *d)
     balloon_assert_bytes(d, next, 4 * BALLOON_PAGE, OLD);
     balloon_assert_bytes(d, next + 8 * BALLOON_PAGE, HUGE - 8 * BALLOON_PAGE,
                          OLD);
-    unlink(file);
 }
 
 /* A reset while discards are forbidden: nothing goes when they are allowed */
 static void inhibited_reset(BalloonDriver *d)
 {
-    g_autofree char *file = balloon_migration_file();
-
     if (!balloon_try_capability(d->qts, "background-snapshot")) {
         return;
     }
-    balloon_migrate_slowly(d->qts, file);
+    balloon_migrate_slowly(d->qts);
     balloon_inflate(d, AREA, HUGE);
     g_assert_cmpuint(balloon_counter(d->qts, "waiting"), ==, HUGE);
     balloon_reset(d);
@@ -216,7 +206,6 @@ static void inhibited_reset(BalloonDriver *d)
     balloon_wait_gone(d, AREA + HUGE, HUGE);
     balloon_assert_bytes(d, AREA, HUGE, NEW);
     balloon_assert_bytes(d, AREA + 2 * HUGE, 2 * HUGE, OLD);
-    unlink(file);
 }
 
 /*
@@ -246,39 +235,37 @@ static void frees_first(BalloonDriver *d)
         }
     }
     /* It is in the balloon still, so it does not arrive elsewhere */
-    balloon_case_move(d);
+    balloon_move(d);
     balloon_assert_bytes(d, AREA, 5 * BALLOON_PAGE, OLD);
     balloon_assert_bytes(d, page + BALLOON_PAGE, HUGE - 6 * BALLOON_PAGE, OLD);
     balloon_assert_bytes(d, AREA + HUGE + BALLOON_PAGE, HUGE - BALLOON_PAGE,
                          OLD);
 }
 
-static const BalloonCase cases[] = {
-    { "offered", offered, .no_driver = true },
-    { "pages/anonymous", pages, TELL },
-    { "pages/shared", pages, TELL, SHARED },
-    { "not-accepted", not_accepted, TELL, .no_driver = true },
-    { "taken-back/anonymous", taken_back, TELL },
-    { "taken-back/shared", taken_back, TELL, SHARED },
-    { "busy", busy, TELL },
-    { "huge-pages", huge_pages, TELL,
-      MEMORY_OF("memfd,share=on,hugetlb=on,hugetlbsize=2M"),
-      .huge_pages = RAM / HUGE },
-    { "reset/anonymous", reset, TELL },
-    { "reset/shared", reset, TELL, SHARED },
-    { "stop", stop, TELL },
-    { "migration/anonymous", migration, TELL },
-    { "migration/shared", migration, TELL, SHARED },
-    { "postcopy", postcopy, TELL, SHARED },
-    { "inhibited", inhibited, TELL },
-    { "inhibited-reset", inhibited_reset, TELL },
-    { "frees-first/anonymous", frees_first, TELL },
-    { "frees-first/shared", frees_first, TELL, SHARED },
+static const BalloonTest tests[] = {
+    { "offered", offered, PLAIN, .unstarted = true },
+    { "pages/anonymous", pages },
+    { "pages/shared", pages, .options = SHARED },
+    { "not-accepted", not_accepted, .unstarted = true },
+    { "taken-back/anonymous", taken_back },
+    { "taken-back/shared", taken_back, .options = SHARED },
+    { "busy", busy },
+    { "huge-pages", huge_pages, .options = HUGETLB("on"), .huge_pages = true },
+    { "reset/anonymous", reset },
+    { "reset/shared", reset, .options = SHARED },
+    { "stop", stop },
+    { "migration/anonymous", migration },
+    { "migration/shared", migration, .options = SHARED },
+    { "postcopy", postcopy, .options = SHARED },
+    { "inhibited", inhibited },
+    { "inhibited-reset", inhibited_reset },
+    { "frees-first/anonymous", frees_first },
+    { "frees-first/shared", frees_first, .options = SHARED },
 };
 
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    balloon_add_cases(PREFIX, cases, ARRAY_SIZE(cases));
+    balloon_add_tests("improved/tell/", TELL, tests, ARRAY_SIZE(tests));
     return g_test_run();
 }
