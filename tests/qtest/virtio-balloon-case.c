@@ -186,14 +186,19 @@ void balloon_drop_tell(BalloonDriver *d)
                                ~(1ull << VIRTIO_BALLOON_F_MUST_TELL_HOST));
 }
 
+void balloon_settle(BalloonDriver *d)
+{
+    if (d->vdev->features & 1ull << VIRTIO_BALLOON_F_MUST_TELL_HOST) {
+        balloon_wait_discarded(d->qts);
+    }
+}
+
 void balloon_assert_serves(BalloonDriver *d)
 {
     uint64_t mem = balloon_dirty_pages(d, 4);
 
     balloon_inflate(d, mem + BALLOON_PAGE, 2 * BALLOON_PAGE);
-    if (d->vdev->features & 1ull << VIRTIO_BALLOON_F_MUST_TELL_HOST) {
-        balloon_wait_discarded(d->qts);
-    }
+    balloon_settle(d);
     balloon_assert_pages(d, mem, "x00x");
     balloon_deflate(d, mem + BALLOON_PAGE, 2 * BALLOON_PAGE);
     balloon_assert_well(d);

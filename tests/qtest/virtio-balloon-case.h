@@ -111,6 +111,8 @@ void balloon_end_bus_master(BalloonDriver *d);
 /* ... and not accept MUST_TELL_HOST any more, with the legacy interface */
 void balloon_drop_tell(BalloonDriver *d);
 
+/* Wait until what was given has gone, if that may be put off */
+void balloon_settle(BalloonDriver *d);
 /* An inflate request is served, and one to deflate */
 void balloon_assert_serves(BalloonDriver *d);
 /* And a target reaches the driver, whose size comes back */

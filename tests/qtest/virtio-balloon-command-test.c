@@ -8,7 +8,7 @@
 
 #include "qemu/osdep.h"
 #include "virtio-balloon-case.h"
-#include "virtio-balloon-plug.h"
+#include "virtio-balloon-host.h"
 
 #define NO_DEVICE "No balloon device has been activated"
 

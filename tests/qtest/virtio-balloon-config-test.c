@@ -14,7 +14,6 @@
 #include "hw/pci/pci_regs.h"
 #include "libqos/virtio-mmio.h"
 #include "standard-headers/linux/virtio_config.h"
-#include "standard-headers/linux/virtio_ring.h"
 
 /* Feature bits that devices have for themselves (section 2.2) */
 #define DEVICE_BITS (0xffffffull | 0x3full << 50)

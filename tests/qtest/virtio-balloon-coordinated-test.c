@@ -12,7 +12,6 @@
 #include "virtio-balloon-case.h"
 #include "virtio-balloon-host.h"
 #include "virtio-balloon-migrate.h"
-#include "virtio-balloon-plug.h"
 
 #define COORDINATED TELL ",coordinated-discards=on"
 #define DEVICE "-device " COORDINATED

@@ -7,8 +7,8 @@
 
 #include "qemu/osdep.h"
 #include "virtio-balloon-case.h"
+#include "virtio-balloon-host.h"
 #include "virtio-balloon-migrate.h"
-#include "virtio-balloon-plug.h"
 
 /* Some pages, for most that can happen to them */
 #define SIZE (16 * BALLOON_PAGE)

@@ -10,7 +10,6 @@
 #include "virtio-balloon-driver.h"
 #include "hw/pci/pci_regs.h"
 #include "libqos/libqos-spapr.h"
-#include "libqos/pci-pc.h"
 #include "libqos/virtio-mmio.h"
 #include "standard-headers/linux/virtio_config.h"
 #include "standard-headers/linux/virtio_pci.h"

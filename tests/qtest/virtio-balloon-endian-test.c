@@ -11,8 +11,8 @@
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
 #include "standard-headers/linux/virtio_config.h"
-#include "virtio-balloon-migrate.h"
 #include "virtio-balloon-case.h"
+#include "virtio-balloon-migrate.h"
 
 /* What a pseries machine has at least */
 #define SIZE (256 * MiB)

@@ -9,8 +9,8 @@
 #include "qapi/error.h"
 #include "qemu/sockets.h"
 #include "virtio-balloon-case.h"
+#include "virtio-balloon-host.h"
 #include "virtio-balloon-migrate.h"
-#include "virtio-balloon-plug.h"
 
 #define REQUEST "{'execute': 'request-balloon-stats'}"
 
@@ -330,7 +330,6 @@ static void quit(BalloonDriver *d)
     qtest_wait_qemu(d->qts);
     balloon_lose(d);
 }
-
 
 /* Where a PC resets, and panics */
 #define KEYBOARD 0x64

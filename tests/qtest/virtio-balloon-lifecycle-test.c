@@ -6,7 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "virtio-balloon-case.h"
-#include "virtio-balloon-plug.h"
+#include "virtio-balloon-host.h"
 
 #define ROUNDS 100
 

@@ -8,8 +8,8 @@
 #include "qemu/osdep.h"
 #include "qobject/qjson.h"
 #include "virtio-balloon-case.h"
+#include "virtio-balloon-host.h"
 #include "virtio-balloon-migrate.h"
-#include "virtio-balloon-plug.h"
 
 #define TARGET (64 * MiB)
 #define TARGET_PAGES ((RAM - TARGET) / BALLOON_PAGE)

@@ -6,9 +6,8 @@
  */
 
 #include "qemu/osdep.h"
-#include "virtio-balloon-migrate.h"
 #include "virtio-balloon-case.h"
-
+#include "virtio-balloon-migrate.h"
 
 /* What the guest can see arrives, what management set up does not */
 static void round_trip(BalloonDriver *d)

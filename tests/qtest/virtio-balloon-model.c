@@ -7,7 +7,7 @@
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
 #include "qemu/cutils.h"
-#include "virtio-balloon-model.h"
+#include "virtio-balloon-random.h"
 
 /* What is written at a time: the protocol dislikes long lines */
 #define WRITE_PAGES 8u

@@ -181,9 +181,11 @@ static uint64_t counter_of(QTestState *qts, const char *part,
 {
     QDict *info = balloon_info(qts);
     QDict *counters = qdict_get_qdict(info, "counters");
-    uint64_t value = qdict_get_int(part ? qdict_get_qdict(counters, part) :
-                                          counters, name);
+    uint64_t value;
 
+    g_assert_nonnull(counters);
+    value = qdict_get_int(part ? qdict_get_qdict(counters, part) : counters,
+                          name);
     qobject_unref(info);
     return value;
 }
@@ -222,13 +224,16 @@ uint64_t balloon_assert_sum(QTestState *qts)
 {
     QDict *info = balloon_info(qts);
     QDict *counters = qdict_get_qdict(info, "counters");
-    QDict *skipped = qdict_get_qdict(counters, "skipped");
-    uint64_t given = qdict_get_int(counters, "inflated") +
-                     qdict_get_int(counters, "reported") +
-                     qdict_get_int(counters, "revived");
-    uint64_t explained = qdict_get_int(counters, "discarded") +
-                         qdict_get_int(counters, "waiting");
+    QDict *skipped;
+    uint64_t given, explained;
 
+    g_assert_nonnull(counters);
+    skipped = qdict_get_qdict(counters, "skipped");
+    given = qdict_get_int(counters, "inflated") +
+            qdict_get_int(counters, "reported") +
+            qdict_get_int(counters, "revived");
+    explained = qdict_get_int(counters, "discarded") +
+                qdict_get_int(counters, "waiting");
     g_assert_cmpuint(qdict_size(skipped), ==, ARRAY_SIZE(causes));
     for (int i = 0; i < ARRAY_SIZE(causes); i++) {
         explained += qdict_get_int(skipped, causes[i]);

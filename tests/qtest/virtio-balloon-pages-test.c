@@ -15,8 +15,8 @@
 #include <linux/magic.h>
 #include "libqos/pci-pc.h"
 #include "virtio-balloon-case.h"
+#include "virtio-balloon-host.h"
 #include "virtio-balloon-migrate.h"
-#include "virtio-balloon-plug.h"
 
 #define DIMM BALLOON_DIMM_SLOTS BALLOON_DIMM_PLUGGED
 

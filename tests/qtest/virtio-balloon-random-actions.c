@@ -8,8 +8,8 @@
 
 #include "qemu/osdep.h"
 #include "libqos/pci-pc.h"
+#include "virtio-balloon-host.h"
 #include "virtio-balloon-migrate.h"
-#include "virtio-balloon-plug.h"
 #include "virtio-balloon-random.h"
 #include "standard-headers/linux/virtio_config.h"
 

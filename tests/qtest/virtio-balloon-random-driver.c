@@ -9,7 +9,6 @@
 #include "standard-headers/linux/virtio_config.h"
 #include "standard-headers/linux/virtio_ring.h"
 
-
 /* A list has this many pages at most, and most have those of a Linux driver */
 #define LIST_MAX 1536
 #define LIST_LINUX 256

@@ -14,7 +14,6 @@
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
 #include "virtio-balloon-host.h"
-#include "virtio-balloon-plug.h"
 #include "virtio-balloon-random.h"
 
 /* Two QEMUs have it, when one migrates into the other */

@@ -8,8 +8,8 @@
 
 #include "qemu/osdep.h"
 #include "qemu/host-utils.h"
-#include "virtio-balloon-migrate.h"
 #include "virtio-balloon-case.h"
+#include "virtio-balloon-migrate.h"
 #include "standard-headers/linux/virtio_config.h"
 
 #define F_STATS (1ull << VIRTIO_BALLOON_F_STATS_VQ)

@@ -6,8 +6,8 @@
 
 #include "qemu/osdep.h"
 #include "virtio-balloon-case.h"
+#include "virtio-balloon-host.h"
 #include "virtio-balloon-migrate.h"
-#include "virtio-balloon-plug.h"
 
 /* Leave a long request for every second page of HUGE, of which one is done */
 static uint32_t begin(BalloonDriver *d)

@@ -10,7 +10,6 @@
 #include "qemu/osdep.h"
 #include "qemu/module.h"
 #include "virtio-balloon-case.h"
-#include "standard-headers/linux/virtio_config.h"
 
 /* Leave a buffer; the device keeps it */
 static uint32_t leave(BalloonDriver *d, const BalloonStat *stats, unsigned n)

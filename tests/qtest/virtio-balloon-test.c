@@ -2,10 +2,10 @@
  * The virtio balloon in machines of its own, and what virtio asks of every
  * device
  *
- * What needs no particular machine is tested by virtio-balloon-queue-test.c,
- * -stats-test.c and -report-test.c, on every transport there is.  The tests in
- * this file are of virtio 1.2, chapters 2 to 4, as far as a device, and not the
- * core, can do it wrong.
+ * What needs no particular machine is tested by virtio-balloon-queue-test.c and
+ * -stats-test.c, on every transport there is.  The tests in this file are of
+ * virtio 1.2, chapters 2 to 4, as far as a device, and not the core, can do it
+ * wrong.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -16,7 +16,6 @@
 #include "standard-headers/linux/virtio_config.h"
 #include "standard-headers/linux/virtio_pci.h"
 #include "standard-headers/linux/virtio_ring.h"
-
 
 #define EVENT_IDX (1ull << VIRTIO_RING_F_EVENT_IDX)
 
