@@ -8,6 +8,7 @@ import random
 import shutil
 import socket
 import struct
+import sys
 import tempfile
 import threading
 import unittest
@@ -35,9 +36,12 @@ import vfio_linux
 import vfio_nest
 import virtio_balloon_image as made_of
 from guests import GuestError
+from virtio_balloon_guest import MIB, BalloonGuest, Channel
+
+sys.path += guests.python_paths(os.environ.get("QEMU_TREE", guests.TREE))
+# pylint: disable=wrong-import-position,import-error
 from qemu.machine import QEMUMachine
 from qemu.qmp.legacy import QEMUMonitorProtocol
-from virtio_balloon_guest import MIB, BalloonGuest, Channel
 
 
 def members(archive):

@@ -212,10 +212,8 @@ static void reclaim_work(void *opaque)
         reclaim_look_from_start(p);
     }
     while (more && !balloon_slice_is_over(&slice)) {
-        /* A look may last: what is found, and what is new, goes meanwhile */
-        bool looked = reclaim_look(s);
-
-        more = reclaim_discard(s, partial) || looked;
+        /* All of what came back waits before any of it goes */
+        more = reclaim_look(s) || reclaim_discard(s, partial);
     }
     virtio_balloon_discard_flush(s);
     trace_virtio_balloon_reclaim(partial, virtio_balloon_reclaim_waiting(s));
