@@ -151,10 +151,12 @@ unsigned long balloon_page_set_remove(BalloonPageSet *set, unsigned long first,
 unsigned long balloon_page_set_next(const BalloonPageSet *set,
                                     unsigned long first, unsigned long end)
 {
-    unsigned long u = set_next_unit(set, first / set->unit);
-    unsigned long start;
+    /* No further than @end: the next unit with any may be terabytes away */
+    unsigned long n = DIV_ROUND_UP(end, set->unit);
+    unsigned long u = find_next_bit(set->used, n, first / set->unit);
 
-    while ((start = balloon_page_set_start(set, u)) < end) {
+    while (u < n) {
+        unsigned long start = balloon_page_set_start(set, u);
         unsigned long stop = MIN(balloon_page_set_end(set, u), end);
         unsigned long at = MAX(first, start);
 
@@ -162,7 +164,7 @@ unsigned long balloon_page_set_next(const BalloonPageSet *set,
         if (at < stop) {
             return at;
         }
-        u = set_next_unit(set, u + 1);
+        u = find_next_bit(set->used, n, u + 1);
     }
     return end;
 }
