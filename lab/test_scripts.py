@@ -474,6 +474,32 @@ class WaitTest(Scripts):
             qemu.event("BALLOON_STATE_CHANGE", state=name)
         self.assertEqual((await task)[0], 0)
 
+    async def test_gone_meanwhile(self):
+        """QEMU goes after it was asked, before anybody sleeps."""
+        program = self.program
+
+        class Qmp:
+            """What tells of a change but once, as a QMPClient does."""
+            runstate = program.Runstate.RUNNING
+            changed = asyncio.Event()
+
+            async def runstate_changed(self):
+                await self.changed.wait()
+
+            def go(self):
+                self.runstate = program.Runstate.DISCONNECTING
+                self.changed.set()
+                self.changed.clear()
+
+            def get(self):
+                """No event; QEMU goes before anybody listens."""
+                asyncio.get_running_loop().call_soon(self.go)
+                return asyncio.sleep(60)
+
+        qmp = Qmp()
+        with self.assertRaisesRegex(program.QMPError, "gone"):
+            await asyncio.wait_for(program.change(qmp, qmp), 10)
+
     async def test_errors(self):
         """Stock, no balloon, nobody there, and one that goes away."""
         stock = await self.qemu("stock", balloon={})

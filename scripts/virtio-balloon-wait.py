@@ -49,6 +49,8 @@ async def change(qmp, events):
     waits = [asyncio.ensure_future(events.get()),
              asyncio.ensure_future(qmp.runstate_changed())]
     try:
+        # Both have to listen before the look: a change is told but once
+        await asyncio.sleep(0)
         if qmp.runstate == Runstate.RUNNING:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     finally:
