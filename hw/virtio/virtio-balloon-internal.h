@@ -102,6 +102,9 @@ void virtio_balloon_roles_cleanup(VirtIOBalloon *s);
  */
 void virtio_balloon_roles_bind(VirtIOBalloon *s);
 
+/* The same, and serve what is in the rings, from the main loop: the VM runs */
+void virtio_balloon_roles_start(VirtIOBalloon *s);
+
 /* The ring of @vq goes away */
 void virtio_balloon_roles_queue_reset(VirtIOBalloon *s, VirtQueue *vq);
 

@@ -92,32 +92,40 @@ static unsigned long set_count_in(const BalloonPageSet *set, unsigned long u,
                                         end - first);
 }
 
-static void set_add_to_unit(BalloonPageSet *set, unsigned long u,
-                            unsigned long first, unsigned long end)
+/* Pages @first to before @end, of unit @u, are to be in the set, or not */
+static void set_put_in_unit(BalloonPageSet *set, unsigned long u,
+                            unsigned long first, unsigned long end, bool in)
 {
-    unsigned long start = balloon_page_set_start(set, u);
-    unsigned long count = set->count[u] + end - first -
-                          set_count_in(set, u, first, end);
+    unsigned long at = first - balloon_page_set_start(set, u);
+    unsigned long size = balloon_page_set_end(set, u) -
+                         balloon_page_set_start(set, u);
+    unsigned long count = set->count[u] - set_count_in(set, u, first, end) +
+                          (in ? end - first : 0);
 
-    if (start + count < balloon_page_set_end(set, u)) {
-        bitmap_set(set_own_bits(set, u), first - start, end - first);
+    if (count == set->count[u]) {
+        return;
+    }
+    if (count && count < size) {
+        unsigned long *bits = set_own_bits(set, u);
+
+        if (in) {
+            bitmap_set(bits, at, end - first);
+        } else {
+            bitmap_clear(bits, at, end - first);
+        }
     }
     set_count(set, u, count);
 }
 
-static void set_remove_from_unit(BalloonPageSet *set, unsigned long u,
-                                 unsigned long first, unsigned long end)
+static void set_put(BalloonPageSet *set, unsigned long first,
+                    unsigned long end, bool in)
 {
-    unsigned long start = balloon_page_set_start(set, u);
-    unsigned long n = set_count_in(set, u, first, end);
+    for (unsigned long stop; first < end; first = stop) {
+        unsigned long u = first / set->unit;
 
-    if (!n) {
-        return;
+        stop = MIN(balloon_page_set_end(set, u), end);
+        set_put_in_unit(set, u, first, stop, in);
     }
-    if (n < set->count[u]) {
-        bitmap_clear(set_own_bits(set, u), first - start, end - first);
-    }
-    set_count(set, u, set->count[u] - n);
 }
 
 unsigned long balloon_page_set_add(BalloonPageSet *set, unsigned long first,
@@ -125,12 +133,7 @@ unsigned long balloon_page_set_add(BalloonPageSet *set, unsigned long first,
 {
     unsigned long before = set->n;
 
-    for (unsigned long stop; first < end; first = stop) {
-        unsigned long u = first / set->unit;
-
-        stop = MIN(balloon_page_set_end(set, u), end);
-        set_add_to_unit(set, u, first, stop);
-    }
+    set_put(set, first, end, true);
     return set->n - before;
 }
 
@@ -139,12 +142,7 @@ unsigned long balloon_page_set_remove(BalloonPageSet *set, unsigned long first,
 {
     unsigned long before = set->n;
 
-    for (unsigned long stop; first < end; first = stop) {
-        unsigned long u = first / set->unit;
-
-        stop = MIN(balloon_page_set_end(set, u), end);
-        set_remove_from_unit(set, u, first, stop);
-    }
+    set_put(set, first, end, false);
     return before - set->n;
 }
 

@@ -91,7 +91,7 @@ static bool reclaim_look(VirtIOBalloon *s)
     const unsigned long *unused;
     BalloonBlock *block;
     BalloonRange row;
-    uint64_t page, piece, seen;
+    uint64_t page, piece, limit, seen;
 
     if (p->look_block >= p->blocks->len) {
         p->look_block = LOOK_DONE;
@@ -100,13 +100,13 @@ static bool reclaim_look(VirtIOBalloon *s)
     block = balloon_block(s, p->look_block);
     page = qemu_ram_pagesize(block->rb);
     piece = MAX(page, block->granule);
-    if (!balloon_map_next(block->map, p->look_offset,
-                          MAX(BALLOON_DISCARD_STEP, piece), &row, &unused)) {
+    limit = MAX(BALLOON_DISCARD_STEP, piece);
+    if (!balloon_map_next(block->map, p->look_offset, limit, &row, &unused)) {
         p->look_block++;
         p->look_offset = 0;
         return true;
     }
-    row.size = MIN(row.size, MAX(BALLOON_DISCARD_STEP, piece));
+    row.size = MIN(row.size, limit);
     p->look_offset = row.start + row.size;
     /* A huge page is in memory as a whole: its first part tells */
     seen = page < row.size ? MIN(row.size, BALLOON_DISCARD_STEP) : host_page;

@@ -89,15 +89,20 @@ void virtio_balloon_roles_bind(VirtIOBalloon *s)
                               roles_queue(s, features, ROLE_REPORT));
 }
 
+void virtio_balloon_roles_start(VirtIOBalloon *s)
+{
+    virtio_balloon_roles_bind(s);
+    virtio_balloon_queue_start(&s->inflate);
+    virtio_balloon_queue_start(&s->deflate);
+    virtio_balloon_queue_start(&s->report);
+    virtio_balloon_stats_start(s);
+    virtio_balloon_hinting_start(s);
+}
+
 static void roles_rebind(void *opaque)
 {
-    VirtIOBalloon *s = opaque;
-
-    if (virtio_balloon_may_serve(s)) {
-        virtio_balloon_roles_bind(s);
-        virtio_balloon_queue_start(&s->report);
-        virtio_balloon_stats_start(s);
-        virtio_balloon_hinting_start(s);
+    if (virtio_balloon_may_serve(opaque)) {
+        virtio_balloon_roles_start(opaque);
     }
 }
 

@@ -181,12 +181,7 @@ static void virtio_balloon_set_status(VirtIODevice *vdev, uint8_t status)
         virtio_balloon_queue_put_back(&s->deflate);
         virtio_balloon_queue_put_back(&s->report);
     } else {
-        virtio_balloon_roles_bind(s);
-        virtio_balloon_queue_start(&s->inflate);
-        virtio_balloon_queue_start(&s->deflate);
-        virtio_balloon_queue_start(&s->report);
-        virtio_balloon_stats_start(s);
-        virtio_balloon_hinting_start(s);
+        virtio_balloon_roles_start(s);
         virtio_balloon_reclaim_start(s);
     }
     virtio_balloon_state_set_status(s, status);

@@ -263,6 +263,17 @@ static bool config_interrupt(BalloonDriver *d)
            ISR_CONFIG;
 }
 
+/* Read the saved VM.  Returns: where in @data these @n bytes are */
+static void *read_saved(char **data, gsize *size, const void *bytes, gsize n)
+{
+    void *at;
+
+    g_assert_true(g_file_get_contents(balloon_saved(), data, size, NULL));
+    at = memmem(*data, *size, bytes, n);
+    g_assert_nonnull(at);
+    return at;
+}
+
 /*
  * The interrupt status in a saved VM: docs/devel/migration/virtio.rst has the
  * layout.  It is found by what follows: the selected queue, the features and
@@ -275,9 +286,7 @@ static uint8_t saved_isr(uint32_t features)
     uint8_t *at;
     gsize size;
 
-    g_assert_true(g_file_get_contents(balloon_saved(), &data, &size, NULL));
-    at = memmem(data, size, follows, sizeof(follows));
-    g_assert_nonnull(at);
+    at = read_saved(&data, &size, follows, sizeof(follows));
     g_assert_cmphex(at[-4], ==, VIRTIO_CONFIG_S_ACKNOWLEDGE |
                                 VIRTIO_CONFIG_S_DRIVER |
                                 VIRTIO_CONFIG_S_DRIVER_OK);
@@ -318,9 +327,7 @@ static void patch_round(uint32_t id, uint32_t state)
     char *at;
     gsize size;
 
-    g_assert_true(g_file_get_contents(balloon_saved(), &data, &size, NULL));
-    at = memmem(data, size, section, strlen(section));
-    g_assert_nonnull(at);
+    at = read_saved(&data, &size, section, strlen(section));
     memcpy(at + strlen(section) + 4, values, sizeof(values));
     g_assert_true(g_file_set_contents(balloon_saved(), data, size, NULL));
 }

@@ -66,6 +66,15 @@ static void refused_device(BalloonDriver *d)
     assert_refused(d, d->data);
 }
 
+/* Nothing is left of the one that was unplugged; another one starts */
+static void plug_another(BalloonDriver *d, const char *properties)
+{
+    balloon_assert_none(d->qts);
+    qtest_clock_step(d->qts, 5 * SECOND);
+    balloon_plug(d, properties);
+    balloon_start(d, BALLOON_ALL_FEATURES);
+}
+
 /* A refused device leaves nothing behind; the next, correct one works */
 static void refused_then_correct(BalloonDriver *d)
 {
@@ -74,10 +83,7 @@ static void refused_then_correct(BalloonDriver *d)
         for (int n = 0; n <= round; n++) {
             assert_refused(d, d->data);
         }
-        balloon_assert_none(d->qts);
-        qtest_clock_step(d->qts, 5 * SECOND);
-        balloon_plug(d, HINTS);
-        balloon_start(d, BALLOON_ALL_FEATURES);
+        plug_another(d, HINTS);
         balloon_assert_works(d);
     }
 }
@@ -161,10 +167,7 @@ static void unplug_busy(BalloonDriver *d)
             balloon_reset(d);
         }
         balloon_unplug(d);
-        balloon_assert_none(d->qts);
-        qtest_clock_step(d->qts, 5 * SECOND);
-        balloon_plug(d, ALL);
-        balloon_start(d, BALLOON_ALL_FEATURES);
+        plug_another(d, ALL);
     }
     balloon_assert_works(d);
 }
