@@ -150,8 +150,8 @@ def parse():
                         help="the QEMU to compare with")
     parser.add_argument("--quick", action="store_true",
                         help="fewer passes, a smaller guest")
-    parser.add_argument("--repeat", type=int, help="passes a row")
-    parser.add_argument("--guest", type=int,
+    parser.add_argument("--repeat", type=guests.positive, help="passes a row")
+    parser.add_argument("--guest", type=guests.positive,
                         help="GiB of the Linux guest of the part guest")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS))
     parser.add_argument("--backings", nargs="+", choices=list(BACKINGS),
@@ -174,6 +174,7 @@ def parse():
         if getattr(options, name) and part not in options.parts:
             parser.error(f"--{name} is for the part {part}, which is not among"
                          " --parts")
+    guests.understood(options)
     options.backings = options.backings or list(BACKINGS)
     options.repeat = options.repeat or (2 if quick else 5)
     options.guest_repeat = min(options.repeat, 1 if quick else 3)
@@ -260,16 +261,13 @@ def run(options):
     return worse
 
 
+@guests.told("bench")
 def main():
     options = parse()
     # QEMUs are ended and huge pages given back when the benchmark is ended
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: terminated"))
-    try:
-        os.makedirs(options.output, exist_ok=True)
-        worse = run(options)
-    except (guests.GuestError, guests.image.base.BaseError, OSError,
-            subprocess.CalledProcessError) as error:
-        sys.exit(f"bench: {error}")
+    os.makedirs(options.output, exist_ok=True)
+    worse = run(options)
     progress("done")
     sys.exit(bool(worse))
 

@@ -121,14 +121,12 @@ def run(options):
             picture(recorder)
 
 
+@guests.told("demo")
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     guests.add_options(parser)
-    try:
-        run(parser.parse_args())
-    except (GuestError, guests.image.base.BaseError) as error:
-        sys.exit(f"demo: {error}")
+    run(guests.understood(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -70,6 +70,7 @@ def run(options, folder):
     return runner.run(ending_early(suite)).wasSuccessful()
 
 
+@guests.told("functional")
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -82,10 +83,7 @@ def main():
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="balloon-") as folder:
-        try:
-            passed = run(options, folder)
-        except (image.base.BaseError, guests.GuestError) as error:
-            sys.exit(f"functional: {error}")
+        passed = run(options, folder)
     sys.exit(not passed)
 
 

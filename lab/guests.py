@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Guests for the programs of this folder: image, accelerator, clean-up."""
 
+import argparse
 import contextlib
 import glob
 import os
@@ -20,7 +21,8 @@ import image  # noqa: E402  pylint: disable=wrong-import-position
 from virtio_balloon_guest import BalloonGuest, GuestError  # noqa: E402
 
 # Where ./balloon builds
-BUILD = image.base.build_folder(REPO)
+with image.base.told("balloon"):
+    BUILD = image.base.build_folder(REPO)
 QEMU = os.path.join(BUILD, "qemu-system-x86_64")
 TREE = os.path.join(BUILD, "qemu")
 
@@ -33,6 +35,26 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
 def progress(text):
     print(f"[{time.monotonic() - STARTED:5.0f} s] {text}", file=sys.stderr,
           flush=True)
+
+
+def told(name):
+    """As base.told(), with the errors of guests."""
+    return image.base.told(name, GuestError)
+
+
+def understood(options):
+    """@options, if they are to be followed: ./balloon asks before it builds."""
+    if os.environ.get("BALLOON_UNDERSTOOD"):
+        sys.exit(99)
+    return options
+
+
+def positive(text):
+    """The type of an option of a parser: a whole number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
 
 
 def add_options(parser):

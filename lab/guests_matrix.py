@@ -16,7 +16,6 @@ import concurrent.futures
 import contextlib
 import os
 import re
-import subprocess
 import sys
 import time
 from typing import NamedTuple, Tuple
@@ -584,6 +583,7 @@ def given_emulator(text):
     return target, path
 
 
+@guests.told("guests")
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -591,7 +591,7 @@ def main():
     parser.add_argument("--check", action="append",
                         choices=[check.name for check in CHECKS],
                         help="only this column")
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--jobs", type=guests.positive, default=2)
     parser.add_argument("--tree", default=guests.TREE,
                         help="QEMU's source, for the Python packages in it")
     parser.add_argument("--emulator", type=given_emulator, action="append",
@@ -603,11 +603,8 @@ def main():
     if unknown:
         parser.error(f"no guest {', '.join(unknown)}; known are "
                      + ", ".join(GUESTS))
-    try:
-        build_emulators(options, options.guest)
-    except (build.base.BaseError, OSError,
-            subprocess.CalledProcessError) as error:
-        sys.exit(f"guests: no emulator was built: {error}")
+    guests.understood(options)
+    build_emulators(options, options.guest)
     started = time.monotonic()
     rows = run(options)
     print("\n".join(table(rows)))

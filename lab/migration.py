@@ -185,21 +185,19 @@ def run(options):
     return not complaints
 
 
+@guests.told("migration")
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     guests.add_options(parser)
     parser.add_argument("--stock", default=STOCK, help="the stock QEMU")
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--jobs", type=guests.positive, default=2)
     parser.add_argument("--machine", nargs="+", default=MACHINES,
                         choices=MACHINES)
     parser.add_argument("--column", nargs="+", default=COLUMNS,
                         choices=COLUMNS)
     started = time.monotonic()
-    try:
-        passed = run(parser.parse_args())
-    except (GuestError, guests.image.base.BaseError) as error:
-        sys.exit(f"migration: {error}")
+    passed = run(guests.understood(parser.parse_args()))
     print(f"\n{'passed' if passed else 'FAILED'} in"
           f" {time.monotonic() - started:.0f} s")
     sys.exit(not passed)

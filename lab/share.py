@@ -176,15 +176,12 @@ def run(options):
             print(f"picture: {os.path.relpath(path)}")
 
 
+@guests.told("share")
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     guests.add_options(parser)
-    try:
-        run(parser.parse_args())
-    except (GuestError, guests.image.base.BaseError, OSError,
-            subprocess.CalledProcessError) as error:
-        sys.exit(f"share: {error}")
+    run(parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -254,7 +254,7 @@ def parse():
     options = parser.parse_args()
     if options.resizes < 20:
         parser.error("20 resizes are the fewest that make sense")
-    return options
+    return guests.understood(options)
 
 
 def main():

@@ -337,7 +337,7 @@ def parse():
     guests.add_options(parser)
     parser.add_argument("--linux", action="store_true",
                         help="a Linux guest in the QEMU in it")
-    return parser.parse_args()
+    return guests.understood(parser.parse_args())
 
 
 def main():

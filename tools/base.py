@@ -36,7 +36,10 @@ NEEDED_GIB = 5
 
 
 class BaseError(Exception):
-    """Something is missing; the message says what, and what to do."""
+    """Something is missing; the message says what, and what to do.
+
+    The errors of the other tools are of this class, too: see told().
+    """
 
 
 def say(message):
@@ -49,6 +52,21 @@ def cache(*parts):
     path = os.path.join(root, "virtio-balloon", *parts)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     return path
+
+
+@contextlib.contextmanager
+def told(name, *errors):
+    """Errors that are the user's to mend end the tool @name with a line each.
+
+    @errors: classes of them besides BaseError and the system's
+    """
+    try:
+        yield
+    except subprocess.CalledProcessError as error:
+        command = error.cmd.split() if isinstance(error.cmd, str) else error.cmd
+        sys.exit(f"{name}: {command[0]} failed; what it said is above")
+    except (BaseError, OSError, *errors) as error:
+        sys.exit(f"{name}: {error}")
 
 
 @contextlib.contextmanager
@@ -360,19 +378,17 @@ def missing_packages(lists):
     return [name for name in wanted if name not in installed]
 
 
+@told("base")
 def main():
-    try:
-        if sys.argv[1:2] == ["packages"]:
-            more = [f"packages-{name}" for name in sys.argv[2:]]
-            print(" ".join(missing_packages(["packages", *more])))
-        elif sys.argv[1:] == ["fetch"]:
-            path = source()
-            build_environment()
-            print(path)
-        else:
-            sys.exit(__doc__)
-    except (BaseError, OSError, subprocess.CalledProcessError) as error:
-        sys.exit(f"base: {error}")
+    if sys.argv[1:2] == ["packages"]:
+        more = [f"packages-{name}" for name in sys.argv[2:]]
+        print(" ".join(missing_packages(["packages", *more])))
+    elif sys.argv[1:] == ["fetch"]:
+        path = source()
+        build_environment()
+        print(path)
+    else:
+        sys.exit(__doc__)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 
 import base
 import overlay
@@ -156,6 +155,7 @@ def build_stock(args, environment):
     write_launchers(f"{args.build}/stock", build, args.ninja)
 
 
+@base.told("build")
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, usage=argparse.SUPPRESS,
@@ -168,17 +168,11 @@ def main():
     parser.add_argument("--instrument", default="none", choices=INSTRUMENT)
     parser.add_argument("ninja", nargs="*")
     args = parser.parse_intermixed_args()
-    try:
-        environment = base.build_environment()
-        if args.what == "ours":
-            build_ours(args, environment)
-        else:
-            build_stock(args, environment)
-    except (base.BaseError, overlay.OverlayError, OSError) as error:
-        sys.exit(f"build: {error}")
-    except subprocess.CalledProcessError as error:
-        sys.exit(f"build: {' '.join(error.cmd[:1])} failed; what it said is"
-                 " above")
+    environment = base.build_environment()
+    if args.what == "ours":
+        build_ours(args, environment)
+    else:
+        build_stock(args, environment)
 
 
 if __name__ == "__main__":

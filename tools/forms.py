@@ -78,7 +78,7 @@ FORMS = {
 }
 
 
-class FormError(Exception):
+class FormError(base.BaseError):
     """A form that is not what it should be."""
 
 
@@ -189,21 +189,16 @@ def buildable(names, version):
             base.say(f"QEMU {version} is not built in the form {name}")
 
 
+@base.told("forms")
 def main():
     names = sys.argv[1:] or list(FORMS)
     if not set(names) <= set(FORMS):
         sys.exit(__doc__)
     tree = f"{FOLDER}/qemu"
-    try:
-        environment = base.build_environment()
-        overlay.lay(build.REPO, base.source(), tree)
-        for name in buildable(names, base.version_of_tree(tree)):
-            build_form(name, tree, environment)
-    except (base.BaseError, overlay.OverlayError, FormError,
-            OSError) as error:
-        sys.exit(f"forms: {error}")
-    except subprocess.CalledProcessError as error:
-        sys.exit(f"forms: {error.cmd[0]} failed; what it said is above")
+    environment = base.build_environment()
+    overlay.lay(build.REPO, base.source(), tree)
+    for name in buildable(names, base.version_of_tree(tree)):
+        build_form(name, tree, environment)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ def install(folder, prefix):
     return programs
 
 
+@base.told("install")
 def main():
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
@@ -55,8 +56,6 @@ def main():
     except PermissionError as error:
         sys.exit(f"install: {error}: run this with sudo, or give another"
                  " PREFIX")
-    except (base.BaseError, OSError, subprocess.CalledProcessError) as error:
-        sys.exit(f"install: {error}")
     if not programs:
         sys.exit("install: nothing is built; run this first, not as root:"
                  " ./balloon build")

@@ -23,6 +23,7 @@ import subprocess
 import sys
 from typing import NamedTuple
 
+import base
 import ports
 from blocks import format_of
 
@@ -35,7 +36,7 @@ DIRECTIVE = re.compile(r"^[ \t]*(?:#|//|/\*|\.\.|HXCOMM)[ \t]*overlay:[ \t]*"
                        re.M)
 
 
-class OverlayError(Exception):
+class OverlayError(base.BaseError):
     """A block or a file that cannot be laid over the tree, and why."""
 
 
@@ -238,13 +239,11 @@ def lay(repo, pristine, tree):
             json.dumps({"pristine": pristine, "files": paths}, indent=1))
 
 
+@base.told("overlay")
 def main():
     if len(sys.argv) != 4:
         sys.exit(__doc__)
-    try:
-        lay(*sys.argv[1:])
-    except (OverlayError, OSError, subprocess.CalledProcessError) as error:
-        sys.exit(f"overlay: {error}")
+    lay(*sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import fnmatch
 import re
 from typing import Dict, NamedTuple, Optional, Tuple
 
+import base
+
 
 class Port(NamedTuple):
     why: str
@@ -155,7 +157,7 @@ PORTS = {
 NEXT = "10.1"
 
 
-class PortError(Exception):
+class PortError(base.BaseError):
     """A port that does not match as it should."""
 
 

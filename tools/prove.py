@@ -45,7 +45,7 @@ ENTRY = "virtio-balloon"
 PASSED_OVER = re.compile(r"(?:.*/)?__pycache__/.*|\.overlay\.json")
 
 
-class ProofError(Exception):
+class ProofError(base.BaseError):
     """What does not hold."""
 
 
@@ -291,22 +291,21 @@ def prove(pristine, numbers):
     check_same("the last commit is not the overlaid tree", TREE, laid)
 
 
+@base.told("prove")
 def main():
     if any(not word.isdecimal() for word in sys.argv[1:]):
         sys.exit(__doc__)
     rows = []
+    pristine = base.source()
     try:
-        pristine = base.source()
         for row in prove(pristine, [int(word) for word in sys.argv[1:]]):
             rows.append(row)
-    except (ProofError, series.SeriesError, base.BaseError,
-            overlay.OverlayError, OSError,
-            subprocess.CalledProcessError) as error:
-        print("\n".join(table(rows)))
-        sys.exit(f"prove: {error}")
-    text = "\n".join([*table(rows), "", "The last commit is, byte for byte, the"
-                      f" overlaid tree of {os.path.basename(pristine)}."])
-    print(text)
+    finally:
+        text = "\n".join(table(rows))
+        print(text)
+    text += ("\n\nThe last commit is, byte for byte, the overlaid tree of"
+             f" {os.path.basename(pristine)}.")
+    print(text.splitlines()[-1])
     overlay.replace(f"{FOLDER}/series-proof.md", text + "\n")
 
 

@@ -37,7 +37,7 @@ DATE = 1745280000
 WHOLE = ""
 
 
-class SeriesError(Exception):
+class SeriesError(base.BaseError):
     """What is wrong with the description of the series."""
 
 
@@ -255,15 +255,12 @@ def export(repo, pristine, output):
     return scratch, first, write_patches(scratch, repo, first, last, output)
 
 
+@base.told("series")
 def main():
     if len(sys.argv) > 2 or sys.argv[1:] and sys.argv[1].startswith("-"):
         sys.exit(__doc__)
-    try:
-        output = "".join(sys.argv[1:]) or f"{base.build_folder(REPO)}/series"
-        _, _, patches = export(REPO, base.source(), os.path.abspath(output))
-    except (SeriesError, base.BaseError, overlay.OverlayError, OSError,
-            subprocess.CalledProcessError) as error:
-        sys.exit(f"series: {error}")
+    output = "".join(sys.argv[1:]) or f"{base.build_folder(REPO)}/series"
+    _, _, patches = export(REPO, base.source(), os.path.abspath(output))
     print("\n".join(patches))
 
 

@@ -81,12 +81,10 @@ def variables():
             "BALLOON_GUEST_INITRD": made.initrd}
 
 
+@base.told("image", GuestError)
 def main():
-    try:
-        for name, path in variables().items():
-            print(f"{name}={path}")
-    except (base.BaseError, GuestError) as error:
-        sys.exit(f"image: {error}")
+    for name, path in variables().items():
+        print(f"{name}={path}")
 
 
 if __name__ == "__main__":
