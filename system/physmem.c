@@ -139,11 +139,48 @@ int ram_block_discard_ranges(RAMBlock *rb, const struct iovec *iov, size_t n,
     return first_error;
 }
 /* overlay: new */
+#ifdef CONFIG_LINUX
+/*
+ * Which of @n pages from @host on are private copies, in memory or swapped out?
+ * mincore() would tell of the file below them.  Returns: false when the host
+ * does not say.
+ */
+static bool ram_block_has_copies(const uint8_t *host, size_t n,
+                                 uint8_t *resident)
+{
+    /* Of an entry of pagemap: in memory, swapped out, a page of the file */
+    const uint64_t present = 1ull << 63, swapped = 1ull << 62;
+    const uint64_t of_file = 1ull << 61;
+    size_t size = n * sizeof(uint64_t);
+    g_autofree uint64_t *entries = g_new(uint64_t, n);
+    off_t offset = (uintptr_t)host / qemu_real_host_page_size() *
+                   sizeof(uint64_t);
+    int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    bool ok = fd >= 0 && pread(fd, entries, size, offset) == size;
+
+    for (size_t i = 0; ok && i < n; i++) {
+        resident[i] = (entries[i] & swapped) ||
+                      (entries[i] & (present | of_file)) == present;
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    return ok;
+}
+#endif
+/* overlay: new */
 void ram_block_resident(RAMBlock *rb, uint64_t start, size_t length,
                         uint8_t *resident)
 {
 #ifdef CONFIG_LINUX
-    if (mincore(rb->host + start, length, resident) == 0) {
+    uint8_t *host = rb->host + start;
+
+    if (!qemu_ram_is_shared(rb) && !(rb->fd >= 0 && ram_block_owns_file(rb))) {
+        if (ram_block_has_copies(host, length / qemu_real_host_page_size(),
+                                 resident)) {
+            return;
+        }
+    } else if (mincore(host, length, resident) == 0) {
         return;
     }
 #endif

@@ -21,7 +21,7 @@ int ram_block_discard_ranges(RAMBlock *rb, const struct iovec *iov, size_t n,
                              uint64_t *discarded, uint64_t *calls);
 /* overlay: new */
 /**
- * ram_block_resident: which pages of a RAMBlock the host has in memory
+ * ram_block_resident: which pages of a RAMBlock the host would have back
  * @rb: the block
  * @start: offset into it in bytes, a multiple of the host's page size
  * @length: in bytes, likewise
@@ -29,7 +29,9 @@ int ram_block_discard_ranges(RAMBlock *rb, const struct iovec *iov, size_t n,
  *            its lowest bit is set when the page is in memory, or when the
  *            host does not say
  *
- * What the host has swapped out is not in memory.
+ * Of private memory that is what has a copy, maybe swapped out, whatever there
+ * is of a file below it.  Of a file that is shared, or the block's own, it is
+ * what is in memory of the file, and not what is swapped out.
  */
 void ram_block_resident(RAMBlock *rb, uint64_t start, size_t length,
                         uint8_t *resident);

@@ -145,6 +145,29 @@ static void file(BalloonDriver *d)
     }
 }
 
+/* The target, said again, empties what has a copy; the file has it anyway */
+static void private_file_again(BalloonDriver *d)
+{
+    const uint64_t size = 2 * HUGE;
+
+    make_file(RAM);
+    balloon_boot_and_start(d);
+    qtest_memset(d->qts, AREA, OLD, size);
+    balloon_set_target(d->qts, RAM - size);
+    balloon_inflate(d, AREA, size);
+    balloon_writel(d, BALLOON_CFG_ACTUAL, size / BALLOON_PAGE);
+    balloon_wait_discarded(d->qts);
+    balloon_assert_bytes(d, AREA, size, FILE_BYTE);
+    qtest_memset(d->qts, AREA, NEW, HUGE);
+
+    balloon_set_target(d->qts, RAM - size);
+    balloon_wait_for(balloon_counter(d->qts, "discarded") > size);
+    balloon_wait_discarded(d->qts);
+    g_assert_cmpuint(balloon_counter(d->qts, "revived"), ==, HUGE);
+    g_assert_cmpuint(balloon_counter(d->qts, "discarded"), ==, size + HUGE);
+    balloon_assert_bytes(d, AREA, size, FILE_BYTE);
+}
+
 /* A file without a name, that may only be read, is nobody's but stays */
 static void unnamed_file(BalloonDriver *d)
 {
@@ -459,6 +482,8 @@ static const BalloonTest file_tests[] = {
       NO_POISON ",must-tell-host=on", RAM_FILE("share=off"), &private_file },
     { "improved/backing/read-only-file", file, NULL,
       RAM_FILE("share=off,readonly=on,rom=off"), &private_file },
+    { "improved/backing/private-file-again", private_file_again,
+      NO_POISON ",must-tell-host=on", RAM_FILE("share=off") },
     { "improved/backing/read-only-unnamed-file", unnamed_file, NULL,
       RAM_FILE("share=off,readonly=on,rom=off") },
     { "improved/backing/file-offset/private", file, NULL,
