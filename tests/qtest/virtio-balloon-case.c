@@ -58,6 +58,12 @@ unsigned balloon_count_in_file(const char *name, const char *what)
     return n;
 }
 
+unsigned balloon_log_lines(void)
+{
+    return balloon_count_in_file("log", "\n") -
+           balloon_count_in_file("log", "WARNING: ASan");
+}
+
 static bool has_counters(const BalloonTest *test)
 {
     return strstr(test->path, "/improved/") || strstr(test->path, "/manage/");

@@ -94,6 +94,8 @@ void balloon_add_qos_tests(const BalloonTest *tests, unsigned n,
 const char *balloon_file(const char *name);
 /* How often that file says @what; never if there is none */
 unsigned balloon_count_in_file(const char *name, const char *what);
+/* How many lines QEMU logged there; none of them a sanitizer's own */
+unsigned balloon_log_lines(void);
 
 /* The machine of a bare test that is to begin as the others do */
 void balloon_boot_and_start(BalloonDriver *d);
