@@ -134,8 +134,9 @@ class VirtioBalloonWait(BalloonTest):
             self.skipTest(f"there is no {library}")
         folder = tempfile.mkdtemp(dir=self.workdir)
         os.symlink("../42", os.path.join(folder, "iommu_group"))
+        # The firmware would look for a ROM, which QEMU copies from nowhere
         guest = self.guest(*self.option, "-device",
-                           f"vfio-pci,sysfsdev={folder}", **settings)
+                           f"vfio-pci,sysfsdev={folder},rombar=0", **settings)
         self.fake = os.path.join(folder, "fake")
         with open(self.fake, "wb") as file:
             file.truncate(FAKE_SIZE)
