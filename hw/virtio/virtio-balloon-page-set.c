@@ -87,7 +87,10 @@ static unsigned long *set_own_bits(BalloonPageSet *set, unsigned long u)
 static unsigned long set_count_in(const BalloonPageSet *set, unsigned long u,
                                   unsigned long first, unsigned long end)
 {
-    return bitmap_count_one_with_offset(set_bits(set, u),
+    if (!balloon_page_set_is_mixed(set, u)) {
+        return set->count[u] ? end - first : 0;
+    }
+    return bitmap_count_one_with_offset(set->bits[u],
                                         first - balloon_page_set_start(set, u),
                                         end - first);
 }
