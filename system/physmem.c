@@ -7,7 +7,7 @@ static bool ram_block_owns_file(RAMBlock *rb)
 {
     struct stat st;
 
-    return !(rb->flags & RAM_READONLY_FD) &&
+    return rb->fd >= 0 && !(rb->flags & RAM_READONLY_FD) &&
            (!qemu_ram_is_named_file(rb) ||
             (fstat(rb->fd, &st) == 0 && st.st_nlink == 0));
 }
@@ -82,7 +82,7 @@ static size_t ram_block_vector_length(RAMBlock *rb, const struct iovec *iov,
         return 0;
     }
     if (!qemu_ram_is_shared(rb)) {
-        return rb->fd >= 0 && ram_block_owns_file(rb) ? 0 : n;
+        return ram_block_owns_file(rb) ? 0 : n;
     }
     while (k < n && iov[k].iov_len < large) {
         k++;
@@ -175,7 +175,7 @@ void ram_block_resident(RAMBlock *rb, uint64_t start, size_t length,
 #ifdef CONFIG_LINUX
     uint8_t *host = rb->host + start;
 
-    if (!qemu_ram_is_shared(rb) && !(rb->fd >= 0 && ram_block_owns_file(rb))) {
+    if (!qemu_ram_is_shared(rb) && !ram_block_owns_file(rb)) {
         if (ram_block_has_copies(host, length / qemu_real_host_page_size(),
                                  resident)) {
             return;
