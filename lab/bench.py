@@ -26,6 +26,7 @@ import bench_noise
 import bench_peers
 import bench_peers_report as peers_report
 import bench_plot
+import bench_profile
 import bench_report as report
 import bench_scale
 import bench_scale_report as scale_report
@@ -36,7 +37,6 @@ from bench_qtest import MUST_TELL_HOST
 
 FOLDER = os.path.join(guests.BUILD, "bench")
 STOCK = os.path.join(guests.BUILD, "stock", "qemu-system-x86_64")
-# Profiled with perf and strace
 BOUNDS = """\
 What bounds ours: scattered pages of a memfd are truncated by the kernel one by
 one, whoever asks (nine tenths of the time); where as few calls are made as by
@@ -51,6 +51,11 @@ class Side(NamedTuple):
     tree: str                   # its source
     balloon: str = "virtio-balloon-pci"
     features: int = 0           # for a driver to accept, beyond the usual
+
+
+def left_out(document, part, error):
+    document.setdefault("missing", {})[part] = str(error)
+    print(f"\n{part}: left out: {error}")
 
 
 def run_device(options, document):
@@ -81,8 +86,7 @@ def run_hugetlb(options, document):
     try:
         found = bench_guest.bench_hugetlb(options, progress)
     except Unavailable as error:
-        document.setdefault("missing", {})["guest in 2 MiB pages"] = str(error)
-        print(f"\nLinux guest in 2 MiB pages: left out: {error}")
+        left_out(document, "guest in 2 MiB pages", error)
         return
     figures = document["hugetlb"] = report.spreads(found,
                                                    report.HUGETLB_FIGURES)
@@ -117,6 +121,15 @@ def run_peers(options, document):
     print("\n" + peers_report.tables(peers))
 
 
+def run_profile(options, document):
+    try:
+        profile = document["profile"] = bench_profile.bench(options, progress)
+    except Unavailable as error:
+        left_out(document, "profile", error)
+        return
+    print("\n" + bench_profile.report(profile))
+
+
 def run_waits(options, document):
     found = bench_latency.bench(options, progress)
     document.setdefault("waits", {}).update(report.plain(found))
@@ -129,6 +142,7 @@ PARTS = {
     "migration": run_migration,
     "granules": run_granules,
     "peers": run_peers,
+    "profile": run_profile,
     "scale": run_scale,
     "waits": run_waits,
 }

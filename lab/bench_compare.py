@@ -8,7 +8,8 @@ from bench_report import RESOLUTION, Spread, table
 
 MORE_IS_BETTER = ("returned", "given")
 SHARES = ("granules",)          # parts in which all figures are such
-APART = ("conditions", "noise", "missing", "gib")   # are no figures
+# Are no figures, or explain some
+APART = ("conditions", "noise", "missing", "gib", "profile")
 # What is measured beside the balloon of this repository
 OTHERS = ("stock", "mem-2M", "mem-128M", "floor", "no request",
           "query-status", "rest_slowest")

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 import unittest
+from unittest import mock
 
 import guests  # noqa: F401  pylint: disable=unused-import  sets the path
 import bench_compare
@@ -13,6 +14,8 @@ import bench_figures
 import bench_noise
 import bench_peers
 import bench_peers_report
+import bench_profile
+from bench_machine import Unavailable
 from bench_peers import Sample
 from virtio_balloon_guest import MIB
 
@@ -125,6 +128,63 @@ class PeersReportTest(unittest.TestCase):
         self.assertEqual(len(stock), len(reporting))
         self.assertNotIn("", stock)
         self.assertEqual(reporting[-6:], [""] * 6)
+
+
+class ProfileTest(unittest.TestCase):
+    """What was a sample of the main thread for?"""
+
+    SAMPLES = """\
+
+\tffffffff817062a7 zap_pte_range
+\tffffffff8155fa10 __x64_sys_madvise
+\t           fc366 madvise
+\t          5a1b20 ram_block_discard_range
+\t          6b1110 virtio_balloon_discard
+\t          887a68 main_loop_wait
+
+\t          6b19b1 virtqueue_split_pop
+\t          6b1234 virtio_balloon_serve (/a/path with blanks/qemu)
+\t          887a68 main_loop_wait
+
+\tffffffff817062a7 futex_wait
+\t           8c373 pthread_mutex_lock@@GLIBC_2.2.5
+\t          529f85 bql_lock_impl
+\t          887b25 main_loop_wait
+
+
+\t               0 [unknown]
+"""
+
+    def test_the_first_purpose_counts(self):
+        """All of them are in the main loop, two in the device."""
+        self.assertEqual(bench_profile.shares(self.SAMPLES), {
+            "discards": 0.25, "device": 0.25, "monitor": 0, "lock": 0.25,
+            "timers": 0, "loop": 0, "other": 0.25})
+
+    def test_no_sample(self):
+        with self.assertRaisesRegex(Unavailable, "no sample"):
+            bench_profile.shares("\n")
+
+    def test_no_perf(self):
+        with mock.patch.dict(os.environ, PATH=os.devnull), \
+                self.assertRaisesRegex(Unavailable, "linux-perf"):
+            bench_profile.check()
+
+    def test_perf_fails(self):
+        """It is not waited for."""
+        with tempfile.TemporaryDirectory() as folder:
+            os.symlink("/bin/false", f"{folder}/perf")
+            with mock.patch.dict(os.environ, PATH=folder), \
+                    self.assertRaisesRegex(Unavailable, "main thread"), \
+                    bench_profile.recorded(os.getpid(), os.devnull):
+                self.fail("there is nothing that takes samples")
+
+    def test_report(self):
+        row = {name: spread(0.25) for name in bench_profile.ROWS}
+        text = bench_profile.report({"ours": row, "mem-2M": row})
+        self.assertEqual(text.count("0.250 (0.250..0.250)"),
+                         2 * len(bench_profile.ROWS))
+        self.assertIn("virtio-mem, 2 MiB", text)
 
 
 class NoiseTest(unittest.TestCase):
