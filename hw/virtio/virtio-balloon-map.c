@@ -102,7 +102,7 @@ static unsigned long unit_set_next(const BalloonMap *map, UnitSet *set)
 /* Pages of unit @u may wait that did not */
 static void map_look_at(BalloonMap *map, unsigned long u)
 {
-    bool some = map->waiting.count[u];
+    bool some = balloon_page_set_is_used(&map->waiting, u);
     bool complete = balloon_page_set_is_full(&map->held, u);
 
     unit_set_put(&map->complete, u, some && complete);
@@ -319,7 +319,7 @@ bool balloon_map_next(const BalloonMap *map, uint64_t start, uint64_t limit,
     end = first = MAX(first, balloon_page_set_start(held, u));
     if (balloon_page_set_is_mixed(held, u)) {
         end = balloon_page_set_end(held, u);
-        *bits = held->bits[u] + BIT_WORD(first % held->unit);
+        *bits = held->mixed[u]->bits + BIT_WORD(first % held->unit);
     }
     while (!*bits && u < held->n_units && balloon_page_set_is_full(held, u) &&
            end - first < bytes_to_pages(limit)) {

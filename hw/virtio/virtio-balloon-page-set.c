@@ -17,9 +17,9 @@ void balloon_page_set_init(BalloonPageSet *set, unsigned long size,
         .size = size,
         .unit = unit,
         .n_units = n_units,
-        .count = g_new0(uint32_t, n_units),
         .used = bitmap_new(n_units),
-        .bits = g_new0(unsigned long *, n_units),
+        .full = bitmap_new(n_units),
+        .mixed = g_new0(BalloonPageUnit *, n_units),
         .all = bitmap_new(unit),
         .none = bitmap_new(unit),
     };
@@ -36,51 +36,76 @@ void balloon_page_set_cleanup(BalloonPageSet *set)
 {
     for (unsigned long u = 0; (u = set_next_unit(set, u)) < set->n_units; u++) {
         if (balloon_page_set_is_mixed(set, u)) {
-            g_free(set->bits[u]);
+            g_free(set->mixed[u]);
         }
     }
-    g_free(set->count);
     g_free(set->used);
-    g_free(set->bits);
+    g_free(set->full);
+    g_free(set->mixed);
     g_free(set->all);
     g_free(set->none);
+}
+
+/* How many pages unit @u has */
+static unsigned long set_unit_size(const BalloonPageSet *set, unsigned long u)
+{
+    return balloon_page_set_end(set, u) - balloon_page_set_start(set, u);
+}
+
+/* How many of those are in the set */
+static unsigned long set_unit_count(const BalloonPageSet *set, unsigned long u)
+{
+    if (balloon_page_set_is_mixed(set, u)) {
+        return set->mixed[u]->n;
+    }
+    return balloon_page_set_is_used(set, u) ? set_unit_size(set, u) : 0;
 }
 
 /* The bitmap of unit @u, mixed or not; bits past the block's end say nothing */
 static const unsigned long *set_bits(const BalloonPageSet *set, unsigned long u)
 {
     if (balloon_page_set_is_mixed(set, u)) {
-        return set->bits[u];
+        return set->mixed[u]->bits;
     }
-    return set->count[u] ? set->all : set->none;
+    return balloon_page_set_is_used(set, u) ? set->all : set->none;
 }
 
-/* Unit @u, which may have a bitmap, is to have @count pages in the set */
-static void set_count(BalloonPageSet *set, unsigned long u,
-                      unsigned long count)
+/* What a unit gets that is about to be mixed: @bits, not counted yet */
+static BalloonPageUnit *set_mixed_new(const BalloonPageSet *set,
+                                      const unsigned long *bits)
 {
-    bool had_bits = balloon_page_set_is_mixed(set, u);
+    BalloonPageUnit *mixed = g_malloc(sizeof(*mixed) +
+                                      set->unit / BITS_PER_BYTE);
 
-    set->n += count - set->count[u];
-    set->count[u] = count;
+    bitmap_copy(mixed->bits, bits, set->unit);
+    return mixed;
+}
+
+/*
+ * Unit @u has @count pages in the set now; if those are some, it was mixed, or
+ * set->mixed[u] is new.
+ */
+static void set_unit_counted(BalloonPageSet *set, unsigned long u,
+                             unsigned long count)
+{
+    bool was_mixed = balloon_page_set_is_mixed(set, u);
+
+    set->n += count - set_unit_count(set, u);
     if (count) {
         set_bit(u, set->used);
     } else {
         clear_bit(u, set->used);
     }
-    if (had_bits && !balloon_page_set_is_mixed(set, u)) {
-        g_clear_pointer(&set->bits[u], g_free);
+    if (count == set_unit_size(set, u)) {
+        set_bit(u, set->full);
+    } else {
+        clear_bit(u, set->full);
     }
-}
-
-/* The bitmap of unit @u, to be changed: it is mixed, or is about to be */
-static unsigned long *set_own_bits(BalloonPageSet *set, unsigned long u)
-{
-    if (!balloon_page_set_is_mixed(set, u)) {
-        set->bits[u] = g_memdup2(set_bits(set, u),
-                                 set->unit / BITS_PER_BYTE);
+    if (balloon_page_set_is_mixed(set, u)) {
+        set->mixed[u]->n = count;
+    } else if (was_mixed) {
+        g_clear_pointer(&set->mixed[u], g_free);
     }
-    return set->bits[u];
 }
 
 /* How many pages from @first to before @end, of unit @u, are in the set? */
@@ -88,9 +113,9 @@ static unsigned long set_count_in(const BalloonPageSet *set, unsigned long u,
                                   unsigned long first, unsigned long end)
 {
     if (!balloon_page_set_is_mixed(set, u)) {
-        return set->count[u] ? end - first : 0;
+        return balloon_page_set_is_used(set, u) ? end - first : 0;
     }
-    return bitmap_count_one_with_offset(set->bits[u],
+    return bitmap_count_one_with_offset(set->mixed[u]->bits,
                                         first - balloon_page_set_start(set, u),
                                         end - first);
 }
@@ -100,34 +125,34 @@ static void set_put_in_unit(BalloonPageSet *set, unsigned long u,
                             unsigned long first, unsigned long end, bool in)
 {
     unsigned long at = first - balloon_page_set_start(set, u);
-    unsigned long size = balloon_page_set_end(set, u) -
-                         balloon_page_set_start(set, u);
-    unsigned long count = set->count[u] - set_count_in(set, u, first, end) +
+    unsigned long before = set_unit_count(set, u);
+    unsigned long count = before - set_count_in(set, u, first, end) +
                           (in ? end - first : 0);
 
-    if (count == set->count[u]) {
+    if (count == before) {
         return;
     }
-    if (count && count < size) {
-        unsigned long *bits = set_own_bits(set, u);
-
+    if (count && count < set_unit_size(set, u)) {
+        if (!balloon_page_set_is_mixed(set, u)) {
+            set->mixed[u] = set_mixed_new(set, set_bits(set, u));
+        }
         if (in) {
-            bitmap_set(bits, at, end - first);
+            bitmap_set(set->mixed[u]->bits, at, end - first);
         } else {
-            bitmap_clear(bits, at, end - first);
+            bitmap_clear(set->mixed[u]->bits, at, end - first);
         }
     }
-    set_count(set, u, count);
+    set_unit_counted(set, u, count);
 }
 
 static void set_put(BalloonPageSet *set, unsigned long first,
                     unsigned long end, bool in)
 {
-    for (unsigned long stop; first < end; first = stop) {
-        unsigned long u = first / set->unit;
+    for (unsigned long u = first / set->unit; first < end; u++) {
+        unsigned long stop = MIN(balloon_page_set_end(set, u), end);
 
-        stop = MIN(balloon_page_set_end(set, u), end);
         set_put_in_unit(set, u, first, stop, in);
+        first = stop;
     }
 }
 
@@ -174,18 +199,20 @@ unsigned long balloon_page_set_next_zero(const BalloonPageSet *set,
                                          unsigned long first,
                                          unsigned long end)
 {
-    for (unsigned long stop; first < end; first = stop) {
-        unsigned long u = first / set->unit;
-        unsigned long start = balloon_page_set_start(set, u);
+    unsigned long n = DIV_ROUND_UP(end, set->unit);
+    unsigned long u = find_next_zero_bit(set->full, n, first / set->unit);
 
-        stop = MIN(balloon_page_set_end(set, u), end);
-        if (!balloon_page_set_is_full(set, u)) {
-            first = start + find_next_zero_bit(set_bits(set, u), stop - start,
-                                               first - start);
-            if (first < stop) {
-                return first;
-            }
+    while (u < n) {
+        unsigned long start = balloon_page_set_start(set, u);
+        unsigned long stop = MIN(balloon_page_set_end(set, u), end);
+        unsigned long at = MAX(first, start);
+
+        at = start + find_next_zero_bit(set_bits(set, u), stop - start,
+                                        at - start);
+        if (at < stop) {
+            return at;
         }
+        u = find_next_zero_bit(set->full, n, u + 1);
     }
     return end;
 }
@@ -196,7 +223,7 @@ void balloon_page_set_to_le(const BalloonPageSet *set, unsigned long *data)
 
     for (unsigned long u = 0; (u = set_next_unit(set, u)) < set->n_units; u++) {
         unsigned long start = balloon_page_set_start(set, u);
-        unsigned long n = balloon_page_set_end(set, u) - start;
+        unsigned long n = set_unit_size(set, u);
 
         bitmap_copy(bits, set_bits(set, u), set->unit);
         bitmap_clear(bits, n, set->unit - n);
@@ -209,17 +236,17 @@ void balloon_page_set_from_le(BalloonPageSet *set, const unsigned long *data)
     g_autofree unsigned long *bits = bitmap_new(set->unit);
 
     for (unsigned long u = 0; u < set->n_units; u++) {
-        unsigned long start = balloon_page_set_start(set, u);
-        unsigned long n = balloon_page_set_end(set, u) - start;
+        unsigned long n = set_unit_size(set, u);
         unsigned long count;
 
-        bitmap_from_le(bits, data + BIT_WORD(start), n);
+        bitmap_from_le(bits, data + BIT_WORD(balloon_page_set_start(set, u)),
+                       n);
         count = bitmap_count_one(bits, n);
-        if (count) {
-            set_count(set, u, count);
+        if (count && count < n) {
+            set->mixed[u] = set_mixed_new(set, bits);
         }
-        if (balloon_page_set_is_mixed(set, u)) {
-            set->bits[u] = g_memdup2(bits, set->unit / BITS_PER_BYTE);
+        if (count) {
+            set_unit_counted(set, u, count);
         }
     }
 }

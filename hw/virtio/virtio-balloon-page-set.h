@@ -14,19 +14,27 @@
 #ifndef HW_VIRTIO_BALLOON_PAGE_SET_H
 #define HW_VIRTIO_BALLOON_PAGE_SET_H
 
+#include "qemu/bitops.h"
+
+/* The pages of a unit of which some are in the set */
+typedef struct BalloonPageUnit {
+    unsigned long n;
+    unsigned long bits[];
+} BalloonPageUnit;
+
 /* To be read only; change it by the functions below */
 typedef struct BalloonPageSet {
     unsigned long size;
     unsigned long unit;
     unsigned long n_units;
-    /* how many are in the set, in all and of each unit */
+    /* how many pages are in the set */
     unsigned long n;
-    uint32_t *count;
-    /* which units have any */
+    /* units that have any in it, and those that have all */
     unsigned long *used;
-    /* the bitmaps of units; what is not mixed has none, and is not even read */
-    unsigned long **bits;
-    /* stand for the bitmaps of those */
+    unsigned long *full;
+    /* what the units between have; nothing is said of the others */
+    BalloonPageUnit **mixed;
+    /* the bitmaps of those */
     unsigned long *all;
     unsigned long *none;
 } BalloonPageSet;
@@ -49,19 +57,24 @@ static inline unsigned long balloon_page_set_end(const BalloonPageSet *set,
     return MIN((u + 1) * set->unit, set->size);
 }
 
-/* Are all pages of unit @u in the set? */
+/* Are any pages of unit @u in the set, or all?  With some it is mixed */
+static inline bool balloon_page_set_is_used(const BalloonPageSet *set,
+                                            unsigned long u)
+{
+    return test_bit(u, set->used);
+}
+
 static inline bool balloon_page_set_is_full(const BalloonPageSet *set,
                                             unsigned long u)
 {
-    return set->count[u] == balloon_page_set_end(set, u) -
-                            balloon_page_set_start(set, u);
+    return test_bit(u, set->full);
 }
 
-/* Are some pages of unit @u in the set, and some not?  It has a bitmap then */
 static inline bool balloon_page_set_is_mixed(const BalloonPageSet *set,
                                              unsigned long u)
 {
-    return set->count[u] && !balloon_page_set_is_full(set, u);
+    return balloon_page_set_is_used(set, u) &&
+           !balloon_page_set_is_full(set, u);
 }
 
 /*
