@@ -29,24 +29,31 @@ bool virtio_balloon_driver_runs(VirtIOBalloon *s, uint8_t status)
 void virtio_balloon_push(VirtIOBalloon *s, VirtQueue *vq,
                          VirtQueueElement *elem)
 {
-    s->answering++;
-    virtqueue_push(vq, elem, 0);
-    s->answering--;
+    if (DEVICE(s)->realized) {
+        s->answering++;
+        virtqueue_push(vq, elem, 0);
+        s->answering--;
+    } else {
+        virtqueue_detach_element(vq, elem, 0);
+    }
     g_free(elem);
 }
 
 void virtio_balloon_notify(VirtIOBalloon *s, VirtQueue *vq)
 {
-    s->answering++;
-    virtio_notify(VIRTIO_DEVICE(s), vq);
-    s->answering--;
+    if (DEVICE(s)->realized) {
+        s->answering++;
+        virtio_notify(VIRTIO_DEVICE(s), vq);
+        s->answering--;
+    }
 }
 
 bool virtio_balloon_may_serve(VirtIOBalloon *s)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
-    return vdev->vm_running && !vdev->broken && !vdev->disabled &&
+    return DEVICE(s)->realized && vdev->vm_running && !vdev->broken &&
+           !vdev->disabled &&
            (virtio_balloon_driver_is_legacy(s) ||
             (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK));
 }

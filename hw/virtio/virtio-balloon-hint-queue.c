@@ -110,12 +110,14 @@ static void hint_job_add(BalloonHintJob *job, VirtQueueElement *elem)
 /* Return the buffers of @job to the driver; true if there were any */
 static bool hint_job_return(BalloonHintJob *job)
 {
+    VirtIOBalloon *s = job->dev;
+    VirtQueue *vq = s->hinting.vq;
     unsigned n = job->n_elems;
 
     /* A push may reset the device: the buffers are nobody's by then */
     job->n_elems = 0;
     for (unsigned i = 0; i < n; i++) {
-        virtio_balloon_push(job->dev, job->dev->hinting.vq, job->elems[i]);
+        virtio_balloon_push(s, vq, job->elems[i]);
     }
     return n;
 }
@@ -187,7 +189,8 @@ static void hinting_fill_job(VirtIOBalloon *s, BalloonHintJob *job)
             break;
         }
         returned |= job->n_elems == taken;
-    } while (job->n_elems < JOB_MAX && !balloon_slice_is_over(&slice));
+    } while (job->n_elems < JOB_MAX && virtio_balloon_may_serve(s) &&
+             !balloon_slice_is_over(&slice));
     if (returned) {
         virtio_balloon_notify(s, h->vq);
     }
@@ -196,18 +199,20 @@ static void hinting_fill_job(VirtIOBalloon *s, BalloonHintJob *job)
 static void hinting_serve(VirtIOBalloon *s)
 {
     VirtIOBalloonHinting *h = &s->hinting;
+    BalloonHintJob *job;
 
     if (!h->vq || h->job || !virtio_balloon_may_serve(s)) {
         return;
     }
-    h->job = hint_job_new(s);
-    hinting_fill_job(s, h->job);
-    if (h->job->n_elems) {
-        thread_pool_submit_aio(hint_job_run, h->job, hint_job_complete,
-                               h->job);
+    job = h->job = hint_job_new(s);
+    hinting_fill_job(s, job);
+    /* Its buffers have been forgotten if the device has been unplugged */
+    if (job->n_elems) {
+        thread_pool_submit_aio(hint_job_run, job, hint_job_complete, job);
         return;
     }
-    g_clear_pointer(&h->job, hint_job_free);
+    h->job = NULL;
+    hint_job_free(job);
     /* A bad buffer has broken the device */
     if (virtio_balloon_may_serve(s) && !virtio_queue_empty(h->vq)) {
         balloon_slice_go_on(h->resume, BALLOON_GAP_NS);

@@ -149,7 +149,7 @@ static bool stats_take_buffer(VirtIOBalloon *s)
         }
         returned |= stats_exchange_buffer(s, elem);
         taken = true;
-    } while (!balloon_slice_is_over(&slice));
+    } while (virtio_balloon_may_serve(s) && !balloon_slice_is_over(&slice));
     if (virtio_balloon_may_serve(s) && !virtio_queue_empty(st->vq)) {
         balloon_slice_go_on(st->resume, BALLOON_GAP_NS);
     }

@@ -152,3 +152,4 @@ void balloon_add_counter_tests(void);
 void balloon_add_stats_tests(void);
 
 #endif
+void balloon_add_hostile_unplug_tests(void);

@@ -72,7 +72,12 @@ void balloon_boot_incoming(BalloonDriver *d, const char *device,
 
 void balloon_find(BalloonDriver *d)
 {
-    QPCIAddress addr = { .devfn = QPCI_DEVFN(BALLOON_SLOT, 0) };
+    balloon_find_at(d, QPCI_DEVFN(BALLOON_SLOT, 0));
+}
+
+void balloon_find_at(BalloonDriver *d, int devfn)
+{
+    QPCIAddress addr = { .devfn = devfn };
 
     d->pci = virtio_pci_new(d->machine->pcibus, &addr);
     g_assert_nonnull(d->pci);

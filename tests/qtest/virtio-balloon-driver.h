@@ -110,8 +110,9 @@ void balloon_boot(BalloonDriver *d, const char *device, const char *options);
 void balloon_boot_incoming(BalloonDriver *d, const char *device,
                            const char *options);
 
-/* Find the PCI balloon in its slot and reset it */
+/* Find the PCI balloon in its slot, or elsewhere, and reset it */
 void balloon_find(BalloonDriver *d);
+void balloon_find_at(BalloonDriver *d, int devfn);
 
 /* Forget the device, which may have gone; its queues too */
 void balloon_lose(BalloonDriver *d);

@@ -216,5 +216,6 @@ int main(int argc, char **argv)
     balloon_add_tests("", ALL_QUEUES, tests, ARRAY_SIZE(tests));
     balloon_add_hostile_load_tests();
     balloon_add_hostile_list_tests();
+    balloon_add_hostile_unplug_tests();
     return g_test_run();
 }
