@@ -264,7 +264,11 @@ static int replay_discard(MemoryRegionSection *part, void *opaque)
     return 0;
 }
 
-/* Migration leaves out what is discarded; postcopy would wait for that */
+/*
+ * Migration leaves out what is discarded.  Postcopy would wait for that; and of
+ * what the guest has back, and writes to, before a background snapshot stops
+ * it, nobody would take note.
+ */
 static void listeners_replay_discarded(const RamDiscardManager *rdm,
                                        MemoryRegionSection *section,
                                        ReplayRamDiscard fn, void *opaque)
@@ -273,7 +277,7 @@ static void listeners_replay_discarded(const RamDiscardManager *rdm,
     ReplayDiscard replay = { fn, opaque };
     uint64_t stop = UINT64_MAX;
 
-    if (!migrate_postcopy_ram()) {
+    if (!migrate_postcopy_ram() && !migrate_background_snapshot()) {
         region_replay(balloon_region_find(c, section->mr), true,
                       section, &stop, replay_discard, &replay);
     }

@@ -567,13 +567,17 @@ static void dump(BalloonDriver *d)
     assert_still_gone(d);
 }
 
-/* A background snapshot does not, either */
+/*
+ * What a background snapshot leaves out the guest may have again, and have
+ * written to, by the time that it is taken: nobody notes that
+ */
 static void background_snapshot(BalloonDriver *d)
 {
     balloon_give(d, AREA, 16 * GRANULE);
     if (balloon_try_capability(d->qts, "background-snapshot")) {
         balloon_migrate(d->qts);
-        assert_still_gone(d);
+        g_assert_cmpint(balloon_migration_skipped(d->qts), <=, 0);
+        balloon_wait_gone(d, AREA, 16 * GRANULE);
     }
 }
 

@@ -75,8 +75,9 @@ static uint64_t listeners_get_min_granularity(const RamDiscardSource *rds,
 }
 
 /*
- * Migration leaves out what is discarded; postcopy would wait for that, so all
- * is there meanwhile.  No listener comes then.
+ * Migration leaves out what is discarded.  Postcopy would wait for that; and of
+ * what the guest has back, and writes to, before a background snapshot stops
+ * it, nobody would take note: all is there meanwhile.  No listener comes then.
  */
 static bool listeners_is_populated(const RamDiscardSource *rds,
                                    const MemoryRegionSection *section)
@@ -90,7 +91,8 @@ static bool listeners_is_populated(const RamDiscardSource *rds,
     /* It may be a listener that comes who asks */
     c->viommu = -1;
     end = MIN(end, r->n);
-    return (migrate_postcopy_ram() && migration_is_running()) ||
+    return ((migrate_postcopy_ram() || migrate_background_snapshot()) &&
+            migration_is_running()) ||
            find_next_bit(r->discarded, end, start / r->granule) >= end;
 }
 
