@@ -1,15 +1,19 @@
 /* overlay: after ram_block_discard_guest_memfd_range */
-/*
- * A file without a name is the block's own: a memfd, or one made in a folder;
- * but one that was opened for reading is a template
- */
-static bool ram_block_owns_file(RAMBlock *rb)
+bool ram_block_owns_file(RAMBlock *rb)
 {
+    Object *backend = memory_region_owner(rb->mr);
+    g_autofree char *path = NULL;
     struct stat st;
 
-    return rb->fd >= 0 && !(rb->flags & RAM_READONLY_FD) &&
-           (!qemu_ram_is_named_file(rb) ||
-            (fstat(rb->fd, &st) == 0 && st.st_nlink == 0));
+    if (rb->fd < 0 || (rb->flags & RAM_READONLY_FD)) {
+        return false;
+    }
+    if (!qemu_ram_is_named_file(rb)) {
+        return true;
+    }
+    /* A file that has no name now may have had one, and others have it open */
+    path = backend ? object_property_get_str(backend, "mem-path", NULL) : NULL;
+    return path && stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 /* overlay: new */
 static int ram_block_punch_hole(int fd, uint64_t offset, size_t length,

@@ -280,11 +280,11 @@ void virtio_balloon_for_each_block(VirtIOBalloon *s, const BalloonRange *range,
 
 /*
  * A private mapping shows its file's contents once the copy has gone; only
- * where the file is known to hold nothing does it read as zero.
+ * where the file goes as well, or is known to hold nothing, are there zeroes.
  */
 static bool block_discards_to_zero(RAMBlock *rb, const BalloonRange *range)
 {
-    if (rb->fd < 0 || qemu_ram_is_shared(rb)) {
+    if (rb->fd < 0 || qemu_ram_is_shared(rb) || ram_block_owns_file(rb)) {
         return true;
     }
 #ifdef CONFIG_LINUX

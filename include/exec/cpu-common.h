@@ -8,17 +8,23 @@
  * @discarded: how many bytes the host got back is added to this
  * @calls: how many system calls it took is added to this
  *
- * What is discarded reads as zero, or, in a private mapping of a file that has
- * a name, as what the file holds: such a file is never changed, for it may be
- * somebody else's.  All else goes: the copy of a private mapping and the page
- * of the nameless file below it, the page of a shared file, what guest_memfd
- * holds.  A range that fails does not keep the others from being discarded.
+ * What is discarded reads as zero, or, in a private mapping of a file that is
+ * not the block's own, as what the file holds: such a file is never changed.
+ * All else goes: the copy of a private mapping and the page of a file below it
+ * that is the block's own, the page of a shared file, what guest_memfd holds.
+ * A range that fails does not keep the others from being discarded.
  *
  * Returns: 0, or a negative errno of the first range that failed; -EACCES when
  * the file was opened for reading only.
  */
 int ram_block_discard_ranges(RAMBlock *rb, const struct iovec *iov, size_t n,
                              uint64_t *discarded, uint64_t *calls);
+/* overlay: new */
+/*
+ * Has a RAMBlock a file that nobody else can open: a memfd, or one made in a
+ * folder?  Not if it was opened for reading: then it is a template.
+ */
+bool ram_block_owns_file(RAMBlock *rb);
 /* overlay: new */
 /**
  * ram_block_resident: which pages of a RAMBlock the host would have back

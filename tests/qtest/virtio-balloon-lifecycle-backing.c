@@ -168,7 +168,7 @@ static void private_file_again(BalloonDriver *d)
     balloon_assert_bytes(d, AREA, size, FILE_BYTE);
 }
 
-/* A file without a name, that may only be read, is nobody's but stays */
+/* A file that lost its name may be a template that others have: it stays */
 static void unnamed_file(BalloonDriver *d)
 {
     make_file(RAM);
@@ -228,6 +228,16 @@ static void reported_file(BalloonDriver *d)
         assert_no_secret(d, start, size);
     }
     g_assert_cmpuint(file_blocks(), ==, blocks);
+}
+
+/* Where the file goes with the copy, zeroes are behind it, whatever it holds */
+static void reported_own_file(BalloonDriver *d)
+{
+    balloon_start_poison(d, 0);
+    qtest_memset(d->qts, AREA, NEW, HUGE);
+    balloon_send_one(d, REPORT, AREA, HUGE, true);
+    balloon_assert_bytes(d, AREA, HUGE, 0);
+    g_assert_cmpuint(balloon_counter(d->qts, "discarded"), ==, HUGE);
 }
 
 /* Private memory and shared, of a DIMM, in one list, page by page */
@@ -469,6 +479,8 @@ static const BalloonTest tests[] = {
     { "backing/mixed/ram-shared", mixed, .options = MIXED("on", "off") },
     { "backing/private-huge-pages", private_huge_pages, REPORTING,
       HUGETLB("off"), .huge_pages = true },
+    { "improved/backing/reported-memfd", reported_own_file, REPORTING,
+      MEMORY_OF("memfd,share=off"), .unstarted = true },
 };
 
 /* Those that make a file first */
@@ -484,6 +496,8 @@ static const BalloonTest file_tests[] = {
       RAM_FILE("share=off,readonly=on,rom=off"), &private_file },
     { "improved/backing/private-file-again", private_file_again,
       NO_POISON ",must-tell-host=on", RAM_FILE("share=off") },
+    { "improved/backing/unnamed-file", unnamed_file, NULL,
+      RAM_FILE("share=off") },
     { "improved/backing/read-only-unnamed-file", unnamed_file, NULL,
       RAM_FILE("share=off,readonly=on,rom=off") },
     { "improved/backing/file-offset/private", file, NULL,
