@@ -32,6 +32,12 @@
 
 /* A request that comes to more ranges has the others discarded at once */
 #define STAGED_MAX 4096
+/*
+ * What is discarded in one go is no larger, nor is what is waited for so that
+ * it may be: hosts with pages of 64 KiB have huge ones of 512 MiB
+ */
+#define GRANULE_MAX GiB
+#define UNIT_MAX (32 * MiB)
 /* The most that a deflate populates at a time, where granules are smaller */
 #define POPULATE_STEP (64 * KiB)
 
@@ -66,7 +72,8 @@ BalloonBlock *balloon_block_new(VirtIOBalloon *s, RAMBlock *rb)
     block->granule = balloon_coordinator_granule(s->pages.coordinator, rb);
     page = MAX(page, block->granule);
     block->map = balloon_map_new(size, page, MAX(MAX(page, BALLOON_UNIT_SIZE),
-                                                 pages_thp_size()));
+                                                 MIN(pages_thp_size(),
+                                                     UNIT_MAX)));
     return block;
 }
 
@@ -328,9 +335,10 @@ static bool pages_check_coordination(VirtIOBalloon *s, Error **errp)
 {
     uint64_t granule = s->discard_granule;
 
-    if (!is_power_of_2(granule) || granule < BALLOON_PAGE_SIZE) {
-        error_setg(errp, "discard-granule must be a power of two and no less"
-                   " than %llu", BALLOON_PAGE_SIZE);
+    if (!is_power_of_2(granule) || granule < BALLOON_PAGE_SIZE ||
+        granule > GRANULE_MAX) {
+        error_setg(errp, "discard-granule must be a power of two from %llu to"
+                   " %" PRId64, BALLOON_PAGE_SIZE, GRANULE_MAX);
         return false;
     }
     granule = MAX(granule, MAX(qemu_real_host_page_size(),

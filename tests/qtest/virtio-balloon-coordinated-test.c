@@ -452,9 +452,12 @@ static void refused(BalloonDriver *d)
           "{'coordinated-discards': true}" },
         { "populate-on-deflate needs must-tell-host=on",
           "{'populate-on-deflate': true}" },
-        { "discard-granule must be a power of two and no less than 4096",
+        { "discard-granule must be a power of two from 4096 to 1073741824",
           "{'must-tell-host': true, 'coordinated-discards': true,"
           " 'discard-granule': 3145728}" },
+        { "discard-granule must be a power of two from 4096 to 1073741824",
+          "{'must-tell-host': true, 'coordinated-discards': true,"
+          " 'discard-granule': 2147483648}" },
         { "coordinated-discards needs a machine that was started with such a"
           " balloon",
           "{'must-tell-host': true, 'coordinated-discards': true}" },
