@@ -143,7 +143,8 @@ static void coordinator_timer(void *opaque)
 
     coordinator_work(c, HELD_SLICE_NS);
     if (coordinator_missing(c)) {
-        coordinator_arm(c);
+        /* A guest that has woken up runs, which is told to nobody */
+        coordinator_hold(c);
     } else {
         coordinator_go_on(c);
     }

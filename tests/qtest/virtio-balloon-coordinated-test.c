@@ -369,6 +369,19 @@ static void hold_plugged(BalloonDriver *d)
     g_assert_cmpuint(balloon_vfio->n, ==, 0);
 }
 
+/* It comes while the guest sleeps: that does not wake up without its memory */
+static void hold_asleep(BalloonDriver *d)
+{
+    balloon_vfio->max_bytes = 64 * MiB;
+    balloon_sleep(d);
+    balloon_plug_vfio(d->qts);
+    balloon_wake(d);
+    qtest_qmp_eventwait(d->qts, "STOP");
+    lift_limits();
+    qtest_qmp_eventwait(d->qts, "RESUME");
+    g_assert_false(balloon_is_held(d->qts));
+}
+
 /* Devices come and go while pages do */
 static void hectic(BalloonDriver *d)
 {
@@ -614,6 +627,7 @@ static const BalloonTest tests[] = {
     { "hold/stopped", hold_stopped, .vfio = VFIO_ASSIGNED },
     { "hold/held", hold_held, .vfio = VFIO_ASSIGNED },
     { "hold/plugged", hold_plugged, .vfio = VFIO_HOST },
+    { "hold/asleep", hold_asleep, .vfio = VFIO_HOST },
     { "hectic", hectic, COORDINATED ",discard-granule=16K",
       .vfio = VFIO_HOST },
     { "balloon-plugged", balloon_plugged, .vfio = VFIO_ASSIGNED },

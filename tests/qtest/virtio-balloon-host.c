@@ -206,6 +206,29 @@ uint64_t balloon_vfio_mapped(uint64_t addr, uint64_t size)
     return mapped;
 }
 
+/* The PC's power management: function 3 of slot 1, and where its ports go */
+#define PM_DEVFN QPCI_DEVFN(1, 3)
+#define PM_PORTS 0x600
+#define PM_CONTROL (PM_PORTS + 4)
+#define PM_SLEEP_S3 (1 << 13 | 1 << 10)
+
+void balloon_sleep(BalloonDriver *d)
+{
+    QPCIDevice *pm = qpci_device_find(d->machine->pcibus, PM_DEVFN);
+
+    qpci_config_writel(pm, 0x40, PM_PORTS | 1);
+    qpci_config_writeb(pm, 0x80, 1);
+    g_free(pm);
+    qtest_outw(d->qts, PM_CONTROL, PM_SLEEP_S3);
+    qtest_qmp_eventwait(d->qts, "SUSPEND");
+}
+
+void balloon_wake(BalloonDriver *d)
+{
+    qtest_qmp_assert_success(d->qts, "{'execute': 'system_wakeup'}");
+    qtest_qmp_eventwait(d->qts, "WAKEUP");
+}
+
 /* Of the machine's hot plug of memory: see docs/specs/acpi_mem_hotplug.rst */
 #define SLOT_SELECTOR 0xa00
 #define SLOT_STATUS 0xa14

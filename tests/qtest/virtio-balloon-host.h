@@ -87,4 +87,8 @@ void balloon_eject(BalloonDriver *d);
 /* There is no balloon, which each command says */
 void balloon_assert_none(QTestState *qts);
 
+/* Suspend a PC to RAM as its guest does, and wake it up */
+void balloon_sleep(BalloonDriver *d);
+void balloon_wake(BalloonDriver *d);
+
 #endif

@@ -8,17 +8,12 @@
 #include "qemu/osdep.h"
 #include "standard-headers/linux/virtio_config.h"
 #include "virtio-balloon-case.h"
+#include "virtio-balloon-host.h"
 #include "virtio-balloon-migrate.h"
 
 #define TARGET_PAGES 0x1000
 #define ACTUAL_PAGES 0x800
 #define ACTUAL_LEFT (RAM - ACTUAL_PAGES * BALLOON_PAGE)
-
-/* The PC's power management: function 3 of slot 1, and where its ports go */
-#define PM_DEVFN QPCI_DEVFN(1, 3)
-#define PM_PORTS 0x600
-#define PM_CONTROL (PM_PORTS + 4)
-#define PM_SLEEP_S3 (1 << 13 | 1 << 10)
 
 /* A driver that has reached half of its target */
 static void inflate_some(BalloonDriver *d)
@@ -62,26 +57,13 @@ static void config_is_forgotten(BalloonDriver *d)
     g_assert_cmpint(balloon_query(d->qts), ==, RAM);
 }
 
-/* Suspend to RAM as the guest does, and wake up */
-static void sleep_and_wake(BalloonDriver *d)
-{
-    QPCIDevice *pm = qpci_device_find(d->machine->pcibus, PM_DEVFN);
-
-    qpci_config_writel(pm, 0x40, PM_PORTS | 1);
-    qpci_config_writeb(pm, 0x80, 1);
-    g_free(pm);
-    qtest_outw(d->qts, PM_CONTROL, PM_SLEEP_S3);
-    qtest_qmp_eventwait(d->qts, "SUSPEND");
-    qtest_qmp_assert_success(d->qts, "{'execute': 'system_wakeup'}");
-    qtest_qmp_eventwait(d->qts, "WAKEUP");
-}
-
 /* Waking up is no reset, the balloon is as large as before */
 static void sleep_is_none(BalloonDriver *d)
 {
     inflate_some(d);
     balloon_leave_stats(d, 4711);
-    sleep_and_wake(d);
+    balloon_sleep(d);
+    balloon_wake(d);
     g_assert_cmpint(balloon_query(d->qts), ==, ACTUAL_LEFT);
     balloon_lose(d);
     balloon_find(d);
