@@ -33,8 +33,11 @@
  */
 static bool discard_is_pinned(VirtIOBalloon *s, bool told)
 {
-    return ram_block_discard_is_disabled() &&
-           !(told && s->pages.coordinator &&
+    if (!ram_block_discard_is_disabled()) {
+        return false;
+    }
+    s->pages.was_pinned = s->pages.coordinator;
+    return !(told && s->pages.coordinator &&
              balloon_coordinator_reaches_all(s->pages.coordinator));
 }
 

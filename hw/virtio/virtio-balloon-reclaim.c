@@ -167,10 +167,11 @@ static bool reclaim_discard(VirtIOBalloon *s, bool partial)
 /* Did something bring back what is in the balloon, and is that over? */
 static bool reclaim_came_back(VirtIOBalloon *s)
 {
-    bool pinned = reclaim_is_pinned(s);
-    bool over = s->pages.was_pinned && !pinned;
+    bool over = s->pages.was_pinned && !reclaim_is_pinned(s);
 
-    s->pages.was_pinned = pinned;
+    if (over) {
+        s->pages.was_pinned = false;
+    }
     return qatomic_xchg(&s->discard.was_inhibited, false) || over;
 }
 

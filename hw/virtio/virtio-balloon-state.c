@@ -149,15 +149,25 @@ void virtio_balloon_state_set_status(VirtIOBalloon *s, uint8_t status)
     }
 }
 
+/* It may have pinned the memory, and may be gone before the next look */
+static void state_device_came(DeviceListener *listener, DeviceState *dev)
+{
+    virtio_balloon_state_look(container_of(listener, VirtIOBalloon,
+                                           state.devices));
+}
+
 void virtio_balloon_state_init(VirtIOBalloon *s)
 {
     s->state.inhibitor = BALLOON_INHIBITOR__MAX;
     s->state.watch = timer_new_ms(QEMU_CLOCK_VIRTUAL, state_look, s);
     state_watch(&s->state, LOOK_MS);
+    s->state.devices.realize = state_device_came;
+    device_listener_register(&s->state.devices);
 }
 
 void virtio_balloon_state_cleanup(VirtIOBalloon *s)
 {
+    device_listener_unregister(&s->state.devices);
     g_clear_pointer(&s->state.watch, timer_free);
     g_clear_pointer(&s->state.held, qapi_free_BalloonHeld);
 }

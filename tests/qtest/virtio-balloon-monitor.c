@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/timer.h"
 #include "qobject/qdict.h"
 #include "qobject/qnum.h"
 #include "virtio-balloon-driver.h"
@@ -143,6 +144,11 @@ uint64_t balloon_stat(QTestState *qts, const char *name)
     return balloon_stat_at(qts, BALLOON_PATH, name);
 }
 
+uint64_t balloon_free_memory(QTestState *qts)
+{
+    return balloon_stat(qts, "free-memory");
+}
+
 int64_t balloon_last_update(QTestState *qts)
 {
     QDict *answer = qom_get(qts, BALLOON_PATH, "guest-stats");
@@ -271,6 +277,59 @@ void balloon_assert_held(QTestState *qts, uint64_t size, const char *error)
     qobject_unref(info);
 }
 
+/* Does the event say that memory waits, and for @error, if that is given? */
+static bool event_is_held(QDict *event, const char *error)
+{
+    QDict *held = qdict_get_qdict(qdict_get_qdict(event, "data"), "held");
+    const char *why = held ? qdict_get_try_str(held, "error") : NULL;
+
+    return why && (!error || g_str_equal(why, error));
+}
+
+static bool event_is_not_held(QDict *event, const char *unused)
+{
+    return !qdict_haskey(qdict_get_qdict(event, "data"), "held");
+}
+
+bool balloon_was_held_told(QTestState *qts, const char *error)
+{
+    bool was = false;
+    QDict *event;
+
+    while (!was &&
+           (event = balloon_next_event(qts, "BALLOON_STATE_CHANGE"))) {
+        was = event_is_held(event, error);
+        qobject_unref(event);
+    }
+    return was;
+}
+
+static void wait_event_that(QTestState *qts,
+                            bool (*is)(QDict *event, const char *error),
+                            const char *error)
+{
+    bool found = false;
+
+    while (!found) {
+        QDict *event = qtest_qmp_eventwait_ref(qts, "BALLOON_STATE_CHANGE");
+
+        found = is(event, error);
+        qobject_unref(event);
+    }
+    /* Of a second before this no event is kept back any more */
+    qtest_clock_step(qts, 2 * NANOSECONDS_PER_SECOND);
+}
+
+void balloon_wait_held_event(QTestState *qts, const char *error)
+{
+    wait_event_that(qts, event_is_held, error);
+}
+
+void balloon_wait_not_held_event(QTestState *qts)
+{
+    wait_event_that(qts, event_is_not_held, NULL);
+}
+
 static void assert_event_is(QDict *event, const char *state,
                             const char *inhibitor)
 {
@@ -295,6 +354,17 @@ void balloon_wait_event(QTestState *qts, const char *state,
 {
     assert_event_is(qtest_qmp_eventwait_ref(qts, "BALLOON_STATE_CHANGE"),
                     state, inhibitor);
+}
+
+void balloon_look_for_event(QTestState *qts, const char *state,
+                            const char *inhibitor)
+{
+    QDict *event;
+
+    balloon_wait_for((qtest_clock_step(qts, 10 * NANOSECONDS_PER_SECOND),
+                      event = balloon_next_event(qts,
+                                                 "BALLOON_STATE_CHANGE")));
+    assert_event_is(event, state, inhibitor);
 }
 
 void balloon_assert_no_event(QTestState *qts)

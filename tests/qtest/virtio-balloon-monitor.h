@@ -58,6 +58,7 @@ extern const char *const balloon_stat_names[VIRTIO_BALLOON_S_NR];
 /* The statistic @name, without "stat-", of the device at @path */
 uint64_t balloon_stat_at(QTestState *qts, const char *path, const char *name);
 uint64_t balloon_stat(QTestState *qts, const char *name);
+uint64_t balloon_free_memory(QTestState *qts);
 int64_t balloon_last_update(QTestState *qts);
 
 /* What query-balloon says: the target */
@@ -76,9 +77,17 @@ void balloon_wait_discarded(QTestState *qts);
 void balloon_assert_state(QTestState *qts, const char *state,
                           const char *inhibitor);
 
-/* Memory that a deflate, or the guest, waits for: so much, because of @error */
+/*
+ * Memory that a deflate, or the guest, waits for: so much, because of @error or
+ * anything, if that is NULL
+ */
 bool balloon_is_held(QTestState *qts);
 void balloon_assert_held(QTestState *qts, uint64_t size, const char *error);
+/* Did an event come, so far, that memory waits for that reason? */
+bool balloon_was_held_told(QTestState *qts, const char *error);
+/* Wait for it, or for one that no memory waits */
+void balloon_wait_held_event(QTestState *qts, const char *error);
+void balloon_wait_not_held_event(QTestState *qts);
 
 /* What the guest gave up, in bytes; all of it must be accounted for */
 uint64_t balloon_assert_sum(QTestState *qts);
@@ -99,6 +108,9 @@ void balloon_assert_event(QTestState *qts, const char *state,
 /* ... or will come by itself */
 void balloon_wait_event(QTestState *qts, const char *state,
                         const char *inhibitor);
+/* ... or comes when the device looks, which it does every ten seconds */
+void balloon_look_for_event(QTestState *qts, const char *state,
+                            const char *inhibitor);
 /* ... and so far there is no other */
 void balloon_assert_no_event(QTestState *qts);
 

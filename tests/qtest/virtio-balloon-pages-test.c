@@ -377,13 +377,39 @@ static void vfio_gone(BalloonDriver *d)
     balloon_deflate(d, AREA, size / 4);
 
     balloon_unplug_vfio(d->qts);
-    balloon_wait_for((qtest_clock_step(d->qts, SECOND),
-                      balloon_has_bytes(d, AREA + size / 4, size - size / 4,
-                                        0)));
+    balloon_wait_gone(d, AREA + size / 4, size - size / 4);
     balloon_wait_discarded(d->qts);
     balloon_assert_bytes(d, AREA, size / 4, NEW);
     balloon_assert_bytes(d, AREA + size, size, OLD);
     g_assert_cmpuint(balloon_counter(d->qts, "revived"), >=, size - size / 4);
+}
+
+/* It came and went within a moment, in which nobody asked for anything */
+static void vfio_unseen(BalloonDriver *d)
+{
+    balloon_give(d, AREA, HUGE);
+    /* Until the device has nothing more to do with it */
+    balloon_assert_stays(d, AREA, HUGE, 0);
+    balloon_plug_vfio(d->qts);
+    balloon_use(d, AREA, HUGE);
+    balloon_unplug_vfio(d->qts);
+    balloon_wait_gone(d, AREA, HUGE);
+    balloon_assert_bytes(d, AREA + HUGE, HUGE, OLD);
+}
+
+/* A background snapshot brings memory back, and nobody asks for anything */
+static void snapshot_over(BalloonDriver *d)
+{
+    if (!balloon_try_capability(d->qts, "background-snapshot")) {
+        return;
+    }
+    balloon_give(d, AREA, HUGE);
+    balloon_assert_stays(d, AREA, HUGE, 0);
+    balloon_migrate_slowly(d->qts);
+    balloon_use(d, AREA, HUGE);
+    balloon_migrate_finish(d->qts);
+    balloon_wait_gone(d, AREA, HUGE);
+    balloon_assert_bytes(d, AREA + HUGE, HUGE, OLD);
 }
 
 /* Who reads shared memory fills it; the target, said again, empties it again */
@@ -444,6 +470,8 @@ static const BalloonTest tests[] = {
     { "private/unnamed/plain", private_file, PLAIN, PRIVATE_UNNAMED, UNNAMED },
     { "private/unnamed/tell", private_file, TELL, PRIVATE_UNNAMED, UNNAMED },
     { "again/vfio-gone", vfio_gone, TELL, .vfio = VFIO_HOST },
+    { "again/vfio-unseen", vfio_unseen, TELL, .vfio = VFIO_HOST },
+    { "again/snapshot", snapshot_over, TELL },
     { "again/same-target", same_target, TELL, SHARED },
 };
 

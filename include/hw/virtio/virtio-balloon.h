@@ -178,8 +178,9 @@ typedef struct VirtIOBalloonState {
     int64_t moved_ms;
     /* that is long ago */
     bool still;
-    /* looks at all this again, sooner or later */
+    /* looks at all this again, sooner or later, or when a device came */
     QEMUTimer *watch;
+    DeviceListener devices;
     /* bytes hinted at */
     uint64_t hinted;
 } VirtIOBalloonState;
