@@ -145,19 +145,20 @@ void qmp_balloon(int64_t value, Error **errp)
     if (provider.ops.get_range) {
         provider.ops.get_range(provider.opaque, &min, &max);
     }
+    if (value > 0 && value >= min) {
+        trace_balloon_event(provider.opaque, value);
+        provider.ops.set_target(provider.opaque, value);
+        return;
+    }
+    trace_balloon_refused(provider.opaque, value, min);
     if (value <= 0) {
         error_setg(errp, "Parameter 'value' expects a size");
-        append_range(errp, min, max);
-    } else if (value < min) {
-        trace_balloon_refused(provider.opaque, value, min);
+    } else {
         error_setg(errp, "%" PRId64 " bytes is too small a target: the"
                    " balloon's min-size is %" PRIu64 " bytes, give at least"
                    " that", value, min);
-        append_range(errp, min, max);
-    } else {
-        trace_balloon_event(provider.opaque, value);
-        provider.ops.set_target(provider.opaque, value);
     }
+    append_range(errp, min, max);
 }
 
 /* What did not come back, and why; nothing is said of zeroes */
