@@ -6,8 +6,8 @@ import os
 import re
 from typing import NamedTuple
 
-from guests import GuestError
-from virtio_balloon_guest import BALLOON_PAGE, KIB, MIB
+from virtio_balloon_guest import (BALLOON_PAGE, BIND, DRIVER, KIB, MIB, UNBIND,
+                                  expect)
 
 MEMORY = 512 * MIB
 SMALL = 256 * MIB
@@ -22,19 +22,11 @@ NOISE = 4 * MIB
 TIMEOUT = 300
 BOOT = 600
 
-DRIVER = "/sys/bus/virtio/drivers/virtio_balloon"
-UNBIND = f"cd {DRIVER} && basename virtio* >/run/name && cat /run/name >unbind"
-BIND = f"cat /run/name >{DRIVER}/bind"
 # New pages are written, read again and freed all the time
 CHURN = ("(while [ ! -e /mem/stop ]; do"
          " head -c 4194304 /dev/urandom >/mem/new && md5sum /mem/new >/run/sum"
          " && md5sum -c /run/sum >/dev/null && echo good || echo damaged;"
          " rm /mem/new; done; echo over) >/run/log &")
-
-
-def expect(condition, complaint):
-    if not condition:
-        raise GuestError(complaint)
 
 
 # --- what is known without a guest -----------------------------------------
@@ -146,12 +138,6 @@ class Trial:
         self.holds(kept)
         self.free()
 
-    def await_resident(self, size):
-        resident = self.guest.resident
-        self.until(lambda: resident() <= size,
-                   lambda: f"the host holds {resident() // MIB} MiB, which"
-                   f" should be {size // MIB}")
-
 
 def check_sizes(trial):
     """Both sides agree to the byte."""
@@ -227,7 +213,7 @@ def check_reporting(trial):
 
     trial.until(lambda: more() >= enough,
                 lambda: f"only {more()} bytes were reported")
-    trial.await_resident(high - enough)
+    trial.guest.await_resident(high - enough, TIMEOUT)
     expect(trial.guest.actual() == MEMORY, "the size has changed")
     trial.holds(kept)
     trial.whole(kept)
@@ -240,13 +226,11 @@ def check_hints(trial):
     held = trial.guest.resident()
     trial.run(CHURN)
     state = os.path.join(os.path.dirname(trial.guest.console), "state")
-    # Slow, so that the hints come long before their pages' turn
-    trial.guest.vm.cmd("migrate-set-parameters", **{
-        "max-bandwidth": 64 * MIB, "downtime-limit": 2000})
-    ram = trial.guest.migrate(f"file:{state}", TIMEOUT)["ram"]
+    trial.guest.vm.cmd("migrate-set-parameters", **{"downtime-limit": 2000})
+    least = trial.kind.hints
+    ram = trial.guest.migrate(f"file:{state}", TIMEOUT, least)["ram"]
     hinted = trial.info()["counters"]["hinted"]
     trial.guest.stop()
-    least = trial.kind.hints
     expect(hinted >= least, f"only {hinted} bytes were hinted at")
     # Some of the hints may be of pages that it never wrote to
     expect(ram["normal-bytes"] < held - (least - DIRTY // 4),
@@ -280,7 +264,7 @@ def check_tell(trial):
     for _ in range(2):
         trial.dirty(trial.spare())
         trial.resize(SMALL)
-        trial.await_resident(SMALL + NOISE)
+        trial.guest.await_resident(SMALL + NOISE, TIMEOUT)
         trial.holds(kept)
         trial.resize(MEMORY)
         trial.whole(kept)

@@ -18,8 +18,7 @@ import time
 from typing import NamedTuple
 
 import guests
-from guests import GuestError
-from virtio_balloon_guest import MIB
+from virtio_balloon_guest import MIB, expect
 
 STOCK = os.path.join(guests.BUILD, "stock", "qemu-system-x86_64")
 MACHINES = ("3.1", "4.0", "5.0", "9.2", "10.0")
@@ -81,14 +80,14 @@ class Journey:
         self.whole = guest.total()
         guest.run("memtool dirty 100")
         guest.resize(208 * MIB)
-        guest.run(f"memtool churn {BUSY} >/mem/log &")
+        guest.churn(BUSY)
 
     def move(self, qemu):
         """Migrate live to @qemu."""
         uri = f"unix:{self.folder}/migration"
         source, target = self.current, self.new(qemu, "-incoming", uri)
         target.start()
-        source.vm.cmd("migrate-set-parameters", **{"max-bandwidth": 256 * MIB})
+        source.bandwidth(256 * MIB)
         size = source.actual()
         source.move(target, uri)
         source.stop()
@@ -117,19 +116,6 @@ class Journey:
         return self.current.vm.cmd("qom-get", path=BALLOON,
                                    property="guest-stats")
 
-    def end(self):
-        """Was the memory that was rewritten what was written?"""
-        guest = self.current
-        guest.run("touch /mem/busy.stop")
-        guest.until(lambda: "rounds" in guest.run("cat /mem/log"), 30,
-                    lambda: "it changed: " + guest.run("cat /mem/log"))
-        guest.run(f"memtool verify {BUSY}")
-
-
-def expect(condition, complaint):
-    if not condition:
-        raise GuestError(complaint)
-
 
 def travel(options, case):
     """Stock to ours and back; returns the results and a complaint or None."""
@@ -143,7 +129,7 @@ def travel(options, case):
                 journey.move(qemu)
                 results[leg] = "ok"
             results[1] = "FAIL"
-            journey.end()
+            journey.current.end_churn(BUSY)
             results[1] = "ok"
         except Exception as error:  # pylint: disable=broad-except
             return results, f"{case.machine} {case.column}: {error!r}"

@@ -25,7 +25,7 @@ from bench_qtest import DEFLATE, INFLATE, LISTS, MUST_TELL_HOST, Driver
 from guests import progress
 from vfio_nest import BALLOON, COORDINATED, NVME_SLOT, Memory
 from vfio_nvme import PAGE, Nvme
-from virtio_balloon_guest import BALLOON_PAGE, MIB, GuestError
+from virtio_balloon_guest import BALLOON_PAGE, MIB, GuestError, expect
 
 MEMORY = 256 * MIB
 GRANULE = 2 * MIB
@@ -38,11 +38,6 @@ DISK = 16 * MIB
 SCRATCH = 2048                  # the page of the disk that is written to
 SHARE = 0.9                     # of what was given up, is to be had
 ERROR = "Cannot allocate memory"
-
-
-def check(condition, text):
-    if not condition:
-        raise GuestError(text)
 
 
 def pattern(page):
@@ -81,7 +76,7 @@ class Story:
         self.page = 0                   # of the disk, to be read next
         self.provoked = host.faults()
         self.all = made.locked()
-        check(self.all >= MEMORY, f"only {self.all} bytes are locked")
+        expect(self.all >= MEMORY, f"only {self.all} bytes are locked")
 
     # The balloon
 
@@ -106,25 +101,25 @@ class Story:
     def check_locked(self, missing):
         """All memory is locked but @missing bytes."""
         locked = self.made.locked()
-        check(locked == self.all - missing,
-              f"{locked} bytes are locked of {self.all} less {missing}")
+        expect(locked == self.all - missing,
+               f"{locked} bytes are locked of {self.all} less {missing}")
 
     def check_dma(self, address):
         """The controller reaches memory at @address, both ways."""
         page = self.page = (self.page + 1) % SCRATCH
         self.memory.write(address, bytes(PAGE))
         status = self.nvme.read(page, address)
-        check(status == 0, f"DMA to {address:#x}: status {status:#x}")
-        check(self.memory.read(address, PAGE) == pattern(page),
-              f"the wrong bytes at {address:#x}")
+        expect(status == 0, f"DMA to {address:#x}: status {status:#x}")
+        expect(self.memory.read(address, PAGE) == pattern(page),
+               f"the wrong bytes at {address:#x}")
         data = os.urandom(PAGE)
         self.memory.write(address, data)
-        check(self.nvme.write(SCRATCH, address) == 0,
-              f"DMA from {address:#x} fails")
+        expect(self.nvme.write(SCRATCH, address) == 0,
+               f"DMA from {address:#x} fails")
         self.memory.write(address, bytes(PAGE))
-        check(self.nvme.read(SCRATCH, address) == 0 and
-              self.memory.read(address, PAGE) == data,
-              f"other bytes on the disk than were at {address:#x}")
+        expect(self.nvme.read(SCRATCH, address) == 0 and
+               self.memory.read(address, PAGE) == data,
+               f"other bytes on the disk than were at {address:#x}")
 
     def check_fault(self, move, address):
         """The controller does not, and only the IOMMU says so."""
@@ -134,7 +129,7 @@ class Story:
 
     def check_faults(self):
         odd = self.provoked ^ self.host.faults()
-        check(not odd, f"faults, or none, at {' '.join(map(hex, odd))}")
+        expect(not odd, f"faults, or none, at {' '.join(map(hex, odd))}")
 
     def check_all(self, addresses):
         """All memory is locked, and within reach."""
@@ -151,8 +146,8 @@ class Story:
         self.made.until(lambda: self.held() and "error" in self.held(), 60,
                         lambda: f"held: {self.held()}")
         held = self.held()
-        check(held["error"] == ERROR and held["size"] >= size,
-              f"held: {held}, {size} bytes and `{ERROR}` are expected")
+        expect(held["error"] == ERROR and held["size"] >= size,
+               f"held: {held}, {size} bytes and `{ERROR}` are expected")
 
 
 def granule(number):
@@ -188,7 +183,7 @@ def in_and_out(story, figures):
         story.inflate(TAIL, PART, PART)
     story.check_locked(given)
     fell = resident - story.made.resident()
-    check(fell >= SHARE * given, f"{fell} of {given} bytes left the process")
+    expect(fell >= SHARE * given, f"{fell} of {given} bytes left the process")
 
     def freed():
         return story.host.available() - available
@@ -209,12 +204,12 @@ def in_and_out(story, figures):
         story.deflate(AREA, given + PART)
     took = time.monotonic() - before
     for number in 0, 7, GRANULES - 1:
-        check(not any(story.memory.read(granule(number), PAGE)),
-              f"a fault left something in granule {number}")
+        expect(not any(story.memory.read(granule(number), PAGE)),
+               f"a fault left something in granule {number}")
         story.check_dma(granule(number))
     story.check_all(SOME)
     rose = story.made.resident() - (resident - fell)
-    check(rose >= SHARE * given, f"{rose} of {given} bytes came back")
+    expect(rose >= SHARE * given, f"{rose} of {given} bytes came back")
     figures[f"of {given // MIB} MiB: unlocked, left the process, for the host,"
             " came back, MiB"] = ", ".join(
                 f"{size / MIB:.0f}" for size in (given, fell, freed_now, rose))
@@ -231,12 +226,12 @@ def limited_deflate(story):
     story.post(DEFLATE, AREA, 4 * GRANULE)
     story.check_held(GRANULE)
     story.check_locked(3 * GRANULE)
-    check(not story.driver.served(DEFLATE), "the request does not wait")
+    expect(not story.driver.served(DEFLATE), "the request does not wait")
     for address in SAFE, TAIL, AREA:
         story.check_dma(address)
     story.made.limit("unlimited")
     story.driver.wait(DEFLATE)
-    check(not story.held(), f"held: {story.held()}")
+    expect(not story.held(), f"held: {story.held()}")
     story.check_all(map(granule, range(4)))
 
 
@@ -264,10 +259,10 @@ def limited_reset(story):
     story.made.monitor.wait("STOP")
     story.check_held(3 * GRANULE)
     story.check_locked(3 * GRANULE)
-    check(not story.made.cmd("query-status")["running"], "the machine runs")
+    expect(not story.made.cmd("query-status")["running"], "the machine runs")
     story.made.limit("unlimited")
     story.made.monitor.wait("RESUME")
-    check(not story.held(), f"held: {story.held()}")
+    expect(not story.held(), f"held: {story.held()}")
     story.check_all(map(granule, range(4)))
 
 

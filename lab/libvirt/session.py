@@ -19,6 +19,8 @@ import subprocess
 import tempfile
 import time
 
+from virtio_balloon_guest import PATIENCE
+
 # Needs neither virtlogd nor a security driver
 CONFIGURATION = 'stdio_handler = "file"\nsecurity_driver = "none"\n'
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -31,7 +33,7 @@ class LibvirtError(Exception):
 
 def until(condition, complaint, timeout=60):
     """Poll @condition; returns what it says once that is true."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout * PATIENCE
     while not (answer := condition()):
         if time.monotonic() > deadline:
             raise LibvirtError(f"after {timeout} s: {complaint()}")

@@ -2,13 +2,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A Linux guest follows its balloon's target, through its whole life."""
 
-from virtio_balloon_guest import GIB, MIB
+from virtio_balloon_guest import GIB, MIB, RELOAD, UNLOAD
 from virtio_balloon_testcase import SLACK, BalloonTest, improved
 
 UNKNOWN = 2 ** 64 - 1                   # a statistic the guest does not give
 TAGS = 16
-RELOAD = "insmod /modules/virtio_balloon.ko"
-UNLOAD = "rmmod virtio_balloon"
 PERIOD = "guest-stats-polling-interval"
 
 

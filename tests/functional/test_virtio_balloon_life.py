@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A Linux guest boots again or sleeps while its balloon is full."""
 
-from virtio_balloon_full import (BIND, DRIVER, KEPT, LOOKS, MEMORY, SLEEP,
-                                 SMALL, TELL, UNBIND, FullBalloonTest)
-from virtio_balloon_testcase import improved
+from virtio_balloon_full import (KEPT, LOOKS, MEMORY, SLEEP, SMALL,
+                                 FullBalloonTest)
+from virtio_balloon_guest import BIND, DRIVER, UNBIND
+from virtio_balloon_testcase import TELL, improved
 
 # Puts all of its PCI functions out of reach, as a driver may on its way out
 DISABLE = ("printf '\\0\\0' | dd bs=1 seek=4 conv=notrunc of=$(realpath"

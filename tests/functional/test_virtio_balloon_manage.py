@@ -3,10 +3,9 @@
 """What management learns of a Linux guest and its balloon."""
 
 from qemu_test import QemuSystemTest
-from virtio_balloon_guest import GIB, MIB
+from virtio_balloon_guest import GIB, MIB, UNLOAD
 from virtio_balloon_testcase import BalloonTest, improved
 
-UNLOAD = "rmmod virtio_balloon"
 CAUSES = {"repeated", "taken-back", "not-ram", "partial", "inhibited",
           "poison", "unsupported", "refused"}
 

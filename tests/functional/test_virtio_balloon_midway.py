@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A Linux guest moves in the middle of what happens to its balloon."""
 
-from virtio_balloon_full import (BIND, KEPT, MEMORY, SLEEP, SMALL, UNBIND,
-                                 FullBalloonTest)
+from virtio_balloon_full import KEPT, MEMORY, SLEEP, SMALL, FullBalloonTest
+from virtio_balloon_guest import BIND, UNBIND
 from virtio_balloon_testcase import improved
 
 GIVEN = MEMORY - SMALL

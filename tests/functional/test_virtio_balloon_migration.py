@@ -3,10 +3,8 @@
 """A Linux guest and its balloon move to another QEMU."""
 
 from virtio_balloon_guest import MIB
-from virtio_balloon_testcase import BalloonTest
+from virtio_balloon_testcase import CHURN, PATTERN, BalloonTest
 
-PATTERN = "/mem/kept 64 21"             # file, MiB, seed
-CHURN = "/mem/busy 24 5"
 HINTING = "virtio-balloon-pci,free-page-hint=on,iothread=io0"
 IOTHREAD = ("-object", "iothread,id=io0")
 
@@ -46,10 +44,10 @@ class VirtioBalloonMigration(BalloonTest):
         source.run(f"memtool fill {PATTERN}")
         source.run("memtool dirty 300")
         source.resize(256 * MIB)
-        source.run(f"memtool churn {CHURN} >/mem/log &")
+        source.churn(CHURN)
         target, _ = self.move(source)
         self.assertEqual(target.actual(), 256 * MIB)
-        self.check_churn(target)
+        target.end_churn(CHURN)
         target.run(f"memtool verify {PATTERN}")
         target.resize(384 * MIB)
         target.run(f"memtool verify {PATTERN}")
@@ -59,34 +57,25 @@ class VirtioBalloonMigration(BalloonTest):
         source = self.booted(*IOTHREAD, balloon=HINTING)
         source.run(f"memtool fill {PATTERN}")
         source.run("memtool dirty 350")
-        source.run(f"memtool churn {CHURN} >/mem/log &")
+        source.churn(CHURN)
         self.assertGreater(source.resident(), 350 * MIB)
-        # Slow, so that the hints come long before their pages' turn
-        source.vm.cmd("migrate-set-parameters",
-                      **{"max-bandwidth": 64 * MIB})
-        target, info = self.move(source, *IOTHREAD, balloon=HINTING)
-        self.check_churn(target)
+        target, info = self.move(source, *IOTHREAD, hints=200 * MIB,
+                                 balloon=HINTING)
+        target.end_churn(CHURN)
         target.run(f"memtool verify {PATTERN}")
         self.assertLess(info["ram"]["normal-bytes"], 300 * MIB)
         target.run("memtool dirty 300")
         target.resize(256 * MIB)
         target.run(f"memtool verify {PATTERN}")
 
-    def move(self, source, *arguments, **settings):
+    def move(self, source, *arguments, hints=0, **settings):
         """Migrate live to a new QEMU; returns the guest there and figures."""
         uri = f"unix:{self.socket_dir().name}/migration"
         target = self.guest(*arguments, "-incoming", uri, **settings)
         target.start()
-        info = source.move(target, uri)
+        info = source.move(target, uri, hints=hints)
         source.stop()
         return target, info
-
-    def check_churn(self, guest):
-        """Memory that was rewritten all the time is what was written."""
-        guest.run("touch /mem/busy.stop")
-        guest.until(lambda: "rounds" in guest.run("cat /mem/log"), 30,
-                    lambda: "it changed: " + guest.run("cat /mem/log"))
-        guest.run(f"memtool verify {CHURN}")
 
 
 if __name__ == "__main__":

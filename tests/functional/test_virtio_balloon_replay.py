@@ -5,8 +5,8 @@
 import time
 
 from qemu.qmp import QMPError
-from virtio_balloon_full import BIND, UNBIND
-from virtio_balloon_guest import KERNEL_PARAMETERS, MIB, PATIENCE
+from virtio_balloon_guest import (BIND, KERNEL_PARAMETERS, MIB, PATIENCE,
+                                  UNBIND)
 from virtio_balloon_testcase import BalloonTest, improved
 
 MEMORY = 256 * MIB
@@ -19,6 +19,11 @@ WORK = (f"sleep 2; memtool dirty 64; sleep 3; {UNBIND}; {BIND}; sleep 2;"
         " memtool dirty 32; grep balloon_ /proc/vmstat; echo THE END")
 # So long a busy host may keep the guest from going on
 TIMEOUT = 60 * PATIENCE
+
+
+def read(path):
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
 
 
 class VirtioBalloonReplay(BalloonTest):
@@ -37,29 +42,36 @@ class VirtioBalloonReplay(BalloonTest):
         self.replay(f"{BALLOON},must-tell-host=on")
 
     def replay(self, balloon):
-        said = [self.run_guest(mode, balloon) for mode in ("record", "replay")]
+        said, done = zip(*(self.run_guest(mode, balloon)
+                           for mode in ("record", "replay")))
         self.assertRegex(said[0], r"balloon_inflate [1-9]")
         self.assertRegex(said[0], r"balloon_deflate [1-9]")
         self.assertIn("THE END", said[0])
         self.assertEqual(*said)
+        self.assertRegex(done[0], r"_report [1-9]")
+        # The first statistics come unasked
+        self.assertRegex(done[0], r"(?s)_stats_ask .*_stats [1-9]")
+        self.assertEqual(*done)
 
     def run_guest(self, mode, balloon):
-        """What the guest says on its console until it is switched off."""
+        """The console and the trace of a guest until it is switched off."""
         console = self.scratch_file(f"{mode}.txt")
+        trace = self.scratch_file(f"{mode}.trace")
         kernel, initrd = self.image
         vm = self.get_vm(
             "-nodefaults", "-S", "-m", f"{MEMORY // MIB}M", "-icount",
             f"shift=auto,rr={mode},rrfile={self.scratch_file('log')}",
             "-kernel", kernel, "-initrd", initrd,
             "-append", f'{KERNEL_PARAMETERS} -- run "{WORK}"',
-            "-serial", f"file:{console}", "-device", balloon, name=mode)
+            "-serial", f"file:{console}", "-device", balloon,
+            "-trace", "virtio_balloon_report", "-trace",
+            "virtio_balloon_stats*", "-D", trace, name=mode)
         vm.launch()
         vm.cmd("balloon", value=SMALL)
         vm.cmd("cont")
         self.await_end(vm)
         self.assertEqual(vm.exitcode(), 0, vm.get_log())
-        with open(console, encoding="utf-8", errors="replace") as file:
-            return file.read()
+        return read(console), read(trace)
 
     def await_end(self, vm):
         """Wait until QEMU ends by itself; meanwhile the guest has to go on."""

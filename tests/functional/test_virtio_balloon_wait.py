@@ -17,7 +17,7 @@ import unittest
 from pathlib import Path
 
 from qemu.machine.qtest import QEMUQtestMachine
-from virtio_balloon_guest import MIB
+from virtio_balloon_guest import MIB, RELOAD, UNLOAD
 from virtio_balloon_testcase import BalloonTest, improved
 
 PROGRAM = str(Path(__file__).absolute().parents[2] / "scripts" /
@@ -115,11 +115,11 @@ class VirtioBalloonWait(BalloonTest):
         for size in 256, 512, 300:
             self.assertIn("reached", self.wait(REACHED, size))
             self.assertEqual(guest.actual(), size * MIB)
-        guest.run("rmmod virtio_balloon")
+        guest.run(UNLOAD)
         self.assertIn("no-driver", self.wait(NO_DRIVER, 256))
         waiting = self.program("--patient")
         self.assertIn("no-driver", waiting.stdout.readline())
-        guest.run("insmod /modules/virtio_balloon.ko")
+        guest.run(RELOAD)
         self.assertEqual(waiting.wait(), REACHED)
         waiting = self.program(1, "--patient")
         waiting.stdout.readline()

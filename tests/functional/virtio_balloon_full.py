@@ -6,10 +6,8 @@ Besides what virtio_balloon_guest.py asks for, its initramfs has a program
 """
 
 from virtio_balloon_guest import KERNEL_PARAMETERS, MIB
-from virtio_balloon_testcase import BalloonTest
+from virtio_balloon_testcase import TELL, BalloonTest
 
-TELL = "virtio-balloon-pci,must-tell-host=on"
-DRIVER = "/sys/bus/virtio/drivers/virtio_balloon"
 # A balloon on a root bus of its own, which a kernel does not find without
 # ACPI.  A legacy driver does not wait for a reset that does not get through
 FAR = ("-device", "pxb,id=far,bus_nr=128",
@@ -22,8 +20,6 @@ SPARE = 40 * MIB
 # How often a pattern is looked at that nobody may change
 LOOKS = 3
 
-UNBIND = f"cd {DRIVER} && basename virtio* >/run/name && cat /run/name >unbind"
-BIND = f"cat /run/name >{DRIVER}/bind"
 SLEEP = "echo mem >/sys/power/state"
 
 

@@ -24,9 +24,22 @@ PATIENCE = float(os.environ.get("BALLOON_TEST_PATIENCE", "1"))
 KERNEL_PARAMETERS = ("console=ttyS0 quiet panic=-1 mitigations=off"
                      " no_timer_check")
 
+# What has the guest's driver go and come: by itself, and with its module
+DRIVER = "/sys/bus/virtio/drivers/virtio_balloon"
+UNBIND = f"cd {DRIVER} && basename virtio* >/run/name && cat /run/name >unbind"
+BIND = f"cat /run/name >{DRIVER}/bind"
+UNLOAD = "rmmod virtio_balloon"
+RELOAD = "insmod /modules/virtio_balloon.ko"
+
 
 class GuestError(Exception):
     """The guest or QEMU did not do what was asked of it."""
+
+
+def expect(condition, complaint):
+    if not condition:
+        raise GuestError(complaint)
+
 
 
 class Channel:
@@ -124,6 +137,17 @@ class BalloonGuest:
         text = self.run("cat /proc/meminfo")
         return int(re.search(rf"^{name}: *(\d+)", text, re.M)[1]) * KIB
 
+    def churn(self, pattern):
+        """Have a file rewritten all the time; @pattern: FILE MIB SEED."""
+        self.run(f"memtool churn {pattern} >/mem/log &")
+
+    def end_churn(self, pattern):
+        """Memory that was rewritten all the time is what was written."""
+        self.run(f"touch {pattern.split()[0]}.stop")
+        self.until(lambda: "rounds" in self.run("cat /mem/log"), 30,
+                   lambda: "it changed: " + self.run("cat /mem/log"))
+        self.run(f"memtool verify {pattern}")
+
     # QEMU's side
 
     def hmp(self, line):
@@ -149,6 +173,12 @@ class BalloonGuest:
     def resident(self):
         """Bytes of the guest's RAM that the host holds in memory."""
         return self.mapped(RESIDENT, lambda in_ram, *_: in_ram)
+
+    def await_resident(self, size, timeout=30):
+        """Wait until the host holds no more than @size bytes of it."""
+        self.until(lambda: self.resident() <= size, timeout,
+                   lambda: f"the host holds {self.resident() // MIB} MiB,"
+                   f" which should be {size // MIB}")
 
     def mapped(self, figures, counts):
         """Bytes of memory that QEMU has mapped, by the host's account.
@@ -181,20 +211,52 @@ class BalloonGuest:
         size, start = max((int(s, 16), int(a, 16)) for s, a in rows)
         return start, start + size
 
-    def migrate(self, uri, timeout=120):
-        """Migrate to @uri; returns the final answer of query-migrate."""
+    def migrate(self, uri, timeout=120, hints=0):
+        """Migrate to @uri; returns the final answer of query-migrate.
+
+        @hints: so many bytes at least must be left out for the guest's hints,
+        before whose end next to nothing is sent, however slow the guest is.
+        """
+        if hints:
+            self.bandwidth(MIB)
         self.vm.cmd("migrate", uri=uri)
+        if hints:
+            self.await_hints(hints, timeout)
+            self.bandwidth(128 * MIB)
         return self.migrated(timeout)
 
-    def move(self, target, uri, timeout=120):
+    def move(self, target, uri, timeout=120, hints=0):
         """Migrate live to @target, started with -incoming @uri.
 
-        Returns the final answer of query-migrate.
+        The rest is as migrate() has it.
         """
         self.vm.cmd("migrate-set-parameters", **{"downtime-limit": 1000})
-        info = self.migrate(uri, timeout)
+        info = self.migrate(uri, timeout, hints)
         target.arrive(timeout)
         return info
+
+    def bandwidth(self, size):
+        """What a migration may send in a second."""
+        self.vm.cmd("migrate-set-parameters", **{"max-bandwidth": size})
+
+    def await_hints(self, least, timeout):
+        """Wait until a guest at work has nothing more to hint at."""
+        def over():
+            before = self.left_out()
+            self.run("head -c 4194304 /dev/zero | md5sum", timeout)
+            return least <= self.left_out() <= before
+
+        self.until(over, timeout,
+                   lambda: f"{self.left_out() // MIB} MiB are left out of"
+                   f" {least // MIB}: {self.vm.cmd('query-migrate')}")
+
+    def left_out(self):
+        """Bytes that the migration need not send, as far as it has come."""
+        ram = self.vm.cmd("query-migrate").get("ram")
+        if not ram:
+            return 0
+        sent = (ram["duplicate"] + ram["normal"]) * ram["page-size"]
+        return ram["total"] - ram["remaining"] - sent
 
     def migrated(self, timeout=120):
         """Wait until the migration that goes on is complete."""

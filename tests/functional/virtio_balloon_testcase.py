@@ -23,6 +23,10 @@ from virtio_balloon_image import PROGRAMS, Image, make
 # Host memory that may stay beyond what the balloon leaves to the guest:
 # firmware, and what is left of a huge page
 SLACK = 16 * MIB
+# What a guest keeps, and what it rewrites: file, MiB, seed
+PATTERN = "/mem/kept 64 21"
+CHURN = "/mem/busy 24 5"
+TELL = "virtio-balloon-pci,must-tell-host=on"
 
 improved = unittest.skipIf(os.environ.get("BALLOON_STOCK"),
                            "the stock device does not do this")
