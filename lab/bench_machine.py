@@ -17,7 +17,7 @@ import time
 
 import guests
 from bench_qtest import Driver, Qtest, SLOT
-from virtio_balloon_guest import BALLOON_PAGE, MIB
+from virtio_balloon_guest import BALLOON_PAGE, MIB, pool_grow
 
 MEMORY = 384 * MIB
 AREA = 128 * MIB                # address of the memory given and taken
@@ -26,7 +26,6 @@ DISCARDS = ("madvise", "process_madvise", "fallocate")
 PR_SET_THP_DISABLE = 41
 SYS_PROCESS_MADVISE = 440
 MADV_COLLAPSE = 25
-HUGE_PAGES = "/proc/sys/vm/nr_hugepages"
 THP = "/sys/kernel/mm/transparent_hugepage/enabled"
 # At the address where an x86 processor starts: cli; here: jmp here
 FIRMWARE = bytes(0xfff0) + b"\xfa\xeb\xfe" + bytes(13)
@@ -56,21 +55,11 @@ def huge_pages_denied(denied):
         prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0)
 
 
-def huge_pages(count=None):
-    """How many 2 MiB pages the host has for hugetlb; set it first."""
-    if count is not None:
-        with open(HUGE_PAGES, "w", encoding="ascii") as file:
-            file.write(str(count))
-    with open(HUGE_PAGES, encoding="ascii") as file:
-        return int(file.read())
-
-
 @contextlib.contextmanager
 def huge_pages_reserved(count):
     """@count more 2 MiB pages for hugetlb, given back at the end."""
-    before = huge_pages()
     try:
-        reserved = huge_pages(before + count) - before
+        reserved = pool_grow(count)
     except OSError as error:
         raise Unavailable(f"2 MiB pages: {error}") from error
     try:
@@ -79,7 +68,7 @@ def huge_pages_reserved(count):
                               f" {count} are needed")
         yield
     finally:
-        huge_pages(before)
+        pool_grow(-reserved)
 
 
 def collapse(pid, address, size):

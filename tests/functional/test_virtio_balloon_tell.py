@@ -2,35 +2,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A Linux guest that must tell before it uses a page of the balloon again."""
 
-import fcntl
-
-from virtio_balloon_guest import MIB
+from virtio_balloon_guest import MIB, pool_grow
 from virtio_balloon_testcase import (CHURN, PATTERN, TELL, BalloonTest,
                                      improved)
 
-POOL = "/proc/sys/vm/nr_hugepages"
 HUGE_PAGE = 2 * MIB
 # At most so much of what Linux gives up may lie in huge pages that it gives
 # up in part only: which pages it picks is up to it
 SCATTERED = 0.25
 # What a guest and its QEMU use meanwhile, on their own
 NOISE = 16 * MIB
-
-
-def pool_size():
-    """How many huge pages the host has set aside."""
-    with open(POOL, encoding="ascii") as file:
-        return int(file.read())
-
-
-def pool_grow(pages):
-    """Make that @pages more; returns by how many it became more."""
-    with open(POOL, "w", encoding="ascii") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)        # other tests may run
-        before = pool_size()
-        file.write(str(max(0, before + pages)))
-        file.flush()
-        return pool_size() - before
 
 
 def backend(size, options=""):

@@ -7,6 +7,7 @@ LENGTH", then LENGTH bytes of output.
 """
 
 import asyncio
+import fcntl
 import os
 import re
 import socket
@@ -23,7 +24,7 @@ PATIENCE = float(os.environ.get("BALLOON_TEST_PATIENCE", "1"))
 # A host that is busy must not make the kernel doubt its timer
 KERNEL_PARAMETERS = ("console=ttyS0 quiet panic=-1 mitigations=off"
                      " no_timer_check")
-
+POOL = "/proc/sys/vm/nr_hugepages"
 # What has the guest's driver go and come: by itself, and with its module
 DRIVER = "/sys/bus/virtio/drivers/virtio_balloon"
 UNBIND = f"cd {DRIVER} && basename virtio* >/run/name && cat /run/name >unbind"
@@ -36,10 +37,25 @@ class GuestError(Exception):
     """The guest or QEMU did not do what was asked of it."""
 
 
+def pool_size():
+    """How many huge pages the host has set aside."""
+    with open(POOL, encoding="ascii") as file:
+        return int(file.read())
+
+
+def pool_grow(pages):
+    """Make that @pages more; returns by how many it became more."""
+    with open(POOL, "w", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)        # other tests may run
+        before = pool_size()
+        file.write(str(max(0, before + pages)))
+        file.flush()
+        return pool_size() - before
+
+
 def expect(condition, complaint):
     if not condition:
         raise GuestError(complaint)
-
 
 
 class Channel:
