@@ -121,6 +121,19 @@ void balloon_assert_serves(BalloonDriver *d);
 void balloon_assert_resizes(BalloonDriver *d);
 void balloon_assert_works(BalloonDriver *d);
 
+/* Is it the balloon of QEMU 10.0, which serves a request in one go? */
+bool balloon_is_stock(BalloonDriver *d);
+/*
+ * Call @attempt until it had something come in the middle of a request, which
+ * it returns.  The device may be through with that before the test gets there,
+ * if the host so likes; where it always is, it does not serve in slices.
+ */
+void balloon_come_between(BalloonDriver *d, bool (*attempt)(BalloonDriver *d));
+
+/* A balloon ends by @end: it is empty, which is told once; the target stays */
+void balloon_assert_end_is_told(BalloonDriver *d,
+                                void (*end)(BalloonDriver *d));
+
 /* Reset the device; then the next driver's requests are served */
 void balloon_assert_next_driver(BalloonDriver *d);
 
@@ -145,6 +158,7 @@ void balloon_add_memory_tests(void);
 void balloon_add_reset_tests(void);
 /* ... -hostile-test ... */
 void balloon_add_hostile_load_tests(void);
+void balloon_add_hostile_unplug_tests(void);
 void balloon_add_hostile_list_tests(void);
 /* ... -pages-test, -manage-test */
 void balloon_add_pages_migration_tests(void);
@@ -152,4 +166,3 @@ void balloon_add_counter_tests(void);
 void balloon_add_stats_tests(void);
 
 #endif
-void balloon_add_hostile_unplug_tests(void);

@@ -156,25 +156,6 @@ static void granule(BalloonDriver *d)
     assert_mapped(AREA, GRANULE, true);
 }
 
-/* Wait to be told that memory waits because of @error, or NULL: no more */
-static void wait_held_event(BalloonDriver *d, const char *error)
-{
-    bool is;
-
-    do {
-        QDict *event = qtest_qmp_eventwait_ref(d->qts,
-                                               "BALLOON_STATE_CHANGE");
-        QDict *data = qdict_get_qdict(event, "data");
-        QDict *held = qdict_get_qdict(data, "held");
-
-        is = !held == !error &&
-             (!held || !g_strcmp0(qdict_get_try_str(held, "error"), error));
-        qobject_unref(event);
-    } while (!is);
-    /* Of a second before this no event is kept back any more */
-    qtest_clock_step(d->qts, 2 * SECOND);
-}
-
 /* A deflate that is not answered, because of @error: two granules */
 static uint32_t post_held(BalloonDriver *d, const char *error)
 {
@@ -182,7 +163,7 @@ static uint32_t post_held(BalloonDriver *d, const char *error)
 
     qtest_clock_step(d->qts, 2 * SECOND);
     head = balloon_post_range(d, DEFLATE, AREA, 2 * GRANULE / BALLOON_PAGE);
-    wait_held_event(d, error);
+    balloon_wait_held_event(d->qts, error);
     balloon_assert_held(d->qts, GRANULE, error);
     assert_mapped(AREA, GRANULE, true);
     assert_mapped(AREA + GRANULE, GRANULE, false);
@@ -206,7 +187,7 @@ static void check_held(BalloonDriver *d, const char *error)
     g_assert_false(balloon_has_used(d, DEFLATE));
     lift_limits();
     balloon_wait_served(d, DEFLATE, head);
-    wait_held_event(d, NULL);
+    balloon_wait_not_held_event(d->qts);
     g_assert_false(balloon_is_held(d->qts));
     assert_mapped(AREA, 4 * GRANULE, true);
 }
@@ -234,11 +215,14 @@ static void held_stop(BalloonDriver *d)
     limit_bytes(GRANULE);
     head = post_held(d, NO_MEMORY);
     balloon_stop(d);
+    balloon_wait_not_held_event(d->qts);
     g_assert_false(balloon_is_held(d->qts));
     balloon_cont(d);
-    balloon_wait_for(balloon_is_held(d->qts));
+    balloon_wait_held_event(d->qts, NO_MEMORY);
+    balloon_assert_held(d->qts, GRANULE, NO_MEMORY);
     lift_limits();
     balloon_wait_served(d, DEFLATE, head);
+    balloon_wait_not_held_event(d->qts);
     assert_mapped(AREA, 4 * GRANULE, true);
 }
 
@@ -269,7 +253,7 @@ static void reset(BalloonDriver *d)
     }
 }
 
-/* Where that fails the machine stands, whoever would have it go on */
+/* Where that fails the machine stands, whoever would have it go on, or not */
 static void check_hold(BalloonDriver *d, uint64_t all)
 {
     const uint64_t missing = (MANY - 1) * GRANULE;
@@ -282,6 +266,7 @@ static void check_hold(BalloonDriver *d, uint64_t all)
     qtest_qmp_eventwait(d->qts, "RESUME");
     qtest_qmp_eventwait(d->qts, "STOP");
     g_assert_false(balloon_vm_is_running(d->qts));
+    balloon_stop(d);
     lift_limits();
     qtest_qmp_eventwait(d->qts, "RESUME");
     wait_populated(d, all);
@@ -372,7 +357,7 @@ static void hold_plugged(BalloonDriver *d)
     balloon_assert_held(d->qts, all - all_mapped(), NO_MEMORY);
     lift_limits();
     wait_populated(d, all);
-    wait_held_event(d, NULL);
+    balloon_wait_not_held_event(d->qts);
     assert_mapped(AREA, 2 * GRANULE, false);
     assert_mapped(AREA + 2 * GRANULE, 2 * GRANULE, true);
     balloon_deflate(d, AREA, 2 * GRANULE);

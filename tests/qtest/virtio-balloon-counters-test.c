@@ -277,14 +277,18 @@ static void incoming_postcopy(BalloonDriver *d)
     qtest_qmp_assert_success(source.qts,
                              "{'execute': 'migrate-start-postcopy'}");
     balloon_wait_for(balloon_migration_is(d->qts, "postcopy-active"));
+    /* Nobody asks: it is told when the device arrives, before the guest runs */
+    balloon_wait_event(d->qts, "reached", "incoming-postcopy");
     qtest_qmp_eventwait(d->qts, "RESUME");
     balloon_adopt(d, &source);
+    qtest_clock_step(d->qts, SECOND);
 
     assert_inhibited(d, "incoming-postcopy");
     set_postcopy_bandwidth(source.qts, 0);
     balloon_wait_for(balloon_migration_is(d->qts, "completed"));
-    /* QEMU says so a moment before postcopy has come to its end */
-    balloon_wait_for(!balloon_info_has(d->qts, "inhibited-by"));
+    /* QEMU says so a moment before postcopy has ended, which is told */
+    balloon_look_for_event(d->qts, "reached", NULL);
+    balloon_assert_state(d->qts, "reached", NULL);
     balloon_assert_bytes(d, AREA, AREA_SIZE, OLD);
     balloon_quit(&source);
 }

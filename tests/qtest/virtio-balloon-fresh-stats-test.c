@@ -92,14 +92,20 @@ static QDict *query(BalloonDriver *d)
                                         "{'execute': 'query-balloon-stats'}");
 }
 
-/* When the guest was asked last, in milliseconds; -1 if never */
-static int64_t asked_ago(BalloonDriver *d)
+/* "asked-ago" or "answered-ago", in milliseconds; -1 if never */
+static int64_t ago(BalloonDriver *d, const char *name)
 {
     QDict *info = query(d);
-    int64_t ms = qdict_get_try_int(info, "asked-ago", -1);
+    int64_t ms = qdict_get_try_int(info, name, -1);
 
     qobject_unref(info);
     return ms;
+}
+
+/* When the guest was asked last */
+static int64_t asked_ago(BalloonDriver *d)
+{
+    return ago(d, "asked-ago");
 }
 
 static bool is_pending(BalloonDriver *d)
@@ -207,6 +213,8 @@ static void late(BalloonDriver *d)
     balloon_wait_for(asked_ago(d) >= 50);
     request(d);
     g_assert_cmpint(asked_ago(d), >=, 50);
+    /* That was before it was asked */
+    g_assert_cmpint(ago(d, "answered-ago"), >=, 50);
     g_assert_true(is_pending(d));
     assert_no_event(d);
     g_assert_cmpuint(balloon_stat(d->qts, "free-memory"), ==, 7);

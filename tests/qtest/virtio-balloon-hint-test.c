@@ -87,7 +87,6 @@ static void protocol(BalloonDriver *d)
 
         balloon_migrate_cancel(d->qts);
         balloon_wait_done(d);
-        balloon_assert_bytes(d, FREE, 2 * BLOCK, OLD);
     }
 }
 
@@ -231,7 +230,6 @@ static void interrupted(BalloonDriver *d)
             balloon_wait_used(d, HINT, head);
             balloon_send_id(d, STOP);
         }
-        balloon_assert_bytes(d, FREE, 8 * MiB, OLD);
         if (round < 2) {
             balloon_migrate_cancel(d->qts);
         }
@@ -244,15 +242,12 @@ static void interrupted(BalloonDriver *d)
 /* Memory that migration does not send has no bitmap to clear a hint from */
 static void ignored_memory(BalloonDriver *d)
 {
-    uint64_t mem = balloon_dirty_pages(d, 4);
-
     balloon_set_capability(d->qts, "x-ignore-shared", true);
     /* It sends a buffer every 100 ms, however low its limit is */
     balloon_set_bandwidth(d->qts, 4 * KiB);
     balloon_migrate_start(d->qts);
     balloon_send_id(d, balloon_wait_asked(d));
-    balloon_hint(d, mem, 2 * BALLOON_PAGE);
-    balloon_assert_pages(d, mem, "xxxx");
+    balloon_hint(d, AREA, 2 * BALLOON_PAGE);
     balloon_migrate_finish(d->qts);
 }
 

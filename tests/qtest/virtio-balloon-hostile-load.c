@@ -159,51 +159,66 @@ static void idle_kicks(BalloonDriver *d)
     assert_area_kept(d);
 }
 
+/* Returns: whether the request was parked when its end came */
+static bool reset_once(BalloonDriver *d)
+{
+    const Reset *reset = d->data;
+    const bool report = reset->queue == REPORT_TOO;
+    bool parked;
+
+    qtest_memset(d->qts, AREA, 1, HUGE);
+    if (report) {
+        balloon_post_same(d, reset->queue, (BalloonSeg) {
+            AREA, REPORT_SIZE, true
+        }, MIN(d->vq[reset->queue]->size, SEGMENTS));
+    } else {
+        balloon_post_huge(d, AREA, BALLOON_HUGE_MAX);
+    }
+    parked = !balloon_has_used(d, reset->queue);
+    if (reset->device) {
+        qvirtio_reset(d->vdev);
+        use_area(d);
+        balloon_restart(d);
+    } else {
+        balloon_reset_queue(d, reset->queue);
+        use_area(d);
+        balloon_renew_queue(d, reset->queue);
+    }
+    assert_area_kept(d);
+    return parked;
+}
+
 /*
  * virtio 1.2, 2.4 and 2.6.1: nothing more is done with a request of a device,
  * or queue, that was reset.  The pages are the driver's at once.
  */
 static void reset_parked(BalloonDriver *d)
 {
-    const Reset *reset = d->data;
-    const bool report = reset->queue == REPORT_TOO;
-    unsigned parked = 0;
-
     g_assert_true(d->vdev->features & 1ull << VIRTIO_F_RING_RESET);
-    for (int i = 0; i < ATTEMPTS && parked < 3; i++) {
-        qtest_memset(d->qts, AREA, 1, HUGE);
-        if (report) {
-            balloon_post_same(d, reset->queue, (BalloonSeg) {
-                AREA, REPORT_SIZE, true
-            }, MIN(d->vq[reset->queue]->size, SEGMENTS));
-        } else {
-            balloon_post_huge(d, AREA, LISTS);
-        }
-        parked += !balloon_has_used(d, reset->queue);
-        if (reset->device) {
-            qvirtio_reset(d->vdev);
-            use_area(d);
-            balloon_restart(d);
-        } else {
-            balloon_reset_queue(d, reset->queue);
-            use_area(d);
-            balloon_renew_queue(d, reset->queue);
-        }
-        assert_area_kept(d);
+    for (int i = 0; i < 3; i++) {
+        balloon_come_between(d, reset_once);
     }
-    g_assert_cmpuint(parked, ==, 3);
     balloon_assert_next_driver(d);
 }
 
 /* A machine that is reset meanwhile starts anew */
-static void system_reset(BalloonDriver *d)
+static bool system_reset_once(BalloonDriver *d)
 {
-    balloon_post_huge(d, AREA, LISTS);
+    bool parked;
+
+    balloon_post_huge(d, AREA, BALLOON_HUGE_MAX);
+    parked = !balloon_has_used(d, INFLATE);
     qtest_system_reset(d->qts);
     use_area(d);
     qvirtio_pci_device_enable(d->pci);
     balloon_assert_next_driver(d);
     assert_area_kept(d);
+    return parked;
+}
+
+static void system_reset(BalloonDriver *d)
+{
+    balloon_come_between(d, system_reset_once);
 }
 
 static const BalloonTest tests[] = {

@@ -299,6 +299,25 @@ static void locked(BalloonDriver *d)
     }
 }
 
+/* Of two backends whose memory is locked, each is mentioned once */
+static void locked_dimm(BalloonDriver *d)
+{
+    if (!balloon_may_lock_memory()) {
+        return;
+    }
+    balloon_boot_and_start(d);
+    qtest_memset(d->qts, BALLOON_DIMM, OLD, HUGE);
+    for (int i = 0; i < 4; i++) {
+        balloon_inflate(d, AREA, HUGE);
+        balloon_inflate(d, BALLOON_DIMM, HUGE);
+    }
+    balloon_assert_bytes(d, AREA, HUGE, OLD);
+    balloon_assert_bytes(d, BALLOON_DIMM, HUGE, OLD);
+    g_assert_cmpuint(balloon_count_in_file("log", "virtio-balloon"), ==, 2);
+    g_assert_cmpuint(balloon_log_lines(), ==, 2);
+    balloon_assert_all_skipped(d->qts, "refused", 4 * 2 * HUGE);
+}
+
 /* A memfd that is sealed while QEMU has it: what is mapped may be written */
 static void sealed(BalloonDriver *d)
 {
@@ -400,8 +419,10 @@ static void check_given_up(BalloonDriver *d, int file, bool shared)
         g_assert_cmpuint(balloon_counter(d->qts, "discarded"), ==,
                          (i + 1) * HUGE);
         taken = can_take(file);
-        g_test_message("others %s have the page", taken ? "could" : "cannot");
         g_assert_true(taken || !shared);
+        if (taken && !shared) {
+            g_test_skip("this kernel gives reservations away");
+        }
         balloon_deflate(d, AREA + HUGE, HUGE);
         qtest_memset(d->qts, AREA + HUGE, NEW, HUGE);
         g_assert_false(can_take(file));
@@ -422,14 +443,17 @@ static void check_empty(BalloonDriver *d, int file, bool shared)
     balloon_inflate(d, AREA, HUGE);
     balloon_wait_discarded(d->qts);
     g_assert_true(take(file));
+    /* Of a second before this no event is kept back any more */
+    qtest_clock_step(d->qts, 2 * SECOND);
     head = balloon_post_range(d, DEFLATE, AREA, HUGE / BALLOON_PAGE);
-    balloon_wait_for(balloon_is_held(d->qts));
+    balloon_wait_held_event(d->qts, NULL);
     balloon_assert_held(d->qts, HUGE, NULL);
     /* others are served meanwhile */
     balloon_inflate(d, AREA + HUGE, BALLOON_PAGE);
     g_assert_false(balloon_has_used(d, DEFLATE));
     give_back(file);
     balloon_wait_served(d, DEFLATE, head);
+    balloon_wait_not_held_event(d->qts);
     g_assert_false(balloon_is_held(d->qts));
     /* Nobody else can have it, before the guest has even touched it */
     g_assert_false(can_take(file));
@@ -506,6 +530,9 @@ static const BalloonTest file_tests[] = {
       RAM_FILE("share=off") },
     { "improved/backing/locked", locked, REPORTING,
       MEMORY "-overcommit mem-lock=on" LOGGED },
+    { "improved/backing/locked/dimm", locked_dimm, REPORTING,
+      BALLOON_DIMM_SLOTS BALLOON_DIMM_PLUGGED "-overcommit mem-lock=on"
+      LOGGED },
     { "improved/backing/sealed", sealed, REPORTING,
       RAM_FILE("share=on") LOGGED },
     { "improved/backing/no-holes", no_holes, REPORTING,

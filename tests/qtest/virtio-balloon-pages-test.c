@@ -99,7 +99,7 @@ static void broken(BalloonDriver *d)
 {
     balloon_inflate(d, AREA, HUGE / 2);
     balloon_post(d, DEFLATE, &(BalloonSeg) { AREA, 0 }, 1);
-    balloon_wait_for(balloon_status(d) == BALLOON_STATUS_BROKEN);
+    balloon_wait_broken(d);
     balloon_use(d, AREA, HUGE);
     balloon_restart(d);
     balloon_assert_stays(d, AREA, HUGE, NEW);
@@ -110,23 +110,7 @@ static void broken(BalloonDriver *d)
 /* The balloon is empty then, which is told; what was asked for stays */
 static void actual(BalloonDriver *d)
 {
-    void (*end)(BalloonDriver *d) = d->data;
-    int64_t target = RAM - 4 * MiB;
-    int64_t change;
-
-    balloon_set_target(d->qts, target);
-    balloon_writel(d, BALLOON_CFG_ACTUAL, MiB / BALLOON_PAGE);
-    g_assert_cmpint(balloon_next_change(d->qts), ==, RAM - MiB);
-    qtest_clock_step(d->qts, 2 * SECOND);
-    end(d);
-    balloon_wait_for((change = balloon_next_change(d->qts)) != -1);
-    g_assert_cmpint(change, ==, RAM);
-    g_assert_cmpint(balloon_query(d->qts), ==, RAM);
-    g_assert_cmpuint(balloon_target(d->qts), ==, target);
-    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_NUM_PAGES), ==,
-                    4 * MiB / BALLOON_PAGE);
-    qtest_clock_step(d->qts, 2 * SECOND);
-    g_assert_cmpint(balloon_next_change(d->qts), ==, -1);
+    balloon_assert_end_is_told(d, d->data);
 }
 
 /* Pages of memory that has left the guest are no part of what is saved */
@@ -172,19 +156,20 @@ static void assert_not_given(BalloonDriver *d)
     balloon_assert_sum(d->qts);
 }
 
+static bool end_huge(BalloonDriver *d)
+{
+    void (*end)(BalloonDriver *d) = d->data;
+
+    balloon_restart(d);
+    post_huge(d);
+    end(d);
+    return !balloon_has_used(d, INFLATE);
+}
+
 /* A page is given with the answer, not before */
 static void unanswered(BalloonDriver *d)
 {
-    void (*end)(BalloonDriver *d) = d->data;
-    bool unanswered = false;
-
-    for (int i = 0; i < ATTEMPTS && !unanswered; i++) {
-        balloon_restart(d);
-        post_huge(d);
-        end(d);
-        unanswered = !balloon_has_used(d, INFLATE);
-    }
-    g_assert_true(unanswered);
+    balloon_come_between(d, end_huge);
     assert_not_given(d);
     balloon_move(d);
     balloon_assert_bytes(d, AREA, HUGE, NEW);
@@ -194,21 +179,23 @@ static void unanswered(BalloonDriver *d)
  * A legacy driver drops the feature in the middle of a request.  With the
  * answer it may use the pages, those too that were dealt with before.
  */
+static bool drop_meanwhile(BalloonDriver *d)
+{
+    bool meanwhile;
+    uint32_t head;
+
+    balloon_restart(d);
+    head = post_huge(d);
+    balloon_drop_tell(d);
+    meanwhile = !balloon_has_used(d, INFLATE);
+    balloon_wait_used(d, INFLATE, head);
+    assert_not_given(d);
+    return meanwhile;
+}
+
 static void feature_meanwhile(BalloonDriver *d)
 {
-    bool meanwhile = false;
-
-    for (int i = 0; i < ATTEMPTS && !meanwhile; i++) {
-        uint32_t head;
-
-        balloon_restart(d);
-        head = post_huge(d);
-        balloon_drop_tell(d);
-        meanwhile = !balloon_has_used(d, INFLATE);
-        balloon_wait_used(d, INFLATE, head);
-        assert_not_given(d);
-    }
-    g_assert_true(meanwhile);
+    balloon_come_between(d, drop_meanwhile);
 }
 
 /*

@@ -59,7 +59,7 @@ static void assert_hints(BalloonDriver *d, int queue)
     balloon_send_one(d, queue, mem, BALLOON_PAGE, true);
     balloon_assert_pages(d, mem, "x");
     balloon_post(d, queue, (BalloonSeg[]) { { mem, 3 } }, 1);
-    balloon_wait_for(balloon_status(d) == BALLOON_STATUS_BROKEN);
+    balloon_wait_broken(d);
 }
 
 /* Each queue does what the driver takes it for */

@@ -8,6 +8,7 @@
 #include "virtio-balloon-case.h"
 #include "virtio-balloon-host.h"
 #include "virtio-balloon-migrate.h"
+#include "standard-headers/linux/virtio_ring.h"
 
 /* Leave a long request for every second page of HUGE, of which one is done */
 static uint32_t begin(BalloonDriver *d)
@@ -31,43 +32,39 @@ static void assert_served(BalloonDriver *d, uint32_t head)
     g_assert_false(balloon_has_used(d, INFLATE));
 }
 
-/* The guest uses the memory again, and so it stays, whatever time it is */
-static void assert_given_back(BalloonDriver *d)
+/* QEMU answers while it is at it: work is seen that is not done yet */
+static bool see(BalloonDriver *d)
 {
-    qtest_memset(d->qts, AREA, NEW, HUGE);
-    for (int i = 0; i < 10; i++) {
-        qtest_clock_step(d->qts, 100 * SCALE_MS);
-        balloon_assert_bytes(d, AREA, HUGE, NEW);
-    }
+    uint32_t head = begin(d);
+    bool half_done = !balloon_has_used(d, INFLATE);
+
+    assert_served(d, head);
+    return half_done;
 }
 
-/*
- * QEMU answers while it is at it: work is seen that is not done yet.  A test
- * that was slow to ask may ask again.
- */
 static void bounded(BalloonDriver *d)
 {
-    bool half_done = false;
-
-    for (int i = 0; i < 3 && !half_done; i++) {
-        uint32_t head = begin(d);
-
-        half_done = !balloon_has_used(d, INFLATE);
-        assert_served(d, head);
-    }
-    g_assert_true(half_done);
+    balloon_come_between(d, see);
 }
 
 /* While the VM is stopped, its memory does not change */
-static void stop(BalloonDriver *d)
+static bool stop_once(BalloonDriver *d)
 {
     uint32_t head = begin(d);
+    bool half_done;
 
     balloon_stop(d);
-    assert_given_back(d);
+    half_done = !balloon_has_used(d, INFLATE);
+    balloon_use(d, AREA, HUGE);
     balloon_cont(d);
     balloon_wait_used(d, INFLATE, head);
     balloon_assert_bytes(d, AREA + BALLOON_PAGE, BALLOON_PAGE, NEW);
+    return half_done;
+}
+
+static void stop(BalloonDriver *d)
+{
+    balloon_come_between(d, stop_once);
 }
 
 /*
@@ -76,7 +73,7 @@ static void stop(BalloonDriver *d)
  */
 static void finish(BalloonDriver *d)
 {
-    for (int round = 0; round < 10; round++) {
+    for (int round = 0; round < ATTEMPTS; round++) {
         uint32_t head;
 
         qtest_memset(d->qts, AREA, OLD, HUGE);
@@ -88,20 +85,45 @@ static void finish(BalloonDriver *d)
     }
 }
 
+/* The guest has its memory back, and the next balloon leaves it alone, too */
+static bool unplug_once(BalloonDriver *d)
+{
+    uint16_t used;
+    uint64_t ring;
+
+    begin(d);
+    ring = d->vq[INFLATE]->used;
+    balloon_unplug(d);
+    used = qtest_readw(d->qts, ring + offsetof(struct vring_used, idx));
+    balloon_use(d, AREA, HUGE);
+    balloon_plug(d, "{}");
+    balloon_start(d, BALLOON_ALL_FEATURES);
+    balloon_assert_bytes(d, AREA, HUGE, NEW);
+    return !used;
+}
+
 static void unplug(BalloonDriver *d)
 {
-    begin(d);
-    balloon_unplug(d);
-    assert_given_back(d);
+    balloon_come_between(d, unplug_once);
 }
 
 /* What is begun here is answered there */
-static void migrate_away(BalloonDriver *d)
+static bool migrate_once(BalloonDriver *d)
 {
     uint32_t head = begin(d);
+    bool half_done;
 
-    balloon_move(d);
+    balloon_migrate(d->qts);
+    half_done = !balloon_has_used(d, INFLATE);
+    balloon_arrive(d, NULL);
+    balloon_cont(d);
     assert_served(d, head);
+    return half_done;
+}
+
+static void migrate_away(BalloonDriver *d)
+{
+    balloon_come_between(d, migrate_once);
 }
 
 /* QEMU may end at any time: it must not fail, which kills the test */

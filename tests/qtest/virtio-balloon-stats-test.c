@@ -132,11 +132,6 @@ static void missing_tags(BalloonDriver *d)
     assert_only(d, VIRTIO_BALLOON_S_MEMTOT);
 }
 
-static uint64_t free_memory(BalloonDriver *d)
-{
-    return balloon_stat(d->qts, "free-memory");
-}
-
 /* Time passes, and the device had its chance: nothing was returned */
 static void assert_not_returned(BalloonDriver *d, int64_t ns)
 {
@@ -171,7 +166,7 @@ static void early_buffer(BalloonDriver *d)
     balloon_setup_queues(d);
     head = balloon_post_stats_value(d, 4096);
     qvirtio_set_driver_ok(d->vdev);
-    balloon_wait_for(free_memory(d) == 4096);
+    balloon_wait_for(balloon_free_memory(d->qts) == 4096);
     begin_polling(d, 1, head);
 }
 
@@ -186,7 +181,7 @@ static void polling(BalloonDriver *d)
         assert_returned(d, 3, balloon_leave_stats(d, i));
     }
     /* the values are there while the guest has the buffer */
-    g_assert_cmpuint(free_memory(d), ==, 4);
+    g_assert_cmpuint(balloon_free_memory(d->qts), ==, 4);
 }
 
 /* Polling ends with interval 0, the values stay; it can begin again */
@@ -198,7 +193,7 @@ static void polling_off(BalloonDriver *d)
     head = balloon_leave_stats(d, 77);
     balloon_set_interval(d->qts, 0);
     assert_not_returned(d, 100 * SECOND);
-    g_assert_cmpuint(free_memory(d), ==, 77);
+    g_assert_cmpuint(balloon_free_memory(d->qts), ==, 77);
     g_assert_cmpint(balloon_last_update(d->qts), !=, 0);
     begin_polling(d, 1, head);
 }
@@ -247,7 +242,7 @@ static void second_buffer(BalloonDriver *d)
 
     balloon_publish(d, STATS, second);
     balloon_kick(d, STATS);
-    balloon_wait_for(free_memory(d) == 2);
+    balloon_wait_for(balloon_free_memory(d->qts) == 2);
     balloon_wait_served(d, STATS, first);
     assert_not_returned(d, 0);
     begin_polling(d, 1, second);
@@ -261,7 +256,7 @@ static void stop_cont(BalloonDriver *d)
         uint32_t head = balloon_leave_stats(d, i);
 
         balloon_stop(d);
-        g_assert_cmpuint(free_memory(d), ==, i);
+        g_assert_cmpuint(balloon_free_memory(d->qts), ==, i);
         balloon_cont(d);
         assert_returned(d, 5, head);
     }
@@ -272,7 +267,7 @@ static void device_reset(BalloonDriver *d)
 {
     balloon_leave_stats(d, 9);
     balloon_reset(d);
-    g_assert_cmpuint(free_memory(d), ==, 9);
+    g_assert_cmpuint(balloon_free_memory(d->qts), ==, 9);
 
     /* the old buffer is not returned into the new ring */
     balloon_start(d, BALLOON_ALL_FEATURES);

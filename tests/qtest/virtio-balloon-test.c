@@ -32,11 +32,6 @@ static BalloonSeg make_request(BalloonDriver *d, int queue, uint64_t page)
            (BalloonSeg) { balloon_copy_pfns(d, &pfn, 1), sizeof(pfn) };
 }
 
-static uint64_t free_memory(BalloonDriver *d)
-{
-    return balloon_stat(d->qts, "free-memory");
-}
-
 static bool interrupted(BalloonDriver *d, int queue)
 {
     return d->vdev->bus->get_queue_isr_status(d->vdev, d->vq[queue]);
@@ -65,13 +60,13 @@ static void before_driver_ok(BalloonDriver *d)
         g_assert_false(interrupted(d, i));
     }
     balloon_assert_pages(d, mem, "xxxxx");
-    g_assert_cmpuint(free_memory(d), ==, BALLOON_STAT_UNSET);
+    g_assert_cmpuint(balloon_free_memory(d->qts), ==, BALLOON_STAT_UNSET);
 
     qvirtio_set_driver_ok(d->vdev);
     for (int i = 0; i < ARRAY_SIZE(request_queues); i++) {
         balloon_wait_used(d, request_queues[i], 0);
     }
-    balloon_wait_for(free_memory(d) == BALLOON_PFN(mem) + STATS);
+    balloon_wait_for(balloon_free_memory(d->qts) == BALLOON_PFN(mem) + STATS);
     balloon_assert_pages(d, mem, "0xxx0");
 }
 
@@ -118,21 +113,6 @@ static void config_generation(BalloonDriver *d)
     }
 }
 
-/* Give up one page and take it back */
-static void assert_serves(BalloonDriver *d, bool at_once)
-{
-    uint64_t mem = balloon_dirty_pages(d, 3);
-
-    balloon_send_range(d, INFLATE, mem + BALLOON_PAGE, 1);
-    if (at_once) {
-        balloon_assert_pages(d, mem, "x0x");
-    }
-    balloon_send_range(d, DEFLATE, mem + BALLOON_PAGE, 1);
-    balloon_assert_pages(d, mem, "x");
-    balloon_assert_pages(d, mem + 2 * BALLOON_PAGE, "x");
-    guest_free(d->alloc, mem);
-}
-
 /*
  * 2.2.2: a driver may take any of the features of this device, and take them
  * again after a reset
@@ -148,7 +128,7 @@ static void subsets(BalloonDriver *d)
                             VIRTIO_CONFIG_S_FEATURES_OK |
                             VIRTIO_CONFIG_S_DRIVER_OK);
             if (i) {
-                assert_serves(d, !(bits & 1));
+                balloon_assert_serves(d);
             }
             balloon_reset(d);
         }
@@ -169,7 +149,7 @@ static void not_offered(BalloonDriver *d)
     qvirtio_set_driver_ok(d->vdev);
     balloon_writel(d, BALLOON_CFG_POISON, 0xaaaaaaaa);
     g_assert_cmphex(balloon_readl(d, BALLOON_CFG_POISON), ==, 0);
-    assert_serves(d, true);
+    balloon_assert_serves(d);
 }
 
 /* Leave a request, wait for its answer, and see whether that interrupts */
@@ -266,7 +246,7 @@ static void in_order(BalloonDriver *d)
 
     g_assert_true(d->vdev->features & 1ull << VIRTIO_F_IN_ORDER);
     for (int i = 0; i < 3 * d->vq[INFLATE]->size / 2; i++) {
-        assert_serves(d, true);
+        balloon_assert_serves(d);
     }
     for (int queue = 0; queue < BALLOON_VQ_MAX; queue++) {
         /* The newest statistics are held */
@@ -283,7 +263,7 @@ static void in_order(BalloonDriver *d)
             balloon_wait_used(d, queue, i);
         }
     }
-    g_assert_cmpuint(free_memory(d), ==, BALLOON_PFN(mem) + 2);
+    g_assert_cmpuint(balloon_free_memory(d->qts), ==, BALLOON_PFN(mem) + 2);
     balloon_set_interval(d->qts, 1);
     balloon_wait_used(d, STATS, 2);
 }
