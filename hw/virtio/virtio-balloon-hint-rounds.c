@@ -24,7 +24,6 @@ typedef enum HintingState {
     HINTING_REQUESTED = 1,  /* asked for under the current id, not begun */
     HINTING_START = 2,      /* hints arrive under the current id */
     HINTING_DONE = 3,       /* the driver may have its pages back */
-    HINTING__MAX
 } HintingState;
 
 static const char *const state_names[] = {
@@ -224,10 +223,11 @@ static void hints_tell_now(BalloonHints *hints)
 }
 
 /*
- * A step of precopy.  Runs in the migration thread, with or without the BQL.
+ * A step of precopy.  Runs in the migration thread, with or without the BQL, or
+ * in the main loop, when a snapshot is saved or the guest is throttled.
  *
- * It may wait for the worker to apply one hint, which in turn only waits for
- * locks that the migration thread does not hold between two steps.
+ * It may wait for the worker to apply one hint, which in turn waits for the
+ * lock of the dirty bitmap: who synchronises does not hold that yet.
  */
 static int hints_precopy_notify(NotifierWithReturn *n, void *data,
                                 Error **errp)

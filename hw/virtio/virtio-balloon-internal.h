@@ -49,9 +49,9 @@ bool virtio_balloon_may_serve(VirtIOBalloon *s);
  *
  * A used ring, and where an interrupt is written to, may be anywhere, even in
  * the device's own registers, or those of the slot that it is plugged into.  So
- * both may reset the device, stop it, have it negotiate anew, or unplug it: what
- * is held is in order before.  Queues keep their roles meanwhile; those of a
- * device that has been unplugged have none, and nothing goes back any more.
+ * both may reset the device, stop it, have it negotiate anew, or unplug it:
+ * what is held is in order before.  Queues keep their roles meanwhile; those of
+ * a device that has been unplugged have none, and nothing goes back any more.
  */
 void virtio_balloon_push(VirtIOBalloon *s, VirtQueue *vq,
                          VirtQueueElement *elem);

@@ -284,8 +284,8 @@ static void listeners_replay_discarded(const RamDiscardManager *rdm,
 }
 
 /*
- * VFIO cannot ask a manager which pages are dirty without crashing.  Whether
- * it will is for the devices to know.
+ * vfio_sync_dirty_bitmap() has a manager call it with a pointer of the wrong
+ * type, and crashes.  Not for each device, but which ones is VFIO's to know.
  */
 static void listeners_block_migration(BalloonCoordinator *c)
 {

@@ -4,7 +4,9 @@
  * The coordinator knows what of its regions is discarded.  Here is how those
  * who listen learn it, and how they are asked whether they can have memory.
  *
- * The caller holds the BQL.
+ * The caller holds the BQL.  As a RamDiscardManager it is asked without, too,
+ * by the threads of a background snapshot and of postcopy: what they are told
+ * may be a moment old.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -51,8 +51,8 @@ static uint64_t migration_skip(RAMBlock *rb, const BalloonRange *range,
 }
 
 /*
- * A step of precopy, in the migration thread, with the BQL; without it at a
- * checkpoint of COLO, which sends all.
+ * A step of precopy, with the BQL; without it at a checkpoint of COLO, which
+ * sends all.
  *
  * A guest that takes a page back writes to it after that, which the next
  * synchronisation finds.

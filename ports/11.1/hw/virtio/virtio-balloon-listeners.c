@@ -97,8 +97,8 @@ static bool listeners_is_populated(const RamDiscardSource *rds,
 }
 
 /*
- * VFIO cannot ask a manager which pages are dirty without crashing.  Whether
- * it will is for the devices to know.
+ * vfio_sync_dirty_bitmap() has a manager call it with a pointer of the wrong
+ * type, and crashes.  Not for each device, but which ones is VFIO's to know.
  */
 static int listeners_migration(NotifierWithReturn *notifier, MigrationEvent *e,
                                Error **errp)
