@@ -26,10 +26,36 @@ bool virtio_balloon_driver_runs(VirtIOBalloon *s, uint8_t status)
     return virtio_device_started(vdev, status) && !vdev->broken;
 }
 
+/*
+ * Are the rings there, and has the device its place within each?  The core does
+ * not check that of a packed ring, which the driver may have made smaller.
+ */
+static bool driver_rings_are_sound(VirtIOBalloon *s)
+{
+    VirtIODevice *vdev = VIRTIO_DEVICE(s);
+    unsigned size;
+
+    if (!DEVICE(s)->realized) {
+        return false;
+    }
+    if (!virtio_vdev_has_feature(vdev, VIRTIO_F_RING_PACKED)) {
+        return true;
+    }
+    for (int n = 0; (size = virtio_queue_get_num(vdev, n)); n++) {
+        unsigned places = virtio_queue_get_last_avail_idx(vdev, n);
+
+        /* One for what the driver has left, one for what goes back to it */
+        if ((places & 0x7fff) >= size || (places >> 16 & 0x7fff) >= size) {
+            return false;
+        }
+    }
+    return true;
+}
+
 void virtio_balloon_push(VirtIOBalloon *s, VirtQueue *vq,
                          VirtQueueElement *elem)
 {
-    if (DEVICE(s)->realized) {
+    if (driver_rings_are_sound(s)) {
         s->answering++;
         virtqueue_push(vq, elem, 0);
         s->answering--;
@@ -52,8 +78,8 @@ bool virtio_balloon_may_serve(VirtIOBalloon *s)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
-    return DEVICE(s)->realized && vdev->vm_running && !vdev->broken &&
-           !vdev->disabled &&
+    return vdev->vm_running && !vdev->broken && !vdev->disabled &&
            (virtio_balloon_driver_is_legacy(s) ||
-            (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK));
+            (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK)) &&
+           driver_rings_are_sound(s);
 }

@@ -11,6 +11,7 @@
 #include "qemu/bswap.h"
 #include "virtio-balloon-case.h"
 #include "standard-headers/linux/virtio_config.h"
+#include "standard-headers/linux/virtio_pci.h"
 #include "standard-headers/linux/virtio_ring.h"
 
 #define PACKED REPORTING ",packed=on"
@@ -274,12 +275,39 @@ static void layout_changes(BalloonDriver *d)
     assert_reports(d);
 }
 
+/* A ring becomes smaller than the device has come in it, maybe in a request */
+static void ring_shrinks(BalloonDriver *d)
+{
+    for (int i = 0; i < 4; i++) {
+        start(d);
+        for (int n = 0; n < 4; n++) {
+            assert_reports(d);
+        }
+        if (i % 2) {
+            post_long(d, MOST);
+        }
+        d->vdev->bus->queue_select(d->vdev, REPORT);
+        qpci_io_writew(d->pci->pdev, d->pci->bar, d->pci->common_cfg_offset +
+                       offsetof(struct virtio_pci_common_cfg, queue_size), 2);
+        balloon_kick(d, REPORT);
+        if (i / 2) {
+            balloon_stop(d);
+            balloon_cont(d);
+        }
+        balloon_query(d->qts);
+    }
+    start(d);
+    assert_reports(d);
+}
+
 static const BalloonTest tests[] = {
     { "packed/inflate", inflate, .unstarted = true },
     { "packed/report", report, .unstarted = true },
     { "packed/stats", stats, .unstarted = true },
     { "improved/packed/stop", stop, LONG, LONG_MEMORY, .unstarted = true },
     { "improved/packed/features", layout_changes, LONG, LONG_MEMORY,
+      .unstarted = true },
+    { "improved/packed/shrinks", ring_shrinks, LONG, LONG_MEMORY,
       .unstarted = true },
 };
 
