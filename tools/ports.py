@@ -70,7 +70,7 @@ PORTS = {
         Port("a replay of what is discarded need not be told from the other",
              "hw/virtio/virtio-balloon-listeners.c",
              r"^typedef struct ReplayDiscard \{.*?\n\}\n\n"
-             r"(?=/\* Migration leaves)", "", 1),
+             r"(?=/\*\n \* Migration leaves)", "", 1),
         Port("a replay of what is discarded may fail",
              "hw/virtio/virtio-balloon-listeners.c",
              r"^static void (listeners_replay_discarded\(.*?\n) {39}(.*?\n)"
@@ -79,11 +79,12 @@ PORTS = {
         Port("a replay of what is discarded may fail",
              "hw/virtio/virtio-balloon-listeners.c",
              r" {4}ReplayDiscard replay = \{ fn, opaque \};\n(.*?)"
-             r" {4}if \(!migrate_postcopy_ram\(\)\) \{\n"
+             r" {4}if \(!(migrate_postcopy_ram\(\)) && "
+             r"!(migrate_background_snapshot\(\))\) \{\n"
              r" {8}region_replay\((.*?\n) {22}(.*?)replay_discard, &replay\);\n"
              r" {4}\}\n",
-             r"\1    if (migrate_postcopy_ram()) {\n        return 0;\n    }\n"
-             r"    return region_replay(\2" + 25 * " " + r"\3fn, opaque);\n", 1),
+             r"\1    if (\2 || \3) {\n        return 0;\n    }\n"
+             r"    return region_replay(\4" + 25 * " " + r"\5fn, opaque);\n", 1),
         Port("class data is constant",
              "hw/virtio/virtio-balloon*",
              r"(_class_init\(ObjectClass \*klass, )(void \*data)",
