@@ -11,6 +11,9 @@ bool ram_block_owns_file(RAMBlock *rb)
     if (!qemu_ram_is_named_file(rb)) {
         return true;
     }
+    if (fstat(rb->fd, &st) < 0 || st.st_nlink) {
+        return false;
+    }
     /* A file that has no name now may have had one, and others have it open */
     path = backend ? object_property_get_str(backend, "mem-path", NULL) : NULL;
     return path && stat(path, &st) == 0 && S_ISDIR(st.st_mode);
