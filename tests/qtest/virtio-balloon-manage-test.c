@@ -172,7 +172,7 @@ static void directions(BalloonDriver *d)
     expect_for(d, RAM - 1, "reached");
 }
 
-/* What was asked for, as far as the balloon can follow; see command/target */
+/* What was asked for, as far as the balloon can follow */
 static void target(BalloonDriver *d)
 {
     static const struct {
@@ -180,7 +180,11 @@ static void target(BalloonDriver *d)
     } cases[] = {
         { TARGET, TARGET },
         { TARGET + 1, TARGET + BALLOON_PAGE },
+        { TARGET + BALLOON_PAGE - 1, TARGET + BALLOON_PAGE },
+        { 1, BALLOON_PAGE },
+        { RAM, RAM },
         { RAM + 1, RAM },
+        { INT64_MAX, RAM },
     };
 
     g_assert_cmpuint(balloon_target(d->qts), ==, RAM);
@@ -189,6 +193,10 @@ static void target(BalloonDriver *d)
         g_assert_cmpuint(balloon_target(d->qts), ==, cases[i].target);
         g_assert_cmpint(balloon_query(d->qts), ==, RAM);
     }
+    balloon_assert_error(d->qts, "GenericError",
+                         "Parameter 'value' expects a size",
+                         "{'execute': 'balloon', 'arguments': {'value': 0}}");
+    g_assert_cmpuint(balloon_target(d->qts), ==, RAM);
     balloon_assert_error(d->qts, "GenericError", "Parameter 'x' is unexpected",
                          "{'execute': 'query-balloon',"
                          " 'arguments': {'x': 1}}");
