@@ -357,6 +357,8 @@ def build_environment():
     packages = "/usr/lib/python3/dist-packages"
     return dict(
         os.environ, CCACHE_DIR=cache("ccache", ""), CCACHE_NOHASHDIR="1",
+        # The compiler says what a file includes: no preprocessor runs for that
+        CCACHE_DEPEND="1",
         CCACHE_MAXSIZE="3G", PATH=f"{meson_folder()}:{os.environ['PATH']}",
         PYTHONPATH=(fetch_deb("meson") + packages + ":" +
                     fetch_deb("python3-pycotap") + packages))
