@@ -71,7 +71,8 @@ void virtio_balloon_set_actual(VirtIOBalloon *s, uint32_t actual)
  * counts once the top byte is there (section 5.5.6.2.1).  The core hands over
  * the whole config space, not what was written, so the top byte of the core's
  * copy is kept at a value that such a driver's balloon does not reach (16 TiB):
- * it is written when that has gone.
+ * it is written when that has gone.  A driver that reads config and writes a
+ * byte before the main loop has its turn is taken for one that writes four.
  */
 #define ACTUAL_TOP 0xff000000u
 

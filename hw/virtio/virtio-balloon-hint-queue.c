@@ -350,6 +350,7 @@ void virtio_balloon_hinting_reset(VirtIOBalloon *s)
     /* A stream without them must not bring back those of an earlier save */
     h->saved_cmd_id = 0;
     h->saved_state = 0;
+    h->retell = false;
 }
 
 void virtio_balloon_hinting_pre_save(VirtIOBalloon *s)

@@ -26,6 +26,7 @@
 #include "exec/ramblock.h"
 #include "exec/target_page.h"
 #include "hw/qdev-core.h"
+#include "migration/misc.h"
 #include "trace.h"
 #include "virtio-balloon-coordinator.h"
 #include "virtio-balloon-internal.h"
@@ -203,7 +204,8 @@ static bool pages_populate(VirtIOBalloon *s, BalloonBlock *block,
 {
     int ret = 0;
 
-    if (s->populate_on_deflate) {
+    /* Postcopy brings the page anyway; to wait for it here stops all of QEMU */
+    if (s->populate_on_deflate && !migration_in_incoming_postcopy()) {
         ret = pages_populate_host(block, range);
     }
     if (!ret && block->granule) {

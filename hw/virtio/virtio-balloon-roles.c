@@ -82,7 +82,9 @@ void virtio_balloon_roles_bind(VirtIOBalloon *s)
     }
     /* A reset of its last queue does not make a driver number anew */
     s->gaps = s->gaps || roles_leave_gaps(vdev);
-    features = s->gaps ? roles_offered(s) : vdev->guest_features;
+    /* A load that was refused leaves features that may not be offered */
+    features = roles_offered(s);
+    features &= s->gaps ? features : vdev->guest_features;
     virtio_balloon_stats_bind(s, roles_queue(s, features, ROLE_STATS));
     virtio_balloon_hinting_bind(s, roles_queue(s, features, ROLE_HINTING));
     virtio_balloon_queue_bind(&s->report,

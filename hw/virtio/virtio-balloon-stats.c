@@ -141,7 +141,7 @@ static bool stats_take_buffer(VirtIOBalloon *s)
     BalloonSlice slice = balloon_slice_begin();
     bool taken = false, returned = false;
 
-    do {
+    while (virtio_balloon_may_serve(s) && !balloon_slice_is_over(&slice)) {
         VirtQueueElement *elem = virtqueue_pop(st->vq, sizeof(*elem));
 
         if (!elem) {
@@ -149,7 +149,7 @@ static bool stats_take_buffer(VirtIOBalloon *s)
         }
         returned |= stats_exchange_buffer(s, elem);
         taken = true;
-    } while (virtio_balloon_may_serve(s) && !balloon_slice_is_over(&slice));
+    }
     if (virtio_balloon_may_serve(s) && !virtio_queue_empty(st->vq)) {
         balloon_slice_go_on(st->resume, BALLOON_GAP_NS);
     }
@@ -161,7 +161,7 @@ static bool stats_take_buffer(VirtIOBalloon *s)
 
 static void stats_serve(void *opaque)
 {
-    if (virtio_balloon_may_serve(opaque) && stats_take_buffer(opaque)) {
+    if (stats_take_buffer(opaque)) {
         stats_read(opaque);
     }
 }

@@ -262,35 +262,69 @@ static void set_postcopy_bandwidth(QTestState *qts, int64_t bytes)
                              PRId64 "}}", bytes);
 }
 
-/* The destination of a postcopy migration would ask for pages twice */
-static void incoming_postcopy(BalloonDriver *d)
+/*
+ * The guest goes on in a new QEMU, which still lacks most of its memory.
+ * Returns: false, and the test is skipped, if the host cannot do that
+ */
+static bool begin_postcopy(BalloonDriver *d, BalloonDriver *source)
 {
-    BalloonDriver source = *d;
-
-    balloon_set_bandwidth(source.qts, 64 * KiB);
-    set_postcopy_bandwidth(source.qts, 64 * KiB);
-    if (!balloon_begin_postcopy(&source, d)) {
-        *d = source;
-        return;
+    *source = *d;
+    balloon_set_bandwidth(source->qts, 64 * KiB);
+    set_postcopy_bandwidth(source->qts, 64 * KiB);
+    if (!balloon_begin_postcopy(source, d)) {
+        *d = *source;
+        return false;
     }
-    balloon_wait_for(balloon_migration_is(source.qts, "active"));
-    qtest_qmp_assert_success(source.qts,
+    balloon_wait_for(balloon_migration_is(source->qts, "active"));
+    qtest_qmp_assert_success(source->qts,
                              "{'execute': 'migrate-start-postcopy'}");
     balloon_wait_for(balloon_migration_is(d->qts, "postcopy-active"));
     /* Nobody asks: it is told when the device arrives, before the guest runs */
     balloon_wait_event(d->qts, "reached", "incoming-postcopy");
     qtest_qmp_eventwait(d->qts, "RESUME");
-    balloon_adopt(d, &source);
-    qtest_clock_step(d->qts, SECOND);
+    balloon_adopt(d, source);
+    return true;
+}
 
-    assert_inhibited(d, "incoming-postcopy");
-    set_postcopy_bandwidth(source.qts, 0);
+static void end_postcopy(BalloonDriver *d, BalloonDriver *source)
+{
+    set_postcopy_bandwidth(source->qts, 0);
     balloon_wait_for(balloon_migration_is(d->qts, "completed"));
     /* QEMU says so a moment before postcopy has ended, which is told */
     balloon_look_for_event(d->qts, "reached", NULL);
     balloon_assert_state(d->qts, "reached", NULL);
-    balloon_assert_bytes(d, AREA, AREA_SIZE, OLD);
-    balloon_quit(&source);
+    balloon_quit(source);
+}
+
+/* The destination of a postcopy migration would ask for pages twice */
+static void incoming_postcopy(BalloonDriver *d)
+{
+    BalloonDriver source;
+
+    if (begin_postcopy(d, &source)) {
+        qtest_clock_step(d->qts, SECOND);
+        assert_inhibited(d, "incoming-postcopy");
+        end_postcopy(d, &source);
+        balloon_assert_bytes(d, AREA, AREA_SIZE, OLD);
+    }
+}
+
+/* Nor does it wait for pages, all of QEMU with it, because they are populated */
+static void postcopy_populates_nothing(BalloonDriver *d)
+{
+    const uint64_t last = RAM - HUGE;
+    BalloonDriver source;
+    QDict *info;
+
+    balloon_inflate(d, last, HUGE);
+    if (begin_postcopy(d, &source)) {
+        balloon_deflate(d, last, HUGE);
+        info = balloon_migration_info(source.qts);
+        g_assert_cmpint(qdict_get_int(qdict_get_qdict(info, "ram"),
+                                      "postcopy-requests"), ==, 0);
+        qobject_unref(info);
+        end_postcopy(d, &source);
+    }
 }
 
 static const BalloonTest tests[] = {
@@ -312,6 +346,8 @@ static const BalloonTest tests[] = {
       .vfio = VFIO_HOST },
     { "inhibited/background-snapshot", background_snapshot, REPORTING },
     { "inhibited/incoming-postcopy", incoming_postcopy, REPORTING },
+    { "inhibited/populate-in-postcopy", postcopy_populates_nothing,
+      TELL ",populate-on-deflate=on" },
 };
 
 void balloon_add_counter_tests(void)

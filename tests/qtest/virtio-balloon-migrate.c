@@ -320,25 +320,40 @@ static bool G_GNUC_PRINTF(2, 3) run_job(QTestState *qts, const char *command,
     return !aborted;
 }
 
-void balloon_add_disk(QTestState *qts)
+static void open_disk_file(QTestState *qts)
 {
-    const char *path = balloon_disk();
-
-    g_assert_true(run_job(
-        qts, "{'execute': 'blockdev-create', 'arguments': {'job-id': 'j',"
-        " 'options': {'driver': 'file', 'filename': %s, 'size': 0}}}", path));
     qtest_qmp_assert_success(
         qts, "{'execute': 'blockdev-add', 'arguments': {'driver': 'file',"
         " 'node-name': 'file', 'filename': %s,"
-        " 'cache': {'no-flush': true}}}", path);
-    g_assert_true(run_job(
-        qts, "{'execute': 'blockdev-create', 'arguments': {'job-id': 'j',"
-        " 'options': {'driver': 'qcow2', 'file': 'file',"
-        " 'size': 1048576}}}"));
+        " 'cache': {'no-flush': true}}}", balloon_disk());
+}
+
+static void open_disk(QTestState *qts)
+{
     qtest_qmp_assert_success(
         qts, "{'execute': 'blockdev-add', 'arguments': {'driver': 'qcow2',"
         " 'node-name': 'disk', 'file': 'file',"
         " 'cache': {'no-flush': true}}}");
+}
+
+void balloon_add_disk(QTestState *qts)
+{
+    g_assert_true(run_job(
+        qts, "{'execute': 'blockdev-create', 'arguments': {'job-id': 'j',"
+        " 'options': {'driver': 'file', 'filename': %s, 'size': 0}}}",
+        balloon_disk()));
+    open_disk_file(qts);
+    g_assert_true(run_job(
+        qts, "{'execute': 'blockdev-create', 'arguments': {'job-id': 'j',"
+        " 'options': {'driver': 'qcow2', 'file': 'file',"
+        " 'size': 1048576}}}"));
+    open_disk(qts);
+}
+
+void balloon_open_disk(QTestState *qts)
+{
+    open_disk_file(qts);
+    open_disk(qts);
 }
 
 bool balloon_try_snapshot(QTestState *qts, const char *command,

@@ -99,6 +99,8 @@ int64_t balloon_move(BalloonDriver *d);
 
 /* Add an empty disk that can hold snapshots, named disk; and its file */
 void balloon_add_disk(QTestState *qts);
+/* Add the disk that another QEMU has left */
+void balloon_open_disk(QTestState *qts);
 const char *balloon_disk(void);
 
 /* Wait for "snapshot-save" or "snapshot-load" of snapshot @tag on that disk */

@@ -244,6 +244,35 @@ static void no_property(BalloonDriver *d)
     g_assert_cmpuint(balloon_count_in_file("log", "must-tell-host"), >, 0);
 }
 
+/*
+ * A snapshot that is refused leaves the features of its driver, which are more
+ * than this QEMU offers; the operator goes on all the same
+ */
+static void refused_snapshot(BalloonDriver *d)
+{
+    BalloonDriver source = {};
+
+    balloon_boot(&source, TELL ",free-page-hint=on,iothread=io0",
+                 OPTIONS " " IOTHREAD);
+    balloon_start(&source, BALLOON_ALL_FEATURES);
+    balloon_add_disk(source.qts);
+    inflate_many(&source);
+    balloon_snapshot(source.qts, "snapshot-save", "told");
+
+    balloon_boot(d, PLAIN, OPTIONS QUIET);
+    balloon_adopt(d, &source);
+    balloon_quit(&source);
+    balloon_open_disk(d->qts);
+    g_assert_false(balloon_try_snapshot(d->qts, "snapshot-load", "told"));
+    balloon_cont(d);
+    for (int queue = 0; queue < BALLOON_VQ_MAX && d->vq[queue]; queue++) {
+        balloon_kick(d, queue);
+    }
+    balloon_query(d->qts);
+    balloon_start(d, BALLOON_ALL_FEATURES);
+    balloon_assert_serves(d);
+}
+
 /* What of @data says the pages: from its own name to the next */
 static gsize find_section(const char *data, gsize size, gsize *end)
 {
@@ -416,6 +445,7 @@ static const BalloonTest tests[] = {
 static const BalloonTest stream_tests[] = {
     { "stream/no-property", no_property },
     { "stream/no-property-exits", no_property, .data = "exits" },
+    { "stream/refused-snapshot", refused_snapshot },
     { "stream/damaged/ones", damaged, .data = GINT_TO_POINTER(0xff) },
     { "stream/damaged/zeroes", damaged, .data = GINT_TO_POINTER(0) },
     { "stream/no-memory", no_memory },
