@@ -65,6 +65,9 @@ static int ram_block_discard_one(RAMBlock *rb, const struct iovec *iov,
     if (!ret && punch) {
         ret = ram_block_punch_hole(rb->fd, rb->fd_offset + start,
                                    iov->iov_len, calls);
+        if (drop && ret == -EOPNOTSUPP) {
+            ret = 0; /* The file never held what the copies did */
+        }
     }
     if (!ret && rb->guest_memfd >= 0) {
         ret = ram_block_punch_hole(rb->guest_memfd, start, iov->iov_len,

@@ -99,7 +99,10 @@ bool balloon_may_lock_memory(void)
     return may;
 }
 
-/* A file in a new file system of that type; -1 if none may be mounted */
+/*
+ * A file in a new file system of that type, or its folder where @size is 0; -1
+ * if none may be mounted
+ */
 static int open_in_mount(const char *type, const char *options, uint64_t size)
 {
     g_autofree char *folder = g_dir_make_tmp("virtio-balloon-XXXXXX", NULL);
@@ -109,12 +112,13 @@ static int open_in_mount(const char *type, const char *options, uint64_t size)
     if (unshare(geteuid() ? CLONE_NEWUSER | CLONE_NEWNS : CLONE_NEWNS) == 0 &&
         mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
         mount("none", folder, type, 0, options) == 0) {
-        fd = open(name, O_RDWR | O_CREAT, 0600);
-        /* The file stays as long as it is open */
+        fd = size ? open(name, O_RDWR | O_CREAT, 0600) :
+                    open(folder, O_RDONLY | O_DIRECTORY);
+        /* What is open stays */
         umount2(folder, MNT_DETACH);
     }
     rmdir(folder);
-    return fd < 0 || ftruncate(fd, size) < 0 ? -1 : fd;
+    return fd < 0 || (size && ftruncate(fd, size) < 0) ? -1 : fd;
 }
 
 pid_t balloon_hold_file(const char *type, const char *options, uint64_t size)

@@ -28,8 +28,9 @@ bool balloon_may_lock_memory(void);
 /**
  * balloon_hold_file: have $FILES/ram be in a file system that nobody else sees
  * @type, @options: of the file system, as for mount(2)
+ * @size: in bytes; 0 for a folder
  *
- * Returns: the process that has the file open until balloon_drop_file(), or 0,
+ * Returns: the process that has it open until balloon_drop_file(), or 0,
  * and the test is skipped, if none may be mounted.
  */
 pid_t balloon_hold_file(const char *type, const char *options, uint64_t size);

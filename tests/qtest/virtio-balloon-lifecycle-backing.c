@@ -345,6 +345,22 @@ static void no_holes(BalloonDriver *d)
     }
 }
 
+/* A private file in a folder of such a one: the copies are all there is */
+static void no_holes_private(BalloonDriver *d)
+{
+    pid_t pid = balloon_hold_file("ramfs", NULL, 0);
+
+    if (pid) {
+        balloon_boot_and_start(d);
+        give_up(d);
+        balloon_assert_pages(d, AREA, GIVEN_UP);
+        g_assert_cmpuint(balloon_counter(d->qts, "discarded"), ==,
+                         5 * BALLOON_PAGE);
+        g_assert_cmpuint(balloon_log_lines(), ==, 0);
+        balloon_drop_file(pid);
+    }
+}
+
 /* Shared memory that may not be written cannot be punched */
 static void read_only_dimm(BalloonDriver *d)
 {
@@ -537,6 +553,8 @@ static const BalloonTest file_tests[] = {
       RAM_FILE("share=on") LOGGED },
     { "improved/backing/no-holes", no_holes, REPORTING,
       RAM_FILE("share=on") LOGGED },
+    { "improved/backing/no-holes-private", no_holes_private, NO_POISON,
+      RAM_FILE("share=off") LOGGED },
     { "improved/backing/read-only-dimm", read_only_dimm, PLAIN,
       READ_ONLY_DIMM },
     { "improved/backing/pool/shared", pool, TELL, RAM_FILE("share=on"),
