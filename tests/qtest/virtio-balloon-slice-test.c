@@ -6,6 +6,9 @@
 
 #include "qemu/osdep.h"
 #include "virtio-balloon-case.h"
+#include "virtio-balloon-host.h"
+#include "virtio-balloon-migrate.h"
+#include "standard-headers/linux/virtio_ring.h"
 
 /* Leave a long request for every second page of HUGE, of which one is done */
 static uint32_t begin(BalloonDriver *d)
@@ -82,6 +85,47 @@ static void finish(BalloonDriver *d)
     }
 }
 
+/* The guest has its memory back, and the next balloon leaves it alone, too */
+static bool unplug_once(BalloonDriver *d)
+{
+    uint16_t used;
+    uint64_t ring;
+
+    begin(d);
+    ring = d->vq[INFLATE]->used;
+    balloon_unplug(d);
+    used = qtest_readw(d->qts, ring + offsetof(struct vring_used, idx));
+    balloon_use(d, AREA, HUGE);
+    balloon_plug(d, "{}");
+    balloon_start(d, BALLOON_ALL_FEATURES);
+    balloon_assert_bytes(d, AREA, HUGE, NEW);
+    return !used;
+}
+
+static void unplug(BalloonDriver *d)
+{
+    balloon_come_between(d, unplug_once);
+}
+
+/* What is begun here is answered there */
+static bool migrate_once(BalloonDriver *d)
+{
+    uint32_t head = begin(d);
+    bool half_done;
+
+    balloon_migrate(d->qts);
+    half_done = !balloon_has_used(d, INFLATE);
+    balloon_arrive(d, NULL);
+    balloon_cont(d);
+    assert_served(d, head);
+    return half_done;
+}
+
+static void migrate_away(BalloonDriver *d)
+{
+    balloon_come_between(d, migrate_once);
+}
+
 /* QEMU may end at any time: it must not fail, which kills the test */
 static void quit(BalloonDriver *d)
 {
@@ -93,6 +137,8 @@ static const BalloonTest tests[] = {
     { "improved/slice/bounded", bounded },
     { "slice/stop", stop },
     { "slice/finish", finish },
+    { "slice/unplug", unplug },
+    { "slice/migrate", migrate_away },
 };
 
 void balloon_add_slice_tests(void)
