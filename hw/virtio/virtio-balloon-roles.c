@@ -84,7 +84,9 @@ void virtio_balloon_roles_bind(VirtIOBalloon *s)
     s->gaps = s->gaps || roles_leave_gaps(vdev);
     /* A load that was refused leaves features that may not be offered */
     features = roles_offered(s);
-    features &= s->gaps ? features : vdev->guest_features;
+    if (!s->gaps) {
+        features &= vdev->guest_features;
+    }
     virtio_balloon_stats_bind(s, roles_queue(s, features, ROLE_STATS));
     virtio_balloon_hinting_bind(s, roles_queue(s, features, ROLE_HINTING));
     virtio_balloon_queue_bind(&s->report,
