@@ -319,6 +319,11 @@ def fetched_source(release):
             ) from None
 
 
+def is_fetched(tree):
+    """Is @tree one that we fetched, which nobody changes?"""
+    return tree.startswith(os.path.dirname(cache("", "")))
+
+
 def version_of_tree(path):
     """The version of QEMU in the tree that the user gave."""
     try:

@@ -146,6 +146,28 @@ def read(path):
         return file.read()
 
 
+def left_out(root):
+    """Which names in a folder of QEMU's tree @root are no source.
+
+    Git, a build and Python leave them there; as shutil.copytree() asks.
+    """
+    def names(folder, _):
+        return {".git", "__pycache__", *(["build"] if folder == root else [])}
+    return names
+
+
+def files_below(root):
+    """Paths of all files of the tree @root, relative to it."""
+    names_out = left_out(root)
+    for folder, folders, names in os.walk(root):
+        names += [name for name in folders
+                  if os.path.islink(os.path.join(folder, name))]
+        out = names_out(folder, names)
+        folders[:] = set(folders) - out
+        for name in set(names) - out:
+            yield os.path.join(folder, name)[len(root) + 1:]
+
+
 def version_of(pristine):
     """Version of QEMU's tree; empty if it does not say."""
     path = os.path.join(pristine, "VERSION")
@@ -198,27 +220,42 @@ def restore(pristine, path):
     if os.path.lexists(path):
         os.remove(path)
     if os.path.exists(pristine):
-        shutil.copy2(pristine, path)
+        shutil.copy(pristine, path)
 
 
-def prepare_tree(pristine, tree):
-    """Copy the pristine tree once; returns the files laid over it so far."""
+def state_of(pristine):
+    """What is another one when the tree changed."""
+    if base.is_fetched(pristine):
+        return [pristine]
+    times = [os.lstat(os.path.join(pristine, path)).st_ctime_ns
+             for path in files_below(pristine)]
+    return [pristine, len(times), max(times)]
+
+
+def prepare_tree(pristine, state, tree):
+    """Copy the pristine tree, unless that was done when it was in @state.
+
+    Returns: the files laid over it so far.
+    """
     try:
         manifest = json.loads(read(os.path.join(tree, MANIFEST)))
-        if manifest["pristine"] == pristine:
+        if manifest["pristine"] == state:
             return manifest["files"]
     except (OSError, ValueError):
         pass
+    base.say("copying QEMU's source")
     shutil.rmtree(tree, ignore_errors=True)
-    os.makedirs(os.path.dirname(os.path.abspath(tree)), exist_ok=True)
-    subprocess.run(["cp", "-a", pristine, tree], check=True)
+    # With new times, so that no object of another tree seems to be of this one
+    shutil.copytree(pristine, tree, symlinks=True, copy_function=shutil.copy,
+                    ignore=left_out(pristine))
     return []
 
 
 def lay(repo, pristine, tree):
     """Make @tree what @pristine with the files of @repo is."""
     repo, pristine = os.path.abspath(repo), os.path.abspath(pristine)
-    before = prepare_tree(pristine, tree)
+    state = state_of(pristine)
+    before = prepare_tree(pristine, state, tree)
     files = ours_for(repo, pristine)
     shared = {ours.path: spliced(pristine, ours)
               for ours in files if ours.is_shared}
@@ -236,7 +273,7 @@ def lay(repo, pristine, tree):
     for path in set(before) - set(paths):
         restore(os.path.join(pristine, path), os.path.join(tree, path))
     replace(os.path.join(tree, MANIFEST),
-            json.dumps({"pristine": pristine, "files": paths}, indent=1))
+            json.dumps({"pristine": state, "files": paths}, indent=1))
 
 
 @base.told("overlay")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The overlay's one rule, and each way of breaking it."""
 
+import contextlib
+import io
 import os
 import tempfile
 import unittest
@@ -103,9 +105,10 @@ class LayTest(unittest.TestCase):
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
 
-    def lay(self):
-        overlay.lay(*(os.path.join(self.root, name)
-                      for name in ("repo", "qemu", "build/tree")))
+    def lay(self, pristine="qemu"):
+        with contextlib.redirect_stderr(io.StringIO()):
+            overlay.lay(*(os.path.join(self.root, name)
+                          for name in ("repo", pristine, "build/tree")))
 
     def tree(self, path):
         return os.path.join(self.root, "build/tree", path)
@@ -160,9 +163,50 @@ class LayTest(unittest.TestCase):
         os.rename(os.path.join(self.root, "qemu"),
                   os.path.join(self.root, "other"))
         self.write("other/VERSION", "10.0.99\n")
-        overlay.lay(*(os.path.join(self.root, name)
-                      for name in ("repo", "other", "build/tree")))
+        self.lay("other")
         self.assertEqual(overlay.read(self.tree("VERSION")), "10.0.99\n")
+
+    def test_a_tree_that_changes(self):
+        self.lay()
+        self.write("qemu/hw/x/Kconfig", KCONFIG + "\nconfig C\n    bool\n")
+        self.write("qemu/hw/x/more.c", "more\n")
+        self.lay()
+        self.assertIn("config C", overlay.read(self.tree("hw/x/Kconfig")))
+        self.assertEqual(overlay.read(self.tree("hw/x/more.c")), "more\n")
+        # What git and a build change is not of the source
+        self.write("qemu/.git/index", "\n")
+        self.write("qemu/build/balloon.o", "\n")
+        os.remove(self.tree("hw/x/more.c"))
+        self.lay()
+        self.assertFalse(os.path.exists(self.tree("hw/x/more.c")))
+
+    def test_a_copy_is_new_and_only_of_the_source(self):
+        for path in ("hw/x/balloon.c", "hw/x/Kconfig", "hw/x/other.c"):
+            self.write(f"qemu/{path}", KCONFIG)
+            os.utime(os.path.join(self.root, "qemu", path), (1, 1))
+        self.write("qemu/.git/index", "\n")
+        self.write("qemu/build/balloon.o", "\n")
+        self.write("qemu/hw/build/balloon.c", "\n")
+        self.lay()
+        for name in ("Kconfig", "balloon.c"):
+            os.remove(os.path.join(self.root, "repo/hw/x", name))
+        self.lay()
+        for name in ("Kconfig", "balloon.c", "other.c"):
+            self.assertGreater(os.stat(self.tree(f"hw/x/{name}")).st_mtime, 1)
+        for path, there in ((".git", False), ("build", False),
+                            ("hw/build/balloon.c", True)):
+            self.assertEqual(os.path.exists(self.tree(path)), there)
+
+    def test_files_below(self):
+        for path in (".git/index", "build/a.o", "hw/x/__pycache__/a.pyc"):
+            self.write(f"qemu/{path}", "\n")
+        self.write("qemu/subprojects/a/.git/index", "\n")
+        self.write("qemu/subprojects/a/build/a.c", "\n")
+        os.symlink("x", os.path.join(self.root, "qemu/hw/y"))
+        self.assertEqual(
+            sorted(overlay.files_below(os.path.join(self.root, "qemu"))),
+            ["hw/x/Kconfig", "hw/x/balloon.c", "hw/y",
+             "subprojects/a/build/a.c"])
 
     def test_without_git(self):
         with mock.patch.dict(os.environ, PATH="/nonexistent"):
