@@ -41,8 +41,6 @@ QOS = "/x86_64/pc/i440FX-pcihost/pci-bus-pc/pci-bus/virtio-balloon-pci"
 REMINDERS = ("WARNING: added, moved or deleted file(s), does MAINTAINERS need"
              " updating?", "WARNING: added, moved or deleted file(s):")
 ENTRY = "virtio-balloon"
-# Neither tree has these from us: what Python and the overlay leave behind
-PASSED_OVER = re.compile(r"(?:.*/)?__pycache__/.*|\.overlay\.json")
 
 
 class ProofError(base.BaseError):
@@ -75,15 +73,6 @@ def must(what, command, environment=None, folder=TREE):
 
 # --- the tree --------------------------------------------------------------
 
-def files_below(root):
-    """Paths of all files below @root, relative to it."""
-    for folder, _, names in os.walk(root):
-        for name in names:
-            path = os.path.relpath(os.path.join(folder, name), root)
-            if not PASSED_OVER.fullmatch(path):
-                yield path
-
-
 def is_same(one, other):
     """The same bytes, the same right to execute; links count as links go."""
     if os.path.isfile(one) != os.path.isfile(other):
@@ -95,7 +84,8 @@ def is_same(one, other):
 
 
 def check_same(what, one, other):
-    wrong = sorted(path for path in {*files_below(one), *files_below(other)}
+    paths = {*overlay.files_below(one), *overlay.files_below(other)}
+    wrong = sorted(path for path in paths - {overlay.MANIFEST}
                    if not is_same(f"{one}/{path}", f"{other}/{path}"))
     if wrong:
         raise ProofError(f"{what}: {len(wrong)} files differ, the first is"

@@ -189,16 +189,16 @@ class Scratch:
 def base_commit(scratch, pristine):
     """The commit with the pristine tree, made once."""
     tag = "base-" + os.path.basename(pristine).replace("+", "-")
-    # Only what was fetched is sure to be what it was
-    if (os.path.isdir(scratch.folder)
-            and pristine.startswith(os.path.dirname(base.cache("", "")))):
+    if os.path.isdir(scratch.folder) and base.is_fetched(pristine):
         with contextlib.suppress(subprocess.CalledProcessError):
             return scratch.git("rev-parse", "-q", "--verify",
                                f"{tag}^{{commit}}")
     base.say("committing QEMU's tree to a scratch repository (once)")
     scratch.git("init", "-q", "--bare", scratch.folder)
     scratch.git("read-tree", "--empty")
-    scratch.git("add", "-A", "-f", ".", tree=pristine)
+    # Not `git add`, which takes a clone in the tree for a submodule
+    scratch.git("update-index", "--add", "-z", "--stdin", tree=pristine,
+                text="\0".join(overlay.files_below(pristine)))
     commit = scratch.commit(f"QEMU {os.path.basename(pristine)}\n", [], 0)
     scratch.git("tag", "-f", tag, commit)
     return commit

@@ -43,6 +43,8 @@ class TreesTest(FolderTest):
     def test_same(self):
         self.write("two/.overlay.json")
         self.write("two/a/__pycache__/b.pyc")
+        self.write("one/.git/index")
+        self.write("one/build/b.o")
         self.check()
 
     def test_text(self):

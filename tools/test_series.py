@@ -4,6 +4,7 @@
 import contextlib
 import io
 import os
+import subprocess
 import tempfile
 import unittest
 from unittest import mock
@@ -129,6 +130,17 @@ class ExportTest(unittest.TestCase):
                 scratch.git("show", f"{revision}:hw/x/Kconfig"), text.strip())
         self.assertIn("100755", scratch.git("ls-tree", "series", "hw/x/"))
         self.assertIn("kept.log", scratch.git("ls-tree", "series"))
+
+    def test_a_tree_that_is_a_clone(self):
+        for folder in "qemu", "qemu/subprojects/a":
+            self.write(f"{folder}/a.c", "\n")
+            subprocess.run(["git", "init", "-q", self.path(folder)], check=True)
+        self.write("qemu/build/a.o", "\n")
+        scratch, first, _ = self.export()
+        self.assertEqual(
+            scratch.git("ls-tree", "-r", "--name-only", first).split(),
+            [".gitignore", "Kconfig", "a.c", "hw/x/Kconfig", "kept.log",
+             "subprojects/a/a.c"])
 
     def test_messages(self):
         _, _, patches = self.export()
