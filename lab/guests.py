@@ -26,6 +26,7 @@ with image.base.told("balloon"):
 QEMU = os.path.join(BUILD, "qemu-system-x86_64")
 TREE = os.path.join(BUILD, "qemu")
 
+understood = image.base.understood
 STARTED = time.monotonic()
 
 # What runs out of time gets SIGTERM: its QEMUs must end then, too
@@ -40,13 +41,6 @@ def progress(text):
 def told(name):
     """As base.told(), with the errors of guests."""
     return image.base.told(name, GuestError)
-
-
-def understood(options):
-    """@options, if they are to be followed: ./balloon asks before it builds."""
-    if os.environ.get("BALLOON_UNDERSTOOD"):
-        sys.exit(99)
-    return options
 
 
 def positive(text):

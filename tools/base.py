@@ -69,6 +69,13 @@ def told(name, *errors):
         sys.exit(f"{name}: {error}")
 
 
+def understood(options=None):
+    """@options, if they are to be followed: ./balloon asks before it builds."""
+    if os.environ.get("BALLOON_UNDERSTOOD"):
+        sys.exit(99)
+    return options
+
+
 @contextlib.contextmanager
 def locked(name):
     """Two clones on one machine do not fetch or build the same thing at once."""

@@ -16,11 +16,11 @@ in build/qemu, is asked whether it has the device, and passes the unit tests of
 the balloon and those qtests that its machines can run.
 """
 
+import argparse
 import glob
 import os
 import re
 import subprocess
-import sys
 from typing import Callable, NamedTuple, Tuple
 
 import base
@@ -191,9 +191,15 @@ def buildable(names, version):
 
 @base.told("forms")
 def main():
-    names = sys.argv[1:] or list(FORMS)
-    if not set(names) <= set(FORMS):
-        sys.exit(__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, usage=argparse.SUPPRESS,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", nargs="*", help=argparse.SUPPRESS)
+    names = parser.parse_args().name or list(FORMS)
+    for name in names:
+        if name not in FORMS:
+            parser.error(f"no form {name}; known are {', '.join(FORMS)}")
+    base.understood()
     tree = f"{FOLDER}/qemu"
     environment = base.build_environment()
     overlay.lay(build.REPO, base.source(), tree)

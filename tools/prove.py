@@ -13,6 +13,7 @@ The table goes to build/series-proof.md, too; what is built is kept below
 build/proof, so that only the first proof takes long.
 """
 
+import argparse
 import filecmp
 import hashlib
 import json
@@ -20,7 +21,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from typing import NamedTuple
 
@@ -261,7 +261,6 @@ def prove(pristine, numbers):
     """Yield the rows of the table."""
     scratch, first, patches = series.export(
         series.REPO, pristine, f"{FOLDER}/series")
-    check_numbers(numbers, len(patches) - 1)
     base.say(f"a pristine tree, and its build, in {ROOT}")
     tree = Tree(scratch)
     tree.begin(scratch, first, pristine)
@@ -283,12 +282,17 @@ def prove(pristine, numbers):
 
 @base.told("prove")
 def main():
-    if any(not word.isdecimal() for word in sys.argv[1:]):
-        sys.exit(__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, usage=argparse.SUPPRESS,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("number", nargs="*", type=int, help=argparse.SUPPRESS)
+    numbers = parser.parse_args().number
+    check_numbers(numbers, len(series.read_commits(series.REPO)))
+    base.understood()
     rows = []
     pristine = base.source()
     try:
-        for row in prove(pristine, [int(word) for word in sys.argv[1:]]):
+        for row in prove(pristine, numbers):
             rows.append(row)
     finally:
         text = "\n".join(table(rows))

@@ -16,6 +16,7 @@ is a figure of lab/figures.json, which the benchmark writes.
 usage: series.py [OUTPUT]     default: build/series
 """
 
+import argparse
 import collections
 import contextlib
 import glob
@@ -23,7 +24,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from typing import List, NamedTuple
 
 import base
@@ -257,10 +257,14 @@ def export(repo, pristine, output):
 
 @base.told("series")
 def main():
-    if len(sys.argv) > 2 or sys.argv[1:] and sys.argv[1].startswith("-"):
-        sys.exit(__doc__)
-    output = "".join(sys.argv[1:]) or f"{base.build_folder(REPO)}/series"
-    _, _, patches = export(REPO, base.source(), os.path.abspath(output))
+    parser = argparse.ArgumentParser(
+        description=__doc__, usage=argparse.SUPPRESS,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", nargs="?", type=os.path.abspath,
+                        default=f"{base.build_folder(REPO)}/series",
+                        help=argparse.SUPPRESS)
+    output = base.understood(parser.parse_args()).output
+    _, _, patches = export(REPO, base.source(), output)
     print("\n".join(patches))
 
 
