@@ -199,7 +199,6 @@ static void vfio(BalloonDriver *d)
     /* At rest, and nobody asks: its begin is told all the same ... */
     qtest_clock_step(d->qts, 60 * SECOND);
     balloon_plug_vfio(d->qts);
-    qtest_clock_step(d->qts, 10 * SECOND);
     balloon_assert_event(d->qts, "reached", "pinned-memory");
     assert_inhibited(d, "pinned-memory");
     balloon_assert_bytes(d, AREA, SIZE, OLD);
@@ -242,7 +241,6 @@ static void background_snapshot(BalloonDriver *d)
 static void events(BalloonDriver *d)
 {
     balloon_plug_vfio(d->qts);
-    qtest_clock_step(d->qts, 10 * SECOND);
     balloon_assert_event(d->qts, "no-driver", "pinned-memory");
     balloon_start(d, BALLOON_ALL_FEATURES);
     qtest_clock_step(d->qts, SECOND);
@@ -309,7 +307,7 @@ static void incoming_postcopy(BalloonDriver *d)
     }
 }
 
-/* Nor does it wait for pages, all of QEMU with it, because they are populated */
+/* Nor does QEMU wait for pages because they are to be populated */
 static void postcopy_populates_nothing(BalloonDriver *d)
 {
     const uint64_t last = RAM - HUGE;

@@ -215,15 +215,21 @@ uint64_t balloon_vfio_mapped(uint64_t addr, uint64_t size)
 #define PM_PORTS 0x600
 #define PM_CONTROL (PM_PORTS + 4)
 #define PM_SLEEP_S3 (1 << 13 | 1 << 10)
+#define PM_POWER_OFF (1 << 13)
 
-void balloon_sleep(BalloonDriver *d)
+static void set_power(BalloonDriver *d, uint16_t value)
 {
     QPCIDevice *pm = qpci_device_find(d->machine->pcibus, PM_DEVFN);
 
     qpci_config_writel(pm, 0x40, PM_PORTS | 1);
     qpci_config_writeb(pm, 0x80, 1);
     g_free(pm);
-    qtest_outw(d->qts, PM_CONTROL, PM_SLEEP_S3);
+    qtest_outw(d->qts, PM_CONTROL, value);
+}
+
+void balloon_sleep(BalloonDriver *d)
+{
+    set_power(d, PM_SLEEP_S3);
     qtest_qmp_eventwait(d->qts, "SUSPEND");
 }
 
@@ -231,6 +237,12 @@ void balloon_wake(BalloonDriver *d)
 {
     qtest_qmp_assert_success(d->qts, "{'execute': 'system_wakeup'}");
     qtest_qmp_eventwait(d->qts, "WAKEUP");
+}
+
+void balloon_power_off(BalloonDriver *d)
+{
+    set_power(d, PM_POWER_OFF);
+    qtest_qmp_eventwait(d->qts, "SHUTDOWN");
 }
 
 /* Of the machine's hot plug of memory: see docs/specs/acpi_mem_hotplug.rst */

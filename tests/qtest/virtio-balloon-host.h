@@ -91,5 +91,7 @@ void balloon_assert_none(QTestState *qts);
 /* Suspend a PC to RAM as its guest does, and wake it up */
 void balloon_sleep(BalloonDriver *d);
 void balloon_wake(BalloonDriver *d);
+/* Shut it down as its guest does; QEMU is told to stay, and stops the VM */
+void balloon_power_off(BalloonDriver *d);
 
 #endif

@@ -71,6 +71,19 @@ static void sleep_is_none(BalloonDriver *d)
     balloon_assert_works(d);
 }
 
+/* A guest that shut down, in a QEMU that stays, may start again */
+static void shut_down(BalloonDriver *d)
+{
+    balloon_power_off(d);
+    balloon_wait_for(!balloon_vm_is_running(d->qts));
+    reset_machine(d);
+    balloon_cont(d);
+    balloon_start(d, BALLOON_ALL_FEATURES);
+    balloon_assert_works(d);
+    balloon_give(d, AREA, HUGE);
+    balloon_assert_bytes(d, AREA, HUGE, 0);
+}
+
 /* A snapshot brings its own balloon back */
 static void snapshot(BalloonDriver *d)
 {
@@ -293,6 +306,7 @@ static const BalloonTest tests[] = {
     { "reset/target-stays", target_stays, .unstarted = true },
     { "improved/reset/config", config_is_forgotten },
     { "reset/sleep", sleep_is_none },
+    { "reset/shut-down", shut_down, PLAIN, MEMORY "-action shutdown=pause" },
     { "reset/snapshot", snapshot },
     { "improved/reset/stats-queue", reset_stats_queue },
     { "reset/queues", reset_queues, ALL_QUEUES },

@@ -83,6 +83,15 @@ void balloon_assert_hmp(QTestState *qts, const char *command,
     g_assert_cmpstr(said, ==, answer);
 }
 
+void balloon_dump(QTestState *qts, const char *path)
+{
+    g_autofree char *protocol = g_strconcat("file:", path, NULL);
+
+    qtest_qmp_assert_success(
+        qts, "{'execute': 'dump-guest-memory', 'arguments':"
+        " {'paging': false, 'protocol': %s}}", protocol);
+}
+
 void balloon_set_interval(QTestState *qts, int64_t seconds)
 {
     qtest_qmp_assert_success(
@@ -209,6 +218,16 @@ uint64_t balloon_counter_pages(QTestState *qts, const char *name)
 uint64_t balloon_skipped(QTestState *qts, const char *cause)
 {
     return counter_of(qts, "skipped", cause);
+}
+
+void balloon_assert_counter_stays(QTestState *qts, const char *name,
+                                  uint64_t value)
+{
+    gint64 end = g_get_monotonic_time() + G_USEC_PER_SEC / 2;
+
+    do {
+        g_assert_cmpuint(balloon_counter(qts, name), ==, value);
+    } while (g_get_monotonic_time() < end);
 }
 
 void balloon_wait_discarded(QTestState *qts)

@@ -45,6 +45,9 @@ void balloon_assert_error(QTestState *qts, const char *class, const char *desc,
 void balloon_assert_hmp(QTestState *qts, const char *command,
                         const char *answer);
 
+/* Dump the guest's memory into a file */
+void balloon_dump(QTestState *qts, const char *path);
+
 /* Properties of the balloon at BALLOON_PATH */
 void balloon_set_interval(QTestState *qts, int64_t seconds);
 int64_t balloon_get_interval(QTestState *qts);
@@ -69,6 +72,9 @@ uint64_t balloon_counter(QTestState *qts, const char *name);
 /* ... in balloon pages */
 uint64_t balloon_counter_pages(QTestState *qts, const char *name);
 uint64_t balloon_skipped(QTestState *qts, const char *cause);
+/* It is @value, and stays so for longer than any discard is put off */
+void balloon_assert_counter_stays(QTestState *qts, const char *name,
+                                  uint64_t value);
 
 /* Wait until no discard is put off any more */
 void balloon_wait_discarded(QTestState *qts);

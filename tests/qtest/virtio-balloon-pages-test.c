@@ -79,7 +79,10 @@ static void not_up(BalloonDriver *d)
     balloon_use(d, AREA, HUGE);
 }
 
-/* A page is taken back while the chipset has its memory read-only */
+/*
+ * A page is taken back while the chipset has its memory read-only: it is in the
+ * balloon no more, also not for who looks at what came back
+ */
 static void read_only(BalloonDriver *d)
 {
     const unsigned pam3 = 0x5c;
@@ -91,7 +94,9 @@ static void read_only(BalloonDriver *d)
     qpci_config_writeb(host, pam3, 0x11);
     balloon_deflate(d, addr, BALLOON_PAGE);
     qpci_config_writeb(host, pam3, 0x33);
-    balloon_use(d, addr, BALLOON_PAGE);
+    qtest_memset(d->qts, addr, NEW, BALLOON_PAGE);
+    balloon_set_target(d->qts, balloon_target(d->qts));
+    balloon_assert_stays(d, addr, BALLOON_PAGE, NEW);
 }
 
 /* A device that waits for its reset does nothing any more; then it works */
@@ -371,46 +376,67 @@ static void vfio_gone(BalloonDriver *d)
     g_assert_cmpuint(balloon_counter(d->qts, "revived"), >=, size - size / 4);
 }
 
-/* It came and went within a moment, in which nobody asked for anything */
-static void vfio_unseen(BalloonDriver *d)
+/* A device comes and goes within a moment */
+static bool bring_by_vfio(BalloonDriver *d)
 {
-    balloon_give(d, AREA, HUGE);
-    /* Until the device has nothing more to do with it */
-    balloon_assert_stays(d, AREA, HUGE, 0);
     balloon_plug_vfio(d->qts);
     balloon_use(d, AREA, HUGE);
     balloon_unplug_vfio(d->qts);
-    balloon_wait_gone(d, AREA, HUGE);
-    balloon_assert_bytes(d, AREA + HUGE, HUGE, OLD);
+    return true;
 }
 
-/* A background snapshot brings memory back, and nobody asks for anything */
-static void snapshot_over(BalloonDriver *d)
+static bool bring_by_snapshot(BalloonDriver *d)
 {
     if (!balloon_try_capability(d->qts, "background-snapshot")) {
-        return;
+        return false;
     }
-    balloon_give(d, AREA, HUGE);
-    balloon_assert_stays(d, AREA, HUGE, 0);
     balloon_migrate_slowly(d->qts);
     balloon_use(d, AREA, HUGE);
     balloon_migrate_finish(d->qts);
-    balloon_wait_gone(d, AREA, HUGE);
-    balloon_assert_bytes(d, AREA + HUGE, HUGE, OLD);
+    return true;
+}
+
+/* Something brings memory back, and nobody asks for anything */
+static void unasked(BalloonDriver *d)
+{
+    bool (*bring)(BalloonDriver *d) = d->data;
+
+    balloon_give(d, AREA, HUGE);
+    /* Until the device has nothing more to do with it */
+    balloon_assert_stays(d, AREA, HUGE, 0);
+    if (bring(d)) {
+        balloon_wait_gone(d, AREA, HUGE);
+        balloon_assert_bytes(d, AREA + HUGE, HUGE, OLD);
+    }
+}
+
+#define READ_SIZE (2 * HUGE)
+
+static void read_area(BalloonDriver *d)
+{
+    balloon_assert_bytes(d, AREA, READ_SIZE, 0);
+}
+
+static void dump(BalloonDriver *d)
+{
+    balloon_dump(d->qts, balloon_file("dump"));
 }
 
 /* Who reads shared memory fills it; the target, said again, empties it again */
 static void same_target(BalloonDriver *d)
 {
-    const uint64_t size = 2 * HUGE;
+    void (*read_memory)(BalloonDriver *d) = d->data;
+    const uint64_t size = READ_SIZE;
     uint64_t before;
 
+    /* From here on the file lacks nothing but the balloon */
+    dump(d);
     balloon_set_target(d->qts, RAM - size);
     balloon_inflate(d, AREA, size);
     balloon_writel(d, BALLOON_CFG_ACTUAL, size / BALLOON_PAGE);
     balloon_wait_discarded(d->qts);
     before = file_usage(d->qts, MEMFD);
-    balloon_assert_bytes(d, AREA, size, 0);
+    read_memory(d);
     g_assert_cmpuint(file_usage(d->qts, MEMFD), ==, before + size);
 
     balloon_set_target(d->qts, RAM - size);
@@ -457,9 +483,11 @@ static const BalloonTest tests[] = {
     { "private/unnamed/plain", private_file, PLAIN, PRIVATE_UNNAMED, UNNAMED },
     { "private/unnamed/tell", private_file, TELL, PRIVATE_UNNAMED, UNNAMED },
     { "again/vfio-gone", vfio_gone, TELL, .vfio = VFIO_HOST },
-    { "again/vfio-unseen", vfio_unseen, TELL, .vfio = VFIO_HOST },
-    { "again/snapshot", snapshot_over, TELL },
-    { "again/same-target", same_target, TELL, SHARED },
+    { "again/vfio-unseen", unasked, TELL, NULL, bring_by_vfio,
+      .vfio = VFIO_HOST },
+    { "again/snapshot", unasked, TELL, NULL, bring_by_snapshot },
+    { "again/same-target", same_target, TELL, SHARED, read_area },
+    { "again/dump", same_target, TELL, SHARED, dump },
 };
 
 int main(int argc, char **argv)

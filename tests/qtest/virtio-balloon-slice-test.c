@@ -126,6 +126,33 @@ static void migrate_away(BalloonDriver *d)
     balloon_come_between(d, migrate_once);
 }
 
+/* ... and so is a report */
+static bool migrate_report_once(BalloonDriver *d)
+{
+    BalloonSeg segs[16];
+    bool half_done;
+    uint32_t head;
+
+    qtest_memset(d->qts, AREA, OLD, RAM - AREA);
+    for (int i = 0; i < ARRAY_SIZE(segs); i++) {
+        segs[i] = (BalloonSeg) { AREA + i * 4 * MiB, 4 * MiB, true };
+    }
+    head = balloon_post(d, REPORT, segs, ARRAY_SIZE(segs));
+    balloon_stop(d);
+    half_done = !balloon_has_used(d, REPORT);
+    balloon_migrate(d->qts);
+    balloon_arrive(d, NULL);
+    balloon_cont(d);
+    balloon_wait_used(d, REPORT, head);
+    balloon_assert_bytes(d, AREA, RAM - AREA, 0);
+    return half_done;
+}
+
+static void migrate_report(BalloonDriver *d)
+{
+    balloon_come_between(d, migrate_report_once);
+}
+
 /* QEMU may end at any time: it must not fail, which kills the test */
 static void quit(BalloonDriver *d)
 {
@@ -139,6 +166,8 @@ static const BalloonTest tests[] = {
     { "slice/finish", finish },
     { "slice/unplug", unplug },
     { "slice/migrate", migrate_away },
+    { "slice/migrate-report", migrate_report,
+      "virtio-balloon-pci,free-page-reporting=on" },
 };
 
 void balloon_add_slice_tests(void)
