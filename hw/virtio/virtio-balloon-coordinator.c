@@ -6,14 +6,11 @@
 
 #include "qemu/osdep.h"
 #include "qemu/bitmap.h"
-#include "qemu/cutils.h"
 #include "qemu/error-report.h"
 #include "qemu/timer.h"
-#include "qemu/units.h"
 #include "qapi/error.h"
 #include "exec/cpu-common.h"
 #include "exec/ramblock.h"
-#include "exec/target_page.h"
 #include "hw/boards.h"
 #include "hw/core/cpu.h"
 #include "system/runstate.h"
@@ -374,6 +371,7 @@ BalloonCoordinator *balloon_coordinator_get(uint64_t granule, bool create,
 {
     Object *obj = object_resolve_path_component(OBJECT(current_machine), CHILD);
     BalloonCoordinator *c = obj ? VIRTIO_BALLOON_COORDINATOR(obj) : NULL;
+    ERRP_GUARD();
 
     if (!c && create) {
         return coordinator_create(granule, errp);

@@ -28,8 +28,8 @@
 #define VEC_SHARED_MAX 256
 
 /*
- * Something needs the memory to stay where it is; or lets go of it where it is
- * told, but nobody is
+ * Does anybody need the memory to stay where it is?  Not if a discard is @told
+ * to all of them.
  */
 static bool discard_is_pinned(VirtIOBalloon *s, bool told)
 {
@@ -62,7 +62,7 @@ static BalloonInhibitor discard_inhibitor(VirtIOBalloon *s, bool told)
     /* It brings back what is in the balloon, unless that is told */
     if (inhibitor != BALLOON_INHIBITOR__MAX &&
         (told || !s->pages.coordinator)) {
-        qatomic_set(&s->discard.was_inhibited, true);
+        s->discard.was_inhibited = true;
     }
     return inhibitor;
 }
@@ -70,11 +70,6 @@ static BalloonInhibitor discard_inhibitor(VirtIOBalloon *s, bool told)
 BalloonInhibitor virtio_balloon_discard_inhibitor(VirtIOBalloon *s)
 {
     return discard_inhibitor(s, virtio_balloon_driver_tells(s));
-}
-
-bool virtio_balloon_discard_inhibited(VirtIOBalloon *s)
-{
-    return virtio_balloon_discard_inhibitor(s) != BALLOON_INHIBITOR__MAX;
 }
 
 static bool may_discard(VirtIOBalloon *s, bool told)
@@ -194,11 +189,10 @@ static bool region_is_plugged(MemoryRegion *mr)
 }
 
 /*
- * The machine's memory is the balloon's to give back.  NVDIMMs, virtio-pmem,
- * ivshmem and other devices have memory as well, which is to be kept or is
- * somebody else's.
+ * NVDIMMs, virtio-pmem, ivshmem and other devices have memory as well, which is
+ * to be kept or is somebody else's.
  */
-static bool region_is_guest_ram(VirtIOBalloon *s, MemoryRegion *mr)
+bool virtio_balloon_is_guest_ram(VirtIOBalloon *s, MemoryRegion *mr)
 {
     MemoryRegion *ram = current_machine->ram;
     gpointer plugged;
@@ -216,11 +210,6 @@ static bool region_is_guest_ram(VirtIOBalloon *s, MemoryRegion *mr)
     return GPOINTER_TO_INT(plugged);
 }
 
-bool virtio_balloon_is_guest_ram(VirtIOBalloon *s, RAMBlock *rb)
-{
-    return region_is_guest_ram(s, rb->mr);
-}
-
 void virtio_balloon_discard_block(VirtIOBalloon *s, RAMBlock *rb,
                                   BalloonRange *range)
 {
@@ -236,31 +225,25 @@ static BalloonSkip region_skip_cause(MemoryRegion *mr)
         BALLOON_SKIP_UNSUPPORTED : BALLOON_SKIP_NOT_RAM;
 }
 
-static void for_each_skip(VirtIOBalloon *s, BalloonSkipFn *skip,
-                          BalloonSkip cause, uint64_t size)
-{
-    if (skip) {
-        skip(s, cause, size);
-    }
-}
-
 static void visit_section(VirtIOBalloon *s, MemoryRegionSection *section,
-                          BalloonBlockFn *fn, BalloonSkipFn *skip)
+                          BalloonBlockFn *fn, bool taken)
 {
     BalloonRange range = {
         .start = section->offset_within_region,
         .size = int128_get64(section->size),
     };
 
-    if (!region_is_guest_ram(s, section->mr) || (section->readonly && skip)) {
-        for_each_skip(s, skip, region_skip_cause(section->mr), range.size);
-    } else {
+    if (virtio_balloon_is_guest_ram(s, section->mr) &&
+        !(section->readonly && taken)) {
         fn(s, section->mr->ram_block, &range);
+    } else if (taken) {
+        virtio_balloon_discard_skip(s, region_skip_cause(section->mr),
+                                    range.size);
     }
 }
 
 void virtio_balloon_for_each_block(VirtIOBalloon *s, const BalloonRange *range,
-                                   BalloonBlockFn *fn, BalloonSkipFn *skip)
+                                   BalloonBlockFn *fn, bool taken)
 {
     uint64_t start = range->start;
     uint64_t end = start + range->size;
@@ -268,16 +251,17 @@ void virtio_balloon_for_each_block(VirtIOBalloon *s, const BalloonRange *range,
     while (start < end) {
         MemoryRegionSection section =
             memory_region_find(get_system_memory(), start, end - start);
-        uint64_t next = section.offset_within_address_space;
+        uint64_t next = section.mr ? section.offset_within_address_space : end;
 
-        if (!section.mr) {
-            for_each_skip(s, skip, BALLOON_SKIP_NOT_RAM, end - start);
-            return;
+        if (taken) {
+            virtio_balloon_discard_skip(s, BALLOON_SKIP_NOT_RAM, next - start);
         }
-        for_each_skip(s, skip, BALLOON_SKIP_NOT_RAM, next - start);
-        visit_section(s, &section, fn, skip);
-        start = next + int128_get64(section.size);
-        memory_region_unref(section.mr);
+        start = next;
+        if (section.mr) {
+            visit_section(s, &section, fn, taken);
+            start += int128_get64(section.size);
+            memory_region_unref(section.mr);
+        }
     }
 }
 
@@ -315,7 +299,7 @@ bool virtio_balloon_discard_host_range(VirtIOBalloon *s,
     ram_addr_t offset;
     RAMBlock *rb = qemu_ram_block_from_host(iov->iov_base, false, &offset);
 
-    if (!rb || !region_is_guest_ram(s, rb->mr)) {
+    if (!rb || !virtio_balloon_is_guest_ram(s, rb->mr)) {
         virtio_balloon_discard_skip(s, BALLOON_SKIP_NOT_RAM, iov->iov_len);
         return false;
     }

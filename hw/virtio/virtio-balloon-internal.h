@@ -119,13 +119,12 @@ void virtio_balloon_discard_cleanup(VirtIOBalloon *s);
  * BALLOON_INHIBITOR__MAX for nothing
  */
 BalloonInhibitor virtio_balloon_discard_inhibitor(VirtIOBalloon *s);
-bool virtio_balloon_discard_inhibited(VirtIOBalloon *s);
 
 /*
  * May guest memory be discarded now?  The machine runs, a driver runs the
  * device, nothing inhibits, and QEMU does not end.  Whoever discards asks this
- * in each slice.  What is discarded need not be told to anybody; or it may be,
- * of the pages in the balloon.
+ * in each slice.  The second is for pages in the balloon: those who pin them
+ * do not inhibit if the coordinator tells them of each discard.
  */
 bool virtio_balloon_may_discard(VirtIOBalloon *s);
 bool virtio_balloon_may_discard_pages(VirtIOBalloon *s);
@@ -135,30 +134,27 @@ void virtio_balloon_discard_skip(VirtIOBalloon *s, BalloonSkip cause,
                                  uint64_t size);
 
 /*
- * Is @rb the machine's memory or a DIMM's or virtio-mem's?  All other memory is
+ * Is @mr the machine's memory or a DIMM's or virtio-mem's?  All other memory is
  * not the balloon's to give back.
  */
-bool virtio_balloon_is_guest_ram(VirtIOBalloon *s, RAMBlock *rb);
+bool virtio_balloon_is_guest_ram(VirtIOBalloon *s, MemoryRegion *mr);
 
 /* Deal with offsets into @rb: @range, which may be changed */
 typedef void BalloonBlockFn(VirtIOBalloon *s, RAMBlock *rb,
                             BalloonRange *range);
-
-/* Deal with @size bytes, which may be 0, that are not the guest's RAM */
-typedef void BalloonSkipFn(VirtIOBalloon *s, BalloonSkip cause, uint64_t size);
 
 /**
  * virtio_balloon_for_each_block: find guest-physical memory
  * @s: the balloon
  * @range: guest-physical addresses
  * @fn: called for each part of @range that is the guest's RAM, in order
- * @skip: called for what is between them, and for RAM that is read-only just
- *        now; NULL: such RAM is @fn's, too, and nobody is told of the rest
+ * @taken: memory is taken from the guest: what is between the parts is counted
+ *         as skipped, and so is RAM that is read-only just now
  *
  * virtio_balloon_discard_flush() must be called before the BQL is let go.
  */
 void virtio_balloon_for_each_block(VirtIOBalloon *s, const BalloonRange *range,
-                                   BalloonBlockFn *fn, BalloonSkipFn *skip);
+                                   BalloonBlockFn *fn, bool taken);
 
 /*
  * A BalloonBlockFn: give the whole host pages of @range back to the host, in
@@ -213,13 +209,19 @@ typedef struct BalloonBlock {
 BalloonBlock *balloon_block_new(VirtIOBalloon *s, RAMBlock *rb);
 void balloon_block_free(gpointer block);
 
+/* Which of @blocks is of @rb; NULL: none */
+BalloonBlock *balloon_block_find(GPtrArray *blocks, RAMBlock *rb);
+
 static inline BalloonBlock *balloon_block(VirtIOBalloon *s, unsigned i)
 {
     return g_ptr_array_index(s->pages.blocks, i);
 }
 
-/* Returns false, with @errp set, when the properties ask for what cannot be */
-bool virtio_balloon_pages_check(VirtIOBalloon *s, Error **errp);
+/*
+ * Have the coordinator, if the properties ask for it.  Returns false, with
+ * @errp set, when they ask for what cannot be.
+ */
+bool virtio_balloon_pages_prepare(VirtIOBalloon *s, Error **errp);
 
 /* Only where it is offered that drivers tell */
 void virtio_balloon_pages_init(VirtIOBalloon *s);
@@ -262,10 +264,10 @@ void virtio_balloon_pages_reset(VirtIOBalloon *s);
 BalloonHeld *virtio_balloon_pages_held(VirtIOBalloon *s);
 
 /*
- * A queue was served, or the coordinator has tried to have memory: what is held
- * may be another size now
+ * Tell how much is held, if that is another size now: a queue was served, or
+ * the coordinator has tried to have memory
  */
-void virtio_balloon_pages_served(VirtIOBalloon *s);
+void virtio_balloon_pages_tell_held(VirtIOBalloon *s);
 
 /* Bytes given up, staged or in the balloon, that the host has not got back */
 uint64_t virtio_balloon_pages_waiting(VirtIOBalloon *s);
@@ -321,8 +323,8 @@ struct VirtIOBalloonQueueOps {
      */
     bool (*fill)(VirtIOBalloonQueue *q);
     /*
-     * Deal with (the start of) @range; true when nothing is left of it.  With
-     * @q->held set and false, it is tried again later.
+     * Deal with (the start of) @range; true when nothing is left of it.  False
+     * with @q->held set: it is tried again later.
      */
     bool (*take)(VirtIOBalloonQueue *q, BalloonRange *range);
 };

@@ -65,7 +65,7 @@ static int migration_precopy_notify(NotifierWithReturn *n, void *data,
 
     if (step->reason == PRECOPY_NOTIFY_SETUP && migrate_background_snapshot()) {
         /* It reads all memory, maybe while nobody looks what inhibits */
-        qatomic_set(&s->discard.was_inhibited, true);
+        s->discard.was_inhibited = true;
     }
     /* Postcopy would wait for ever for a page that was never sent */
     if (step->reason != PRECOPY_NOTIFY_AFTER_BITMAP_SYNC ||
@@ -128,16 +128,6 @@ static const char *migration_get_map(QEMUFile *f, BalloonMap *map)
            "the state has pages that it does not have";
 }
 
-static bool migration_is_loaded(GPtrArray *loaded, RAMBlock *rb)
-{
-    for (guint i = 0; i < loaded->len; i++) {
-        if (((BalloonBlock *)g_ptr_array_index(loaded, i))->rb == rb) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* Add a block from the stream to @loaded; false, and told, if that fails */
 static bool migration_get_block(VirtIOBalloon *s, QEMUFile *f,
                                 GPtrArray *loaded)
@@ -150,8 +140,8 @@ static bool migration_get_block(VirtIOBalloon *s, QEMUFile *f,
     if (qemu_get_counted_string(f, name)) {
         rb = qemu_ram_block_by_name(name);
     }
-    if (!rb || !virtio_balloon_is_guest_ram(s, rb) ||
-        migration_is_loaded(loaded, rb)) {
+    if (!rb || !virtio_balloon_is_guest_ram(s, rb->mr) ||
+        balloon_block_find(loaded, rb)) {
         error_report("virtio-balloon: the saved state has pages in the balloon"
                      " of memory '%s', which this machine lacks, or twice of"
                      " the same; start this QEMU with the memory that the guest"

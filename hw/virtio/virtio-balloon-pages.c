@@ -18,7 +18,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/bitmap.h"
 #include "qemu/cutils.h"
 #include "qemu/madvise.h"
 #include "qemu/units.h"
@@ -33,11 +32,12 @@
 
 /* A request that comes to more ranges has the others discarded at once */
 #define STAGED_MAX 4096
-/*
- * What is discarded in one go is no larger, nor is what is waited for so that
- * it may be: hosts with pages of 64 KiB have huge ones of 512 MiB
- */
+/* The largest discard-granule: nobody can stop a discard half-way */
 #define GRANULE_MAX GiB
+/*
+ * The largest piece whose pages wait for each other; transparent huge pages
+ * have 512 MiB on hosts with pages of 64 KiB
+ */
 #define UNIT_MAX (32 * MiB)
 /* The most that a deflate populates at a time, where granules are smaller */
 #define POPULATE_STEP (64 * KiB)
@@ -86,11 +86,13 @@ void balloon_block_free(gpointer data)
     g_free(block);
 }
 
-static BalloonBlock *pages_find(VirtIOBalloon *s, RAMBlock *rb)
+BalloonBlock *balloon_block_find(GPtrArray *blocks, RAMBlock *rb)
 {
-    for (unsigned i = 0; i < s->pages.blocks->len; i++) {
-        if (balloon_block(s, i)->rb == rb) {
-            return balloon_block(s, i);
+    for (guint i = 0; i < blocks->len; i++) {
+        BalloonBlock *block = g_ptr_array_index(blocks, i);
+
+        if (block->rb == rb) {
+            return block;
         }
     }
     return NULL;
@@ -122,7 +124,7 @@ void virtio_balloon_pages_stage(VirtIOBalloon *s, RAMBlock *rb,
 
 static void pages_insert(VirtIOBalloon *s, const BalloonStaged *staged)
 {
-    BalloonBlock *block = pages_find(s, staged->rb);
+    BalloonBlock *block = balloon_block_find(s->pages.blocks, staged->rb);
     uint64_t waiting, fresh;
 
     if (!block) {
@@ -215,8 +217,7 @@ static bool pages_populate(VirtIOBalloon *s, BalloonBlock *block,
     if (ret) {
         trace_virtio_balloon_pages_held(block->rb->idstr, range->start,
                                         range->size, ret);
-        s->deflate.held = true;
-        s->pages.held_error = ret;
+        s->deflate.held = ret;
     }
     return !ret;
 }
@@ -224,7 +225,7 @@ static bool pages_populate(VirtIOBalloon *s, BalloonBlock *block,
 void virtio_balloon_pages_remove(VirtIOBalloon *s, RAMBlock *rb,
                                  BalloonRange *range)
 {
-    BalloonBlock *block = pages_find(s, rb);
+    BalloonBlock *block = balloon_block_find(s->pages.blocks, rb);
     uint64_t waited, again;
 
     if (block && balloon_range_trim(range, BALLOON_PAGE_SIZE) &&
@@ -256,7 +257,7 @@ BalloonHeld *virtio_balloon_pages_held(VirtIOBalloon *s)
         size = balloon_coordinator_missing(s->pages.coordinator, &error);
     }
     if (q->held) {
-        error = s->pages.held_error;
+        error = q->held;
         for (unsigned i = q->next_range; i < q->n_ranges; i++) {
             size += q->ranges[i].size;
         }
@@ -270,7 +271,7 @@ BalloonHeld *virtio_balloon_pages_held(VirtIOBalloon *s)
     return held;
 }
 
-void virtio_balloon_pages_served(VirtIOBalloon *s)
+void virtio_balloon_pages_tell_held(VirtIOBalloon *s)
 {
     virtio_balloon_state_served(s, virtio_balloon_pages_held(s));
 }
@@ -329,11 +330,11 @@ static void pages_memory_commit(MemoryListener *listener)
 
 static void pages_missing(Notifier *notifier, void *data)
 {
-    virtio_balloon_pages_served(container_of(notifier, VirtIOBalloon,
-                                             pages.missing));
+    virtio_balloon_pages_tell_held(container_of(notifier, VirtIOBalloon,
+                                                pages.missing));
 }
 
-static bool pages_check_coordination(VirtIOBalloon *s, Error **errp)
+static bool pages_prepare_coordination(VirtIOBalloon *s, Error **errp)
 {
     uint64_t granule = s->discard_granule;
 
@@ -351,8 +352,10 @@ static bool pages_check_coordination(VirtIOBalloon *s, Error **errp)
     return s->pages.coordinator;
 }
 
-bool virtio_balloon_pages_check(VirtIOBalloon *s, Error **errp)
+bool virtio_balloon_pages_prepare(VirtIOBalloon *s, Error **errp)
 {
+    ERRP_GUARD();
+
     if (!s->coordinated_discards && !s->populate_on_deflate) {
         return true;
     }
@@ -371,7 +374,7 @@ bool virtio_balloon_pages_check(VirtIOBalloon *s, Error **errp)
                    " MADV_POPULATE_WRITE, such as Linux 5.14");
         return false;
     }
-    return !s->coordinated_discards || pages_check_coordination(s, errp);
+    return !s->coordinated_discards || pages_prepare_coordination(s, errp);
 }
 
 void virtio_balloon_pages_init(VirtIOBalloon *s)

@@ -37,7 +37,6 @@ static void virtio_balloon_pci_realize(VirtIOPCIProxy *proxy, Error **errp)
     if (proxy->nvectors == DEV_NVECTORS_UNSPECIFIED) {
         proxy->nvectors = BALLOON_PCI_VECTORS;
     }
-    proxy->class_code = PCI_CLASS_OTHERS;
     qdev_realize(DEVICE(&pci->vdev), BUS(&proxy->bus), errp);
 }
 

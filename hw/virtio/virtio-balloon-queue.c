@@ -12,7 +12,6 @@
 #include "qemu/osdep.h"
 #include "qemu/iov.h"
 #include "qemu/log.h"
-#include "exec/ramblock.h"
 #include "hw/virtio/virtio-access.h"
 #include "trace.h"
 #include "virtio-balloon-internal.h"
@@ -51,7 +50,7 @@ static VirtQueueElement *queue_steal_request(VirtIOBalloonQueue *q)
     q->offset = 0;
     q->next_range = 0;
     q->n_ranges = 0;
-    q->held = false;
+    q->held = 0;
     q->counts = (BalloonCounts) {};
     return g_steal_pointer(&q->elem);
 }
@@ -93,7 +92,7 @@ static bool queue_serve_request(VirtIOBalloonQueue *q,
     VirtIOBalloon *s = q->dev;
     bool done;
 
-    q->held = false;
+    q->held = 0;
     s->counting = &q->counts;
     done = queue_take(q, slice);
     virtio_balloon_discard_flush(s);
@@ -138,7 +137,7 @@ static void queue_resume(void *opaque)
     VirtIOBalloonQueue *q = opaque;
 
     queue_serve(q);
-    virtio_balloon_pages_served(q->dev);
+    virtio_balloon_pages_tell_held(q->dev);
 }
 
 void virtio_balloon_queue_kick(VirtIOBalloonQueue *q)
@@ -177,7 +176,7 @@ static VirtQueueElement *queue_abandon(VirtIOBalloonQueue *q, bool final)
     }
     elem = queue_steal_request(q);
     if (held) {
-        virtio_balloon_pages_served(s);
+        virtio_balloon_pages_tell_held(s);
     }
     return elem;
 }
@@ -337,7 +336,7 @@ static bool inflate_take(VirtIOBalloonQueue *q, BalloonRange *range)
         virtio_balloon_for_each_block(s, range,
                                       known ? virtio_balloon_pages_stage :
                                               virtio_balloon_discard_block,
-                                      virtio_balloon_discard_skip);
+                                      true);
     }
     return true;
 }
@@ -373,7 +372,7 @@ static bool deflate_take(VirtIOBalloonQueue *q, BalloonRange *range)
 
     /* What is skipped was counted when it was given up */
     virtio_balloon_for_each_block(q->dev, &now, virtio_balloon_pages_remove,
-                                  NULL);
+                                  false);
     if (!q->held) {
         range->start += size;
         range->size -= size;

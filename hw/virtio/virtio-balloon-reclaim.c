@@ -49,8 +49,9 @@ static bool reclaim_is_pending(VirtIOBalloon *s)
 }
 
 /*
- * A host page or granule is in memory, if only in part, or not.  A granule that
- * is not, because it never came, goes without a discard; that is to be told.
+ * @range is a host page or a granule, @resident if any of it is in memory.  A
+ * granule of which nothing is, because the guest never used it, needs no
+ * discard; who has it mapped is told all the same.
  */
 static void reclaim_look_at(VirtIOBalloon *s, BalloonBlock *block,
                             const BalloonRange *range, bool resident)
@@ -167,12 +168,14 @@ static bool reclaim_discard(VirtIOBalloon *s, bool partial)
 /* Did something bring back what is in the balloon, and is that over? */
 static bool reclaim_came_back(VirtIOBalloon *s)
 {
-    bool over = s->pages.was_pinned && !reclaim_is_pinned(s);
+    bool over = s->discard.was_inhibited;
 
-    if (over) {
+    s->discard.was_inhibited = false;
+    if (s->pages.was_pinned && !reclaim_is_pinned(s)) {
         s->pages.was_pinned = false;
+        over = true;
     }
-    return qatomic_xchg(&s->discard.was_inhibited, false) || over;
+    return over;
 }
 
 static void reclaim_wake_later(VirtIOBalloon *s, const BalloonSlice *slice,
@@ -204,7 +207,7 @@ static void reclaim_work(void *opaque)
     bool more = true;
 
     if (!virtio_balloon_may_discard_pages(s)) {
-        if (virtio_balloon_discard_inhibited(s)) {
+        if (virtio_balloon_discard_inhibitor(s) != BALLOON_INHIBITOR__MAX) {
             balloon_slice_go_on(p->timer, INHIBITED_NS);
         }
         return;

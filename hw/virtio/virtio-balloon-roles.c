@@ -130,7 +130,7 @@ static void roles_handle_output(VirtIODevice *vdev, VirtQueue *vq)
     } else if (vq == s->hinting.vq) {
         virtio_balloon_hinting_kick(s);
     }
-    virtio_balloon_pages_served(s);
+    virtio_balloon_pages_tell_held(s);
 }
 
 void virtio_balloon_roles_queue_reset(VirtIOBalloon *s, VirtQueue *vq)

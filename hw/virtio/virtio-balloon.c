@@ -245,7 +245,7 @@ static void virtio_balloon_device_realize(DeviceState *dev, Error **errp)
                    virtio_balloon_ram_size());
         return;
     }
-    if (!virtio_balloon_pages_check(s, errp)) {
+    if (!virtio_balloon_pages_prepare(s, errp)) {
         return;
     }
     if (qemu_add_balloon(&balloon_ops, s) < 0) {

@@ -71,10 +71,7 @@ typedef struct VirtIOBalloonDiscard {
     /* QEMU ends: nothing is discarded any more, and migration not asked */
     bool exiting;
     Notifier shutdown;
-    /*
-     * something was seen to forbid discards, and may have brought back what was
-     * given back.  Atomic: a background snapshot's thread sets it, too
-     */
+    /* something was seen to inhibit, and may have brought memory back */
     bool was_inhibited;
     /* host ranges of one RAMBlock waiting for a common call, and their bytes */
     RAMBlock *vec_block;
@@ -109,8 +106,6 @@ typedef struct VirtIOBalloonPages {
     Notifier missing;
     /* discards were seen to be forbidden for what is not coordinated */
     bool was_pinned;
-    /* why the deflate in progress is held, if it is: a negative errno */
-    int held_error;
     /* tells that memory leaves the guest */
     MemoryListener memory;
     /* told of each step of precopy */
@@ -135,8 +130,8 @@ typedef struct VirtIOBalloonQueue {
     BalloonRange *ranges;
     unsigned next_range;
     unsigned n_ranges;
-    /* @elem cannot be served at the moment: try again some time later */
-    bool held;
+    /* why @elem waits for another try: a negative errno, or 0 */
+    int held;
     /* what comes of @elem; added to the device's when it is answered */
     BalloonCounts counts;
 } VirtIOBalloonQueue;
