@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Run the tests of hints and migration on a QEMU with ThreadSanitizer.
+"""Run the tests in which several threads are at work, with ThreadSanitizer.
 
 usage: thread.py BUILD
 
@@ -19,7 +19,7 @@ import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-# The tests in which more than the main thread is at work, coroutines included
+# Which these are, coroutines included
 TESTS = {
     "virtio-balloon-test": ("hint", "improved/hint", "migration"),
     "virtio-balloon-tell-test": ("improved/tell",),

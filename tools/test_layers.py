@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Calls between the files of the device run down only, and are of a few lines.
 
-docs/devel/virtio-balloon.rst says what each floor is for.
+docs/devel/virtio-balloon.rst says what each layer is for.
 """
 
 import glob
@@ -11,8 +11,8 @@ import unittest
 
 REPO = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FOLDER = f"{REPO}/hw/virtio"
-# Those on a floor call none of each other, nor anything above
-FLOORS = (
+# Those on a layer call none of each other, nor anything above
+LAYERS = (
     ("", "-pci"),
     ("-roles",),
     ("-config", "-queue", "-stats", "-hint-queue", "-migration"),
@@ -39,25 +39,25 @@ def functions(text):
         yield match[2], bool(match[1]), match[3].count("\n")
 
 
-class FloorsTest(unittest.TestCase):
-    texts = {name: read(name) for floor in FLOORS for name in floor}
+class LayersTest(unittest.TestCase):
+    texts = {name: read(name) for layer in LAYERS for name in layer}
 
-    def test_every_file_has_a_floor(self):
+    def test_every_file_has_a_layer(self):
         self.assertEqual(
             sorted(self.texts), sorted(
                 os.path.basename(path)[len("virtio-balloon"):-2]
                 for path in glob.glob(f"{FOLDER}/virtio-balloon*.c")))
 
     def test_calls_run_down(self):
-        floor = {name: i for i, names in enumerate(FLOORS) for name in names}
+        layer = {name: i for i, names in enumerate(LAYERS) for name in names}
         home = {function: name for name, text in self.texts.items()
                 for function, static, _ in functions(text) if not static}
-        self.assertEqual(home["virtio_balloon_pages_served"], "-pages")
+        self.assertEqual(home["virtio_balloon_pages_tell_held"], "-pages")
         wrong = [f"{name} calls {function}() of {home[function]}"
                  for name, text in self.texts.items()
                  for function in set(re.findall(r"\b\w+\b", text)) & set(home)
                  if home[function] != name
-                 and floor[home[function]] <= floor[name]]
+                 and layer[home[function]] <= layer[name]]
         self.assertEqual(wrong, [])
 
     def test_functions_fit_a_screen(self):
