@@ -67,6 +67,10 @@ def told(name, *errors):
         sys.exit(f"{name}: {command[0]} failed; what it said is above")
     except (BaseError, OSError, *errors) as error:
         sys.exit(f"{name}: {error}")
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; it goes on from here when called again",
+              file=sys.stderr)
+        sys.exit(130)
 
 
 def understood(options=None):
@@ -80,7 +84,11 @@ def understood(options=None):
 def locked(name):
     """Two clones on one machine do not fetch or build the same thing at once."""
     with open(cache(name + ".lock"), "w", encoding="ascii") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another ./balloon, which is busy with {name}")
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

@@ -17,6 +17,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 
 import base
 import overlay
@@ -52,8 +53,11 @@ def configure(source, build, options, environment):
     base.say("configuring QEMU (half a minute)")
     os.makedirs(build, exist_ok=True)
     base.check_disk(build)
-    subprocess.run(command, cwd=build, env=environment, check=True,
-                   stdout=subprocess.DEVNULL)
+    done = subprocess.run(command, cwd=build, env=environment, check=False,
+                          stdout=subprocess.PIPE, text=True, errors="replace")
+    if done.returncode:
+        print(done.stdout[-4000:], file=sys.stderr)
+        done.check_returncode()
     overlay.replace(stamp, text)
 
 

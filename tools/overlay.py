@@ -143,7 +143,10 @@ def our_files(repo, start=IN_TREE):
 
 def read(path):
     with open(path, encoding="utf-8") as file:
-        return file.read()
+        try:
+            return file.read()
+        except UnicodeDecodeError:
+            raise OverlayError(f"{path} is not text in UTF-8") from None
 
 
 def left_out(root):

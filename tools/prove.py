@@ -261,7 +261,8 @@ def prove(pristine, numbers):
     """Yield the rows of the table."""
     scratch, first, patches = series.export(
         series.REPO, pristine, f"{FOLDER}/series")
-    base.say(f"a pristine tree, and its build, in {ROOT}")
+    base.say(f"a pristine tree, and its build, in {ROOT}: the first commit"
+             " takes minutes, the others seconds to build")
     tree = Tree(scratch)
     tree.begin(scratch, first, pristine)
     environment = dict(base.build_environment(), CCACHE_BASEDIR=ROOT)

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Finding the mirror, and telling the user what is missing."""
 
+import contextlib
+import io
 import os
 import subprocess
 import tempfile
+import threading
 import unittest
 from unittest import mock
 
@@ -150,6 +153,29 @@ class SourceTest(unittest.TestCase):
         with mock.patch.dict(os.environ, QEMU_BASE="7.2"):
             with self.assertRaisesRegex(base.BaseError, "7.2: known are 10.0"):
                 base.chosen()
+
+
+class ToldTest(unittest.TestCase):
+    def test_interrupted(self):
+        output = io.StringIO()
+        with self.assertRaises(SystemExit) as caught, \
+                contextlib.redirect_stderr(output), base.told("x"):
+            raise KeyboardInterrupt
+        self.assertEqual(caught.exception.code, 130)
+        self.assertIn("x: interrupted", output.getvalue())
+
+    def test_whose_lock_it_is(self):
+        output = io.StringIO()
+        with tempfile.TemporaryDirectory() as cache, \
+                mock.patch.dict(os.environ, XDG_CACHE_HOME=cache), \
+                contextlib.redirect_stderr(output):
+            with base.locked("guest"):
+                other = threading.Thread(target=base.locked("guest").__enter__)
+                other.start()
+                while not output.getvalue():
+                    self.assertTrue(other.is_alive())
+            other.join()
+        self.assertIn("busy with guest", output.getvalue())
 
 
 class FetchTest(unittest.TestCase):

@@ -208,6 +208,12 @@ class LayTest(unittest.TestCase):
             ["hw/x/Kconfig", "hw/x/balloon.c", "hw/y",
              "subprojects/a/build/a.c"])
 
+    def test_a_file_that_is_no_text(self):
+        with open(os.path.join(self.root, "repo/hw/x/balloon.c"), "wb") as file:
+            file.write(b"b0nVIM \xff")
+        with self.assertRaisesRegex(overlay.OverlayError, "balloon.c is not"):
+            self.lay()
+
     def test_without_git(self):
         with mock.patch.dict(os.environ, PATH="/nonexistent"):
             files = overlay.our_files(os.path.join(self.root, "repo"))
