@@ -180,6 +180,19 @@ static void queue_reset_with_gaps(BalloonDriver *d)
     assert_hints(d, hint);
 }
 
+/* The next driver numbers its queues as it likes, firmware or another kernel */
+static void next_driver(BalloonDriver *d)
+{
+    const uint64_t taken = F_STATS | F_REPORT;
+
+    for (int i = 0; i < 2; i++) {
+        start(d, taken, ALL);
+        assert_roles(d, taken, ALL);
+        start(d, taken, taken);
+        assert_roles(d, taken, taken);
+    }
+}
+
 static const BalloonTest tests[] = {
     { "improved/roles/hinting", subsets, HINTING },
     { "improved/roles/reporting", subsets, REPORTING },
@@ -192,6 +205,7 @@ static const BalloonTest tests[] = {
     { "roles/not-negotiated", not_negotiated, .unstarted = true },
     { "improved/roles/migration", migrated },
     { "improved/roles/gaps/migration", migrated, .data = "gaps" },
+    { "improved/roles/next-driver", next_driver },
     { "improved/roles/queue-reset", queue_reset },
     { "roles/gaps/queue-reset", queue_reset_with_gaps },
 };
