@@ -13,6 +13,7 @@
 #include "qemu/module.h"
 #include "qemu/units.h"
 #include "qapi/error.h"
+#include "exec/tswap.h"
 #include "hw/qdev-properties.h"
 #include "migration/vmstate.h"
 #include "system/balloon.h"
@@ -300,9 +301,11 @@ static void virtio_balloon_instance_init(Object *obj)
     virtio_balloon_stats_add_properties(obj);
 }
 
+/* A load that was refused leaves features that may not be offered */
 static bool hinting_needed(void *opaque)
 {
-    return virtio_vdev_has_feature(opaque, VIRTIO_BALLOON_F_FREE_PAGE_HINT);
+    return VIRTIO_BALLOON(opaque)->hinting.hints &&
+           virtio_vdev_has_feature(opaque, VIRTIO_BALLOON_F_FREE_PAGE_HINT);
 }
 
 static int hinting_pre_save(void *opaque)
@@ -340,9 +343,18 @@ static const VMStateDescription vmstate_balloon_poison = {
     }
 };
 
-/* A stream without pages in the balloon leaves none of an earlier load */
+/*
+ * A stream without pages in the balloon leaves none of an earlier load.  One
+ * that is refused leaves a device that may be used or saved all the same, for
+ * which the core needs a byte order: it has forgotten that by now, and loads
+ * the stream's, if that has one, when this is over.
+ */
 static int balloon_pre_load(void *opaque)
 {
+    bool big_endian = target_needs_bswap() != HOST_BIG_ENDIAN;
+
+    VIRTIO_DEVICE(opaque)->device_endian = big_endian ?
+        VIRTIO_DEVICE_ENDIAN_BIG : VIRTIO_DEVICE_ENDIAN_LITTLE;
     virtio_balloon_pages_reset(opaque);
     return 0;
 }

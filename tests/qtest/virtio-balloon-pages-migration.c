@@ -244,7 +244,7 @@ static void no_property(BalloonDriver *d)
 
 /*
  * A snapshot that is refused leaves the features of its driver, which are more
- * than this QEMU offers; the operator goes on all the same
+ * than this QEMU offers; the operator saves that and goes on all the same
  */
 static void refused_snapshot(BalloonDriver *d)
 {
@@ -262,12 +262,13 @@ static void refused_snapshot(BalloonDriver *d)
     balloon_quit(&source);
     balloon_open_disk(d->qts);
     g_assert_false(balloon_try_snapshot(d->qts, "snapshot-load", "told"));
+    balloon_snapshot(d->qts, "snapshot-save", "refused");
     balloon_cont(d);
     for (int queue = 0; queue < BALLOON_VQ_MAX && d->vq[queue]; queue++) {
         balloon_kick(d, queue);
     }
     balloon_query(d->qts);
-    balloon_start(d, BALLOON_ALL_FEATURES);
+    balloon_restart(d);
     balloon_assert_serves(d);
 }
 
