@@ -80,7 +80,7 @@ static void shut_down(BalloonDriver *d)
     balloon_cont(d);
     balloon_start(d, BALLOON_ALL_FEATURES);
     balloon_assert_works(d);
-    balloon_give(d, AREA, HUGE);
+    balloon_inflate(d, AREA, HUGE);
     balloon_assert_bytes(d, AREA, HUGE, 0);
 }
 
