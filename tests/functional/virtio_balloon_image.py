@@ -160,4 +160,5 @@ def make(busybox, kernel, initrd, *what):
     with open(f"{initrd}.new", "wb") as file:
         file.write(data)
     os.rename(f"{initrd}.new", initrd)
-    return Image(only(f"{kernel}/boot/vmlinu*"), initrd)
+    # In /boot, or beside its modules
+    return Image(only(f"{kernel}/**/vmlinu*"), initrd)
