@@ -14,6 +14,7 @@ The environment may say which QEMU: QEMU_BASE=10.2 (default: 10.0), or a tree,
 QEMU_SRC=PATH.
 """
 
+import argparse
 import contextlib
 import fcntl
 import glob
@@ -71,6 +72,13 @@ def told(name, *errors):
         print(f"{name}: interrupted; it goes on from here when called again",
               file=sys.stderr)
         sys.exit(130)
+
+
+def parser(doc):
+    """A parser of options, for a program whose @doc says which there are."""
+    return argparse.ArgumentParser(
+        description=doc, usage=argparse.SUPPRESS,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def understood(options=None):

@@ -11,7 +11,6 @@ BUILD/qemu-build; `stock` builds the pristine source in the cache folder.  Both
 leave a runnable qemu-system-* in BUILD (`stock`: in BUILD/stock).
 """
 
-import argparse
 import hashlib
 import json
 import os
@@ -161,9 +160,7 @@ def build_stock(args, environment):
 
 @base.told("build")
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, usage=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = base.parser(__doc__)
     parser.add_argument("what", choices=("ours", "stock"))
     parser.add_argument("build", type=os.path.abspath)
     parser.add_argument("--targets", default="x86_64-softmmu")

@@ -191,9 +191,7 @@ def buildable(names, version):
 
 @base.told("forms")
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, usage=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = base.parser(__doc__)
     parser.add_argument("name", nargs="*", help=argparse.SUPPRESS)
     names = parser.parse_args().name or list(FORMS)
     for name in names:

@@ -283,9 +283,7 @@ def prove(pristine, numbers):
 
 @base.told("prove")
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, usage=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = base.parser(__doc__)
     parser.add_argument("number", nargs="*", type=int, help=argparse.SUPPRESS)
     numbers = parser.parse_args().number
     check_numbers(numbers, len(series.read_commits(series.REPO)))

@@ -257,9 +257,7 @@ def export(repo, pristine, output):
 
 @base.told("series")
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, usage=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = base.parser(__doc__)
     parser.add_argument("output", nargs="?", type=os.path.abspath,
                         default=f"{base.build_folder(REPO)}/series",
                         help=argparse.SUPPRESS)
