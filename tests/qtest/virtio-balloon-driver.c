@@ -109,9 +109,7 @@ void balloon_lose(BalloonDriver *d)
 
 void balloon_quit(BalloonDriver *d)
 {
-    if (d->vdev) {
-        balloon_lose(d);
-    }
+    balloon_lose(d);
     qtest_shutdown(g_steal_pointer(&d->machine));
 }
 
@@ -341,7 +339,7 @@ bool balloon_has_bytes(BalloonDriver *d, uint64_t addr, uint64_t size,
 void balloon_assert_stays(BalloonDriver *d, uint64_t addr, uint64_t size,
                           uint8_t byte)
 {
-    gint64 end = g_get_monotonic_time() + G_USEC_PER_SEC / 2;
+    gint64 end = g_get_monotonic_time() + BALLOON_STAYS_US;
 
     while (g_get_monotonic_time() < end) {
         balloon_assert_bytes(d, addr, size, byte);

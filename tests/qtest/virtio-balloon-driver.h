@@ -51,6 +51,9 @@
 /* For what takes moments, but with sanitizers and beside other work */
 #define BALLOON_TIMEOUT_US (180 * G_USEC_PER_SEC)
 
+/* What stays as it is for so long stays: no discard is put off for longer */
+#define BALLOON_STAYS_US (G_USEC_PER_SEC / 2)
+
 /* The status of a device that found a fault in its ring (section 2.1) */
 #define BALLOON_STATUS_BROKEN 0x4f
 
@@ -114,7 +117,7 @@ void balloon_boot_incoming(BalloonDriver *d, const char *device,
 void balloon_find(BalloonDriver *d);
 void balloon_find_at(BalloonDriver *d, int devfn);
 
-/* Forget the device, which may have gone; its queues too */
+/* Forget the device, which may have gone, and its queues, if there are any */
 void balloon_lose(BalloonDriver *d);
 
 /* End what balloon_boot() made */
@@ -181,7 +184,7 @@ void balloon_assert_bytes(BalloonDriver *d, uint64_t addr, uint64_t size,
 /* Has it, as far as anyone can tell now? */
 bool balloon_has_bytes(BalloonDriver *d, uint64_t addr, uint64_t size,
                        uint8_t byte);
-/* It has, and keeps it for longer than any discard is put off */
+/* It has, and keeps it for BALLOON_STAYS_US */
 void balloon_assert_stays(BalloonDriver *d, uint64_t addr, uint64_t size,
                           uint8_t byte);
 

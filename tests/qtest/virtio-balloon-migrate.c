@@ -215,9 +215,7 @@ void balloon_adopt(BalloonDriver *d, BalloonDriver *source)
 {
     QPCIAddress addr = { .devfn = QPCI_DEVFN(BALLOON_SLOT, 0) };
 
-    if (d->vdev) {
-        balloon_lose(d);
-    }
+    balloon_lose(d);
     migrate_allocator(source->alloc, d->alloc);
     d->data = source->data;
     d->pci = virtio_pci_new(d->machine->pcibus, &addr);

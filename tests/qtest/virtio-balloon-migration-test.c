@@ -166,16 +166,24 @@ static void read_until_served(BalloonDriver *d, int stream, uint32_t head)
     balloon_wait_served(d, HINT, head);
 }
 
+/* A migration in which hints count from now on.  Returns: its stream */
+static int begin_hints(BalloonDriver *d, int64_t bandwidth)
+{
+    int stream;
+
+    balloon_set_bandwidth(d->qts, bandwidth);
+    stream = balloon_migrate_connect(d->qts);
+    read_until_served(d, stream, balloon_post_id(d, balloon_wait_asked(d),
+                                                 sizeof(uint32_t)));
+    return stream;
+}
+
 /* ... or when some of the memory was, in the middle of hints */
 static void lose_in_active(BalloonDriver *d)
 {
     BalloonSeg free = { FREE, FREE_SIZE, true };
-    int stream;
+    int stream = begin_hints(d, 1 * MiB);
 
-    balloon_set_bandwidth(d->qts, 1 * MiB);
-    stream = balloon_migrate_connect(d->qts);
-    read_until_served(d, stream, balloon_post_id(d, balloon_wait_asked(d),
-                                                 sizeof(uint32_t)));
     read_until_served(d, stream, balloon_post(d, HINT, &free, 1));
     balloon_migrate_pass(stream, SOME);
     close(stream);
@@ -185,14 +193,9 @@ static void lose_in_active(BalloonDriver *d)
 static void stop_in_hint(BalloonDriver *d)
 {
     BalloonSeg free = { FREE, FREE_SIZE, true };
-    uint32_t head;
-    int stream;
+    int stream = begin_hints(d, 16 * GiB);
+    uint32_t head = balloon_post(d, HINT, &free, 1);
 
-    balloon_set_bandwidth(d->qts, 16 * GiB);
-    stream = balloon_migrate_connect(d->qts);
-    read_until_served(d, stream, balloon_post_id(d, balloon_wait_asked(d),
-                                                 sizeof(uint32_t)));
-    head = balloon_post(d, HINT, &free, 1);
     balloon_stop(d);
     g_assert_true(balloon_has_used(d, HINT));
     balloon_wait_used(d, HINT, head);

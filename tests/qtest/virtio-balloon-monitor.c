@@ -223,7 +223,7 @@ uint64_t balloon_skipped(QTestState *qts, const char *cause)
 void balloon_assert_counter_stays(QTestState *qts, const char *name,
                                   uint64_t value)
 {
-    gint64 end = g_get_monotonic_time() + G_USEC_PER_SEC / 2;
+    gint64 end = g_get_monotonic_time() + BALLOON_STAYS_US;
 
     do {
         g_assert_cmpuint(balloon_counter(qts, name), ==, value);

@@ -72,7 +72,7 @@ uint64_t balloon_counter(QTestState *qts, const char *name);
 /* ... in balloon pages */
 uint64_t balloon_counter_pages(QTestState *qts, const char *name);
 uint64_t balloon_skipped(QTestState *qts, const char *cause);
-/* It is @value, and stays so for longer than any discard is put off */
+/* It is @value, and stays so for BALLOON_STAYS_US */
 void balloon_assert_counter_stays(QTestState *qts, const char *name,
                                   uint64_t value);
 
