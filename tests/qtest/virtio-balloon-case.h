@@ -20,6 +20,7 @@
 #define HINTING PLAIN ",free-page-hint=on,iothread=io0"
 #define ALL_QUEUES HINTING ",free-page-reporting=on"
 #define TELL PLAIN ",must-tell-host=on"
+#define COORDINATED TELL ",coordinated-discards=on"
 #define LEGACY ",disable-modern=on"
 #define KICKED ",ioeventfd=off"
 
@@ -160,8 +161,9 @@ void balloon_add_reset_tests(void);
 void balloon_add_hostile_load_tests(void);
 void balloon_add_hostile_unplug_tests(void);
 void balloon_add_hostile_list_tests(void);
-/* ... -pages-test, -manage-test */
+/* ... -pages-test, -coordinated-test, -manage-test */
 void balloon_add_pages_migration_tests(void);
+void balloon_add_coordinated_hold_tests(void);
 void balloon_add_counter_tests(void);
 void balloon_add_stats_tests(void);
 

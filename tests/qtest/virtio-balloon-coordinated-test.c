@@ -13,7 +13,6 @@
 #include "virtio-balloon-host.h"
 #include "virtio-balloon-migrate.h"
 
-#define COORDINATED TELL ",coordinated-discards=on"
 #define DEVICE "-device " COORDINATED
 #define FEATURE (1ull << VIRTIO_BALLOON_F_MUST_TELL_HOST)
 #define NODES(a, b) MEMORY "-smp 2 -numa node,memdev=m0 -numa node,memdev=m1" \
@@ -21,59 +20,25 @@
                     " -object memory-backend-ram,id=m1,size=" b "M"
 #define GRANULE HUGE
 
-/* Most of the memory, around AREA */
-#define MANY 32
-#define MANY_AREA (AREA / 2)
-
-#define NO_MEMORY "Cannot allocate memory"
-
-/* The host lets the device have so much more, or all that it wants */
-static void limit_bytes(uint64_t more)
-{
-    balloon_vfio->max_bytes = balloon_vfio->bytes + more;
-}
-
-static void lift_limits(void)
-{
-    balloon_vfio->max_bytes = balloon_vfio->max_mappings = 0;
-}
-
-/* The device may use none of these bytes, or all */
-static void assert_mapped(uint64_t addr, uint64_t size, bool mapped)
-{
-    g_assert_cmpuint(balloon_vfio_mapped(addr, size), ==, mapped ? size : 0);
-}
-
-/* How much it may use, of all that there is */
-static uint64_t all_mapped(void)
-{
-    return balloon_vfio->bytes;
-}
-
-static void assert_all_mapped(uint64_t size)
-{
-    g_assert_cmpuint(all_mapped(), ==, size);
-}
-
 /* In and out of the balloon, whole granules and parts */
 static void granules(BalloonDriver *d)
 {
-    uint64_t all = all_mapped();
+    uint64_t all = balloon_vfio->bytes;
 
-    assert_mapped(AREA, 4 * GRANULE, true);
+    balloon_vfio_assert(AREA, 4 * GRANULE, true);
     balloon_give(d, AREA + GRANULE, 2 * GRANULE);
-    assert_mapped(AREA, GRANULE, true);
-    assert_mapped(AREA + GRANULE, 2 * GRANULE, false);
-    assert_mapped(AREA + 3 * GRANULE, GRANULE, true);
-    assert_all_mapped(all - 2 * GRANULE);
+    balloon_vfio_assert(AREA, GRANULE, true);
+    balloon_vfio_assert(AREA + GRANULE, 2 * GRANULE, false);
+    balloon_vfio_assert(AREA + 3 * GRANULE, GRANULE, true);
+    g_assert_cmpuint(balloon_vfio->bytes, ==, all - 2 * GRANULE);
     balloon_assert_state(d->qts, "reached", NULL);
     balloon_deflate(d, AREA + GRANULE + 5 * BALLOON_PAGE, BALLOON_PAGE);
-    assert_mapped(AREA + GRANULE, GRANULE, true);
-    assert_mapped(AREA + 2 * GRANULE, GRANULE, false);
+    balloon_vfio_assert(AREA + GRANULE, GRANULE, true);
+    balloon_vfio_assert(AREA + 2 * GRANULE, GRANULE, false);
     balloon_deflate(d, AREA + GRANULE, 5 * BALLOON_PAGE);
     balloon_deflate(d, AREA + GRANULE + 6 * BALLOON_PAGE,
                     2 * GRANULE - 6 * BALLOON_PAGE);
-    assert_all_mapped(all);
+    g_assert_cmpuint(balloon_vfio->bytes, ==, all);
     g_assert_false(balloon_is_held(d->qts));
     balloon_assert_bytes(d, AREA, GRANULE, OLD);
     balloon_assert_bytes(d, AREA + GRANULE, 2 * GRANULE, 0);
@@ -101,7 +66,7 @@ static void vfio_plugged(BalloonDriver *d)
     balloon_give(d, AREA + 4 * GRANULE, 2 * GRANULE);
     for (int i = 0; i < 3; i++) {
         balloon_plug_vfio(d->qts);
-        assert_mapped(AREA + 4 * GRANULE, 2 * GRANULE, false);
+        balloon_vfio_assert(AREA + 4 * GRANULE, 2 * GRANULE, false);
         granules(d);
         qtest_memset(d->qts, AREA, OLD, AREA_SIZE);
         balloon_unplug_vfio(d->qts);
@@ -118,9 +83,9 @@ static void part(BalloonDriver *d)
     balloon_inflate(d, AREA, rest);
     balloon_assert_stays(d, AREA, rest, OLD);
     g_assert_cmpuint(balloon_counter(d->qts, "waiting"), ==, rest);
-    assert_mapped(AREA, GRANULE, true);
+    balloon_vfio_assert(AREA, GRANULE, true);
     balloon_give(d, AREA + rest, BALLOON_PAGE);
-    assert_mapped(AREA, GRANULE, false);
+    balloon_vfio_assert(AREA, GRANULE, false);
     balloon_deflate(d, AREA, GRANULE);
     balloon_assert_bytes(d, AREA, GRANULE, 0);
 }
@@ -129,17 +94,17 @@ static void part(BalloonDriver *d)
 static void tail(BalloonDriver *d)
 {
     const uint64_t border = AREA + 3 * MiB;
-    uint64_t all = all_mapped();
+    uint64_t all = balloon_vfio->bytes;
 
     balloon_give(d, border, GRANULE);
     balloon_give(d, border - MiB, MiB);
-    assert_all_mapped(all - 3 * MiB);
-    assert_mapped(border - MiB, 3 * MiB, false);
+    g_assert_cmpuint(balloon_vfio->bytes, ==, all - 3 * MiB);
+    balloon_vfio_assert(border - MiB, 3 * MiB, false);
     balloon_deflate(d, border - BALLOON_PAGE, BALLOON_PAGE);
-    assert_mapped(border - MiB, MiB, true);
-    assert_all_mapped(all - 2 * MiB);
+    balloon_vfio_assert(border - MiB, MiB, true);
+    g_assert_cmpuint(balloon_vfio->bytes, ==, all - 2 * MiB);
     balloon_deflate(d, border - MiB, 3 * MiB);
-    assert_all_mapped(all);
+    g_assert_cmpuint(balloon_vfio->bytes, ==, all);
     balloon_assert_bytes(d, border - MiB, 3 * MiB, 0);
 }
 
@@ -148,235 +113,12 @@ static void granule(BalloonDriver *d)
 {
     balloon_inflate(d, AREA + 32 * KiB, 96 * KiB);
     balloon_wait_for(balloon_counter(d->qts, "waiting") == 32 * KiB);
-    assert_mapped(AREA, 64 * KiB, true);
-    assert_mapped(AREA + 64 * KiB, 64 * KiB, false);
+    balloon_vfio_assert(AREA, 64 * KiB, true);
+    balloon_vfio_assert(AREA + 64 * KiB, 64 * KiB, false);
     balloon_assert_bytes(d, AREA, 64 * KiB, OLD);
     balloon_assert_bytes(d, AREA + 128 * KiB, 64 * KiB, OLD);
     balloon_deflate(d, AREA + 64 * KiB, BALLOON_PAGE);
-    assert_mapped(AREA, GRANULE, true);
-}
-
-/* A deflate that is not answered, because of @error: two granules */
-static uint32_t post_held(BalloonDriver *d, const char *error)
-{
-    uint32_t head;
-
-    qtest_clock_step(d->qts, 2 * SECOND);
-    head = balloon_post_range(d, DEFLATE, AREA, 2 * GRANULE / BALLOON_PAGE);
-    balloon_wait_held_event(d->qts, error);
-    balloon_assert_held(d->qts, GRANULE, error);
-    assert_mapped(AREA, GRANULE, true);
-    assert_mapped(AREA + GRANULE, GRANULE, false);
-    g_assert_false(balloon_has_used(d, DEFLATE));
-    return head;
-}
-
-/*
- * What cannot be had is waited for: what can is kept, the rest of the balloon
- * is served, and nobody else notices
- */
-static void check_held(BalloonDriver *d, const char *error)
-{
-    uint32_t head = post_held(d, error);
-    uint32_t refused;
-
-    balloon_inflate(d, AREA + 2 * GRANULE, MiB);
-    refused = balloon_vfio->refused;
-    balloon_wait_for(balloon_vfio->refused > refused + 1);
-    g_assert_true(balloon_vm_is_running(d->qts));
-    g_assert_false(balloon_has_used(d, DEFLATE));
-    lift_limits();
-    balloon_wait_served(d, DEFLATE, head);
-    balloon_wait_not_held_event(d->qts);
-    g_assert_false(balloon_is_held(d->qts));
-    assert_mapped(AREA, 4 * GRANULE, true);
-}
-
-static void held_bytes(BalloonDriver *d)
-{
-    balloon_give(d, AREA, 2 * GRANULE);
-    limit_bytes(GRANULE);
-    check_held(d, NO_MEMORY);
-}
-
-static void held_mappings(BalloonDriver *d)
-{
-    balloon_give(d, AREA, 2 * GRANULE);
-    balloon_vfio->max_mappings = balloon_vfio->n + 1;
-    check_held(d, "No space left on device");
-}
-
-/* The machine stops and goes on meanwhile: so does the deflate */
-static void held_stop(BalloonDriver *d)
-{
-    uint32_t head;
-
-    balloon_give(d, AREA, 2 * GRANULE);
-    limit_bytes(GRANULE);
-    head = post_held(d, NO_MEMORY);
-    balloon_stop(d);
-    balloon_wait_not_held_event(d->qts);
-    g_assert_false(balloon_is_held(d->qts));
-    balloon_cont(d);
-    balloon_wait_held_event(d->qts, NO_MEMORY);
-    balloon_assert_held(d->qts, GRANULE, NO_MEMORY);
-    lift_limits();
-    balloon_wait_served(d, DEFLATE, head);
-    balloon_wait_not_held_event(d->qts);
-    assert_mapped(AREA, 4 * GRANULE, true);
-}
-
-/* All of the memory is the guest's, and the machine runs if it did */
-static void wait_populated(BalloonDriver *d, uint64_t all)
-{
-    balloon_wait_for(balloon_vm_is_running(d->qts));
-    assert_all_mapped(all);
-    g_assert_false(balloon_is_held(d->qts));
-}
-
-/* After a reset every page may be used at once */
-static void reset(BalloonDriver *d)
-{
-    uint64_t all = all_mapped();
-
-    for (int i = 0; i < 3; i++) {
-        balloon_give(d, MANY_AREA, MANY * GRANULE);
-        assert_all_mapped(all - MANY * GRANULE);
-        if (i == 2) {
-            qtest_system_reset(d->qts);
-            wait_populated(d, all);
-            break;
-        }
-        balloon_reset(d);
-        wait_populated(d, all);
-        balloon_start(d, BALLOON_ALL_FEATURES);
-    }
-}
-
-/* Where that fails the machine stands, whoever would have it go on, or not */
-static void check_hold(BalloonDriver *d, uint64_t all)
-{
-    const uint64_t missing = (MANY - 1) * GRANULE;
-
-    qtest_qmp_eventwait(d->qts, "STOP");
-    g_assert_false(balloon_vm_is_running(d->qts));
-    assert_all_mapped(all - missing);
-    balloon_assert_held(d->qts, missing, NO_MEMORY);
-    balloon_cont(d);
-    qtest_qmp_eventwait(d->qts, "RESUME");
-    qtest_qmp_eventwait(d->qts, "STOP");
-    g_assert_false(balloon_vm_is_running(d->qts));
-    balloon_stop(d);
-    lift_limits();
-    qtest_qmp_eventwait(d->qts, "RESUME");
-    wait_populated(d, all);
-}
-
-static void hold(BalloonDriver *d)
-{
-    void (*how)(BalloonDriver *d) = d->data;
-    uint64_t all = all_mapped();
-
-    balloon_give(d, MANY_AREA, MANY * GRANULE);
-    limit_bytes(GRANULE);
-    how(d);
-    check_hold(d, all);
-    balloon_lose(d);
-    balloon_find(d);
-    balloon_start(d, BALLOON_ALL_FEATURES);
-    balloon_give(d, AREA, 2 * GRANULE);
-    assert_mapped(AREA, 2 * GRANULE, false);
-}
-
-static void end_machine(BalloonDriver *d)
-{
-    qtest_qmp_assert_success(d->qts, "{'execute': 'system_reset'}");
-}
-
-/* A machine that was stopped by somebody stays so */
-static void hold_stopped(BalloonDriver *d)
-{
-    uint64_t all = all_mapped();
-
-    balloon_give(d, MANY_AREA, MANY * GRANULE);
-    limit_bytes(GRANULE);
-    balloon_stop(d);
-    qtest_qmp_eventwait(d->qts, "STOP");
-    balloon_set_bus_master(d, false);
-    g_assert_true(balloon_is_held(d->qts));
-    lift_limits();
-    balloon_wait_for(!balloon_is_held(d->qts));
-    assert_all_mapped(all);
-    g_assert_false(balloon_vm_is_running(d->qts));
-    balloon_cont(d);
-    g_assert_true(balloon_vm_is_running(d->qts));
-}
-
-/* The driver goes away while its request is held */
-static void hold_held(BalloonDriver *d)
-{
-    uint64_t all = all_mapped();
-
-    balloon_give(d, AREA, 2 * GRANULE);
-    limit_bytes(GRANULE);
-    post_held(d, NO_MEMORY);
-    qvirtio_start_device(d->vdev);
-    balloon_wait_for(!balloon_vm_is_running(d->qts));
-    balloon_assert_held(d->qts, GRANULE, NO_MEMORY);
-    lift_limits();
-    wait_populated(d, all);
-}
-
-/*
- * Wait to be told that memory waits while the machine stands.  Here an event
- * that comes soon after another waits for the guest's time, which cont lets go
- * on for a moment.
- */
-static void wait_hold_told(BalloonDriver *d)
-{
-    balloon_wait_for((qtest_clock_step(d->qts, 2 * SECOND), balloon_cont(d),
-                      balloon_was_held_told(d->qts, NO_MEMORY)));
-    qtest_clock_step(d->qts, 2 * SECOND);
-    balloon_wait_for(!balloon_vm_is_running(d->qts));
-}
-
-/* A device that comes cannot have the memory: the machine stands as well */
-static void hold_plugged(BalloonDriver *d)
-{
-    uint64_t all;
-
-    balloon_give(d, AREA, 2 * GRANULE);
-    balloon_plug_vfio(d->qts);
-    all = all_mapped();
-    balloon_unplug_vfio(d->qts);
-    balloon_vfio->max_bytes = 64 * MiB;
-    qtest_clock_step(d->qts, 2 * SECOND);
-    balloon_plug_vfio(d->qts);
-    wait_hold_told(d);
-    /* All that it is to have, which is not what the balloon has */
-    balloon_assert_held(d->qts, all - all_mapped(), NO_MEMORY);
-    lift_limits();
-    wait_populated(d, all);
-    balloon_wait_not_held_event(d->qts);
-    assert_mapped(AREA, 2 * GRANULE, false);
-    assert_mapped(AREA + 2 * GRANULE, 2 * GRANULE, true);
-    balloon_deflate(d, AREA, 2 * GRANULE);
-    assert_mapped(AREA, 4 * GRANULE, true);
-    balloon_unplug_vfio(d->qts);
-    g_assert_cmpuint(balloon_vfio->n, ==, 0);
-}
-
-/* It comes while the guest sleeps: that does not wake up without its memory */
-static void hold_asleep(BalloonDriver *d)
-{
-    balloon_vfio->max_bytes = 64 * MiB;
-    balloon_sleep(d);
-    balloon_plug_vfio(d->qts);
-    balloon_wake(d);
-    qtest_qmp_eventwait(d->qts, "STOP");
-    lift_limits();
-    qtest_qmp_eventwait(d->qts, "RESUME");
-    g_assert_false(balloon_is_held(d->qts));
+    balloon_vfio_assert(AREA, GRANULE, true);
 }
 
 /* Devices come and go while pages do */
@@ -389,7 +131,7 @@ static void hectic(BalloonDriver *d)
         balloon_inflate(d, AREA + 2 * MiB, MiB - BALLOON_PAGE);
         balloon_plug_vfio(d->qts);
         balloon_deflate(d, back, 512 * KiB);
-        assert_mapped(back, 512 * KiB, true);
+        balloon_vfio_assert(back, 512 * KiB, true);
         balloon_inflate(d, AREA + MiB, MiB);
         if (i % 2) {
             balloon_wait_for(balloon_vfio_mapped(AREA + MiB, MiB) == 0);
@@ -428,19 +170,10 @@ static void no_start(BalloonDriver *d)
     assert_no_start(first, "limit of locked memory");
 }
 
-/* Without its balloon a machine has all its memory, even if that takes time */
+/* Another balloon has the granule that the machine started with */
 static void balloon_plugged(BalloonDriver *d)
 {
-    uint64_t all = all_mapped();
-
-    balloon_give(d, MANY_AREA, MANY * GRANULE);
-    limit_bytes(GRANULE);
     balloon_unplug(d);
-    balloon_wait_for(!balloon_vm_is_running(d->qts));
-    lift_limits();
-    balloon_wait_for(balloon_vm_is_running(d->qts));
-    assert_all_mapped(all);
-
     balloon_assert_error(
         d->qts, "GenericError", "discard-granule must be 2097152 bytes, as when"
         " the machine started", BALLOON_DEVICE_ADD,
@@ -494,7 +227,7 @@ static void uncoordinated(BalloonDriver *d)
     balloon_inflate(d, AREA, GRANULE);
     g_assert_cmpuint(balloon_skipped(d->qts, "inhibited"), ==, 2 * GRANULE);
     balloon_assert_bytes(d, AREA, GRANULE, OLD);
-    assert_mapped(AREA, GRANULE, true);
+    balloon_vfio_assert(AREA, GRANULE, true);
 }
 
 /* A DIMM is not coordinated: its pages wait */
@@ -506,8 +239,8 @@ static void dimm(BalloonDriver *d)
     balloon_wait_for(balloon_counter(d->qts, "discarded") == GRANULE);
     balloon_assert_stays(d, BALLOON_DIMM, GRANULE, OLD);
     g_assert_cmpuint(balloon_counter(d->qts, "waiting"), ==, GRANULE);
-    assert_mapped(BALLOON_DIMM, GRANULE, true);
-    assert_mapped(AREA, GRANULE, false);
+    balloon_vfio_assert(BALLOON_DIMM, GRANULE, true);
+    balloon_vfio_assert(AREA, GRANULE, false);
     balloon_unplug_vfio(d->qts);
     /* it looks now and then who pins */
     balloon_set_target(d->qts, 384 * MiB);
@@ -522,7 +255,7 @@ static void viommu(BalloonDriver *d)
     balloon_inflate(d, AREA, GRANULE);
     balloon_assert_stays(d, AREA, GRANULE, OLD);
     g_assert_cmpuint(balloon_counter(d->qts, "waiting"), ==, GRANULE);
-    assert_mapped(AREA, GRANULE, true);
+    balloon_vfio_assert(AREA, GRANULE, true);
 }
 
 /* Is there no migration because of the balloon? */
@@ -550,7 +283,7 @@ static void migration(BalloonDriver *d)
     balloon_plug_vfio(d->qts);
     balloon_wait_for(!balloon_vfio_mapped(AREA, GRANULE));
     balloon_deflate(d, AREA, GRANULE);
-    assert_mapped(AREA, 4 * GRANULE, true);
+    balloon_vfio_assert(AREA, 4 * GRANULE, true);
 }
 
 /* What is in the balloon came back into memory by no more than a look at it */
@@ -613,17 +346,6 @@ static const BalloonTest tests[] = {
     { "tail", tail, .options = NODES("67", "61"), .vfio = VFIO_ASSIGNED },
     { "granule", granule, COORDINATED ",discard-granule=64K",
       .vfio = VFIO_ASSIGNED },
-    { "held/bytes", held_bytes, .vfio = VFIO_ASSIGNED },
-    { "held/mappings", held_mappings, .vfio = VFIO_ASSIGNED },
-    { "held/stop", held_stop, .vfio = VFIO_ASSIGNED },
-    { "reset", reset, .vfio = VFIO_ASSIGNED },
-    { "hold/device", hold, .data = balloon_end_bus_master,
-      .vfio = VFIO_ASSIGNED },
-    { "hold/machine", hold, .data = end_machine, .vfio = VFIO_ASSIGNED },
-    { "hold/stopped", hold_stopped, .vfio = VFIO_ASSIGNED },
-    { "hold/held", hold_held, .vfio = VFIO_ASSIGNED },
-    { "hold/plugged", hold_plugged, .vfio = VFIO_HOST },
-    { "hold/asleep", hold_asleep, .vfio = VFIO_HOST },
     { "hectic", hectic, COORDINATED ",discard-granule=16K",
       .vfio = VFIO_HOST },
     { "balloon-plugged", balloon_plugged, .vfio = VFIO_ASSIGNED },
@@ -653,6 +375,7 @@ int main(int argc, char **argv)
         balloon_add_bare_tests(prefix, NULL, &impossible_test, 1);
         return g_test_run();
     }
+    balloon_add_coordinated_hold_tests();
     balloon_add_tests(prefix, COORDINATED, tests, ARRAY_SIZE(tests));
     balloon_add_bare_tests(prefix, COORDINATED, bare_tests,
                            ARRAY_SIZE(bare_tests));

@@ -210,6 +210,21 @@ uint64_t balloon_vfio_mapped(uint64_t addr, uint64_t size)
     return mapped;
 }
 
+void balloon_vfio_assert(uint64_t addr, uint64_t size, bool mapped)
+{
+    g_assert_cmpuint(balloon_vfio_mapped(addr, size), ==, mapped ? size : 0);
+}
+
+void balloon_vfio_limit(uint64_t more)
+{
+    balloon_vfio->max_bytes = balloon_vfio->bytes + more;
+}
+
+void balloon_vfio_lift_limits(void)
+{
+    balloon_vfio->max_bytes = balloon_vfio->max_mappings = 0;
+}
+
 /* The PC's power management: function 3 of slot 1, and where its ports go */
 #define PM_DEVFN QPCI_DEVFN(1, 3)
 #define PM_PORTS 0x600

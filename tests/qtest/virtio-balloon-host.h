@@ -50,6 +50,12 @@ void balloon_vfio_end(void);
 
 /* How much of @size bytes from @addr on the device may use */
 uint64_t balloon_vfio_mapped(uint64_t addr, uint64_t size);
+/* All of them, or none? */
+void balloon_vfio_assert(uint64_t addr, uint64_t size, bool mapped);
+
+/* The host lets it have @more bytes than now, or all that it wants */
+void balloon_vfio_limit(uint64_t more);
+void balloon_vfio_lift_limits(void);
 
 /* A machine that has slots for memory, and where the guest finds it */
 #define BALLOON_DIMM_SLOTS "-m 256,slots=2,maxmem=1G "
