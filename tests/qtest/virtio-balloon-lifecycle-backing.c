@@ -376,10 +376,7 @@ static void read_only_dimm(BalloonDriver *d)
     "size=128M,share=on,readonly=on,mem-path=$FILES/ram "               \
     "-device pc-dimm,memdev=file"
 
-/*
- * A private mapping of huge pages: with PAGE_POISON, a report may be taken only
- * if zeroes are behind it, and the file tells so by what it takes up.
- */
+/* A private mapping of huge pages, of a file that is QEMU's own */
 static void private_huge_pages(BalloonDriver *d)
 {
     balloon_send_one(d, REPORT, AREA + HUGE, HUGE, true);
@@ -477,6 +474,21 @@ static void check_empty(BalloonDriver *d, int file, bool shared)
     balloon_assert_bytes(d, AREA + HUGE, 2 * HUGE, OLD);
 }
 
+/*
+ * With PAGE_POISON a report may be taken only if zeroes are behind it.  A file
+ * of huge pages does not tell where it has holes, only that it has nothing.
+ */
+static void check_reported(BalloonDriver *d, int file, bool shared)
+{
+    balloon_send_one(d, REPORT, AREA + HUGE, HUGE, true);
+    balloon_assert_bytes(d, AREA + HUGE, HUGE, 0);
+    g_assert_cmpuint(balloon_counter(d->qts, "discarded"), ==, HUGE);
+    g_assert_true(take(file));
+    balloon_send_one(d, REPORT, AREA, HUGE, true);
+    balloon_assert_bytes(d, AREA, HUGE, OLD);
+    g_assert_cmpuint(balloon_counter(d->qts, "discarded"), ==, HUGE);
+}
+
 typedef struct Pool {
     void (*check)(BalloonDriver *d, int file, bool shared);
     bool shared;
@@ -485,6 +497,7 @@ typedef struct Pool {
 static const Pool shared_pool = { check_given_up, true };
 static const Pool private_pool = { check_given_up, false };
 static const Pool empty_pool = { check_empty, true };
+static const Pool reported_pool = { check_reported, false };
 
 /* The pool is of a file system whose pages nobody else can have */
 static void pool(BalloonDriver *d)
@@ -561,6 +574,8 @@ static const BalloonTest file_tests[] = {
       &shared_pool, .huge_pages = true },
     { "improved/backing/pool/private", pool, TELL, RAM_FILE("share=off"),
       &private_pool, .huge_pages = true },
+    { "improved/backing/pool/reported", pool, REPORTING,
+      RAM_FILE("share=off,reserve=off"), &reported_pool, .huge_pages = true },
     { "improved/backing/pool/empty", pool, TELL ",populate-on-deflate=on",
       RAM_FILE("share=on"), &empty_pool, .huge_pages = true },
     { "improved/backing/pool/coordinated", pool,
