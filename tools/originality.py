@@ -16,10 +16,10 @@ usage: originality.py [REPO [PRISTINE-TREE]]
 import collections
 import os
 import re
-import subprocess
 import sys
 
 import base
+import overlay
 
 WINDOW = 5
 BALLOON_WINDOW = 3
@@ -92,10 +92,7 @@ def read(path):
 
 def our_files(repo):
     """Paths of the text files of the repository @repo."""
-    listing = subprocess.run(
-        ["git", "-C", repo, "ls-files", "-co", "--exclude-standard"],
-        stdout=subprocess.PIPE, text=True, check=True).stdout
-    return [path for path in listing.splitlines()
+    return [path for path in overlay.listed_files(repo)
             if os.path.basename(path) not in LEGAL
             and os.path.isfile(os.path.join(repo, path))]
 
@@ -190,7 +187,7 @@ def main():
     try:
         tree = sys.argv[2] if len(sys.argv) > 2 else base.source()
         found = compare(repo, tree)
-    except (base.BaseError, OSError, subprocess.CalledProcessError) as error:
+    except (base.BaseError, OSError) as error:
         print(f"originality: {error}", file=sys.stderr)
         sys.exit(2)
     for match in found:

@@ -123,16 +123,16 @@ def apply_edits(text, edits):
 
 
 def listed_files(repo):
-    """The repository's files by git, or else all there are."""
+    """The repository's files by git, whoever owns it, or else all there are."""
     try:
         return subprocess.run(
-            ["git", "-C", repo, "ls-files", "-co", "--exclude-standard"],
+            ["git", "-c", "safe.directory=*", "-C", repo, "ls-files", "-co",
+             "--exclude-standard"],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             check=True).stdout.splitlines()
     except (OSError, subprocess.CalledProcessError):
-        return [os.path.relpath(os.path.join(folder, name), repo)
-                for folder, _, names in os.walk(repo) for name in names
-                if not folder.endswith("__pycache__")]
+        return [path for path in files_below(repo)
+                if not path.startswith(("build/", "build-"))]
 
 
 def our_files(repo, start=IN_TREE):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import tempfile
 import unittest
+from unittest import mock
 
 import originality
 
@@ -104,6 +105,13 @@ class FindTest(Trees):
         self.put(self.tree, "two.c", "int before_that;\n" + TEXT)
         self.assertEqual(sorted(self.found()), [
             ("ours.c", 1, 7, "one.c", 1), ("ours.c", 1, 7, "two.c", 2)])
+
+
+    def test_copy_in_a_repository_of_somebody_else(self):
+        self.put(self.repo, "ours.c", TEXT)
+        self.put(self.tree, "theirs.c", TEXT)
+        with mock.patch.dict(os.environ, GIT_TEST_ASSUME_DIFFERENT_OWNER="1"):
+            self.assertEqual(self.found(), [("ours.c", 1, 7, "theirs.c", 1)])
 
 
 class PassOverTest(Trees):

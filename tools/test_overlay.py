@@ -4,6 +4,7 @@
 import contextlib
 import io
 import os
+import subprocess
 import tempfile
 import unittest
 from unittest import mock
@@ -219,6 +220,23 @@ class LayTest(unittest.TestCase):
             files = overlay.our_files(os.path.join(self.root, "repo"))
         self.assertEqual(files, [f"hw/x/{name}" for name in
                                  ("Kconfig", "balloon.c", "new.c")])
+
+    def listed(self):
+        return sorted(overlay.listed_files(os.path.join(self.root, "repo")))
+
+    def test_a_repository_of_somebody_else(self):
+        subprocess.run(["git", "init", "-q", f"{self.root}/repo"], check=True)
+        self.write("repo/.gitignore", "/hw\n")
+        with mock.patch.dict(os.environ, GIT_TEST_ASSUME_DIFFERENT_OWNER="1"):
+            self.assertEqual(self.listed(),
+                             [".gitignore", "tools/not-in-tree.py"])
+
+    def test_files_without_git(self):
+        for path in ("build/a", "build-sanitize/a", "hw/build/a"):
+            self.write(f"repo/{path}", "\n")
+        self.assertEqual(self.listed(), [
+            *(f"hw/{path}" for path in ("build/a", "x/Kconfig", "x/balloon.c",
+                                        "x/new.c")), "tools/not-in-tree.py"])
 
     def test_pristine_is_never_touched(self):
         self.lay()
