@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 
+REPO = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SUITE = "trixie"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 # Releases of QEMU, and the suite that has the source of each
@@ -396,9 +397,8 @@ def missing_packages(lists):
     if not shutil.which("dpkg-query"):
         raise BaseError("there is no dpkg-query: run this on Debian 12 or 13,"
                         " whose packages it installs")
-    here = os.path.dirname(os.path.abspath(__file__))
     wanted = [line for name in lists
-              for line in read(f"{here}/{name}.txt").splitlines()
+              for line in read(f"{REPO}/tools/{name}.txt").splitlines()
               if line and not line.startswith("#")]
     listing = subprocess.run(
         ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\\n"],

@@ -21,7 +21,6 @@ import sys
 import base
 import overlay
 
-REPO = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FIRMWARE = ("/usr/share/seabios", "/usr/share/qemu", "/usr/lib/ipxe/qemu")
 FIRMWARE_OPTIONS = " ".join(f"-L {folder}" for folder in FIRMWARE)
 OPTIONS = ("--without-default-features", "--enable-system", "--enable-tcg",
@@ -92,7 +91,7 @@ def for_clangd(command, folder):
 
 
 def our_entries(build):
-    """The compiler's commands for the files that are links into REPO."""
+    """The compiler's commands for the files that are links into base.REPO."""
     for entry in json.loads(overlay.read(f"{build}/compile_commands.json")):
         path = os.path.normpath(os.path.join(entry["directory"],
                                              entry["file"]))
@@ -112,7 +111,7 @@ def write_compile_commands(folder, build):
 def options_of(args):
     compiler = f"ccache {args.cc}"
     if args.instrument == "coverage":
-        compiler = f"{REPO}/tools/cc-coverage.sh {compiler}"
+        compiler = f"{base.REPO}/tools/cc-coverage.sh {compiler}"
     options = [*OPTIONS, f"--target-list={args.targets}", f"--cc={compiler}",
                *INSTRUMENT[args.instrument]]
     if args.sanitize:
@@ -126,7 +125,7 @@ def set_coverage(build, environment):
     Returns: @environment, in which ccache knows of the list of them.
     """
     path = f"{build}/instrumentation-filter"
-    text = overlay.read(f"{REPO}/lab/fuzz/coverage.txt")
+    text = overlay.read(f"{base.REPO}/lab/fuzz/coverage.txt")
     if overlay.read(path) != text:
         overlay.replace(path, text)
         ninja(build, ["-t", "clean"], environment)
@@ -143,7 +142,7 @@ def build_in(source, build, args, environment):
 
 def build_ours(args, environment):
     tree, build = f"{args.build}/qemu", f"{args.build}/qemu-build"
-    overlay.lay(REPO, base.source(), tree)
+    overlay.lay(base.REPO, base.source(), tree)
     build_in(tree, build, args, environment)
     write_launchers(args.build, build, args.ninja)
     write_compile_commands(args.build, build)

@@ -18,7 +18,8 @@ import os
 import subprocess
 import sys
 
-REPO = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from base import REPO, read
+
 UNREACHED = os.path.join(REPO, "tools", "unreached.txt")
 
 
@@ -28,11 +29,6 @@ class Line:
     def __init__(self, function):
         self.function = function
         self.count = 0
-
-
-def read(path):
-    with open(path, encoding="utf-8") as file:
-        return file.read()
 
 
 def data_files(build, suffix):

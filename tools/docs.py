@@ -13,6 +13,8 @@ import os
 import subprocess
 import sys
 
+from base import read
+
 SPHINX = "/usr/bin/sphinx-build"
 # What must be in the manual: page, and words of ours on it
 PAGES = (
@@ -21,11 +23,6 @@ PAGES = (
     ("interop/qemu-qmp-ref.html", "BALLOON_CHANGE"),
     ("system/monitor.html", "suffixes K, M, G and T"),
 )
-
-
-def read(path):
-    with open(path, encoding="utf-8") as file:
-        return file.read()
 
 
 def command(tree, output):

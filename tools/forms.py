@@ -29,7 +29,7 @@ import hosts
 import named
 import overlay
 
-FOLDER = base.build_folder(build.REPO)
+FOLDER = base.build_folder(base.REPO)
 DEVICE = "virtio-balloon-device"
 BELOW = "/virtio-balloon-tests"
 
@@ -200,7 +200,7 @@ def main():
     base.understood()
     tree = f"{FOLDER}/qemu"
     environment = base.build_environment()
-    overlay.lay(build.REPO, base.source(), tree)
+    overlay.lay(base.REPO, base.source(), tree)
     for name in buildable(names, base.version_of_tree(tree)):
         build_form(name, tree, environment)
 

@@ -51,7 +51,7 @@ def main():
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
     try:
-        programs = install(base.build_folder(build.REPO),
+        programs = install(base.build_folder(base.REPO),
                            os.path.abspath(sys.argv[1]))
     except PermissionError as error:
         sys.exit(f"install: {error}: run this with sudo, or give another"

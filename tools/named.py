@@ -18,7 +18,8 @@ import re
 import subprocess
 import sys
 
-REPO = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from base import REPO, read
+
 QOS = ("/pc/i440FX-pcihost/pci-bus-pc/pci-bus/virtio-balloon-pci/"
        "virtio-balloon/virtio-balloon-tests")
 ARCHITECTURE = "/x86_64"
@@ -31,11 +32,6 @@ def tests_of(program, environment):
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
     # Newer ones say them in TAP, as comments
     return re.findall(r"^(?:# )?(/\S+)$", output, re.M)
-
-
-def read(path):
-    with open(path, encoding="utf-8") as file:
-        return file.read()
 
 
 def named(text):

@@ -182,8 +182,7 @@ def compare(repo, tree):
 def main():
     if len(sys.argv) > 3 or sys.argv[1:2] == ["--help"]:
         sys.exit(__doc__)
-    here = os.path.dirname(os.path.abspath(__file__))
-    repo = sys.argv[1] if len(sys.argv) > 1 else os.path.dirname(here)
+    repo = sys.argv[1] if len(sys.argv) > 1 else base.REPO
     try:
         tree = sys.argv[2] if len(sys.argv) > 2 else base.source()
         found = compare(repo, tree)

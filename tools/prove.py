@@ -29,7 +29,7 @@ import build
 import overlay
 import series
 
-FOLDER = base.build_folder(series.REPO)
+FOLDER = base.build_folder(base.REPO)
 ROOT = f"{FOLDER}/proof"
 TREE = f"{ROOT}/qemu"
 BUILD = f"{ROOT}/qemu-build"
@@ -260,7 +260,7 @@ def check_numbers(numbers, last):
 def prove(pristine, numbers):
     """Yield the rows of the table."""
     scratch, first, patches = series.export(
-        series.REPO, pristine, f"{FOLDER}/series")
+        base.REPO, pristine, f"{FOLDER}/series")
     base.say(f"a pristine tree, and its build, in {ROOT}: the first commit"
              " takes minutes, the others seconds to build")
     tree = Tree(scratch)
@@ -277,7 +277,7 @@ def prove(pristine, numbers):
             raise ProofError(f"{os.path.basename(patch)}: {error}") from None
     base.say("comparing the tree with the overlaid one")
     laid = f"{FOLDER}/qemu"
-    overlay.lay(series.REPO, pristine, laid)
+    overlay.lay(base.REPO, pristine, laid)
     check_same("the last commit is not the overlaid tree", TREE, laid)
 
 
@@ -286,7 +286,7 @@ def main():
     parser = base.parser(__doc__)
     parser.add_argument("number", nargs="*", type=int, help=argparse.SUPPRESS)
     numbers = parser.parse_args().number
-    check_numbers(numbers, len(series.read_commits(series.REPO)))
+    check_numbers(numbers, len(series.read_commits(base.REPO)))
     base.understood()
     rows = []
     pristine = base.source()

@@ -30,7 +30,6 @@ import base
 import overlay
 from blocks import format_of
 
-REPO = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Of the first commit; each later one is a minute older.  Not the time of day:
 # the same files make the same patches
 DATE = 1745280000
@@ -139,7 +138,7 @@ def identity():
     """(name, address) of whoever runs this."""
     def ask(key):
         return subprocess.run(
-            ["git", "-C", REPO, "config", key], stdout=subprocess.PIPE,
+            ["git", "-C", base.REPO, "config", key], stdout=subprocess.PIPE,
             text=True, check=False).stdout.strip()
     name, address = ask("user.name"), ask("user.email")
     if not name or not address:
@@ -259,10 +258,10 @@ def export(repo, pristine, output):
 def main():
     parser = base.parser(__doc__)
     parser.add_argument("output", nargs="?", type=os.path.abspath,
-                        default=f"{base.build_folder(REPO)}/series",
+                        default=f"{base.build_folder(base.REPO)}/series",
                         help=argparse.SUPPRESS)
     output = base.understood(parser.parse_args()).output
-    _, _, patches = export(REPO, base.source(), output)
+    _, _, patches = export(base.REPO, base.source(), output)
     print("\n".join(patches))
 
 

@@ -51,8 +51,8 @@ class InstallTest(unittest.TestCase):
     def balloon(self, repo):
         """Run `balloon install` of @repo where it can neither fetch nor build.
         """
-        shutil.copy2(f"{install.build.REPO}/balloon", repo)
-        shutil.copytree(f"{install.build.REPO}/tools", f"{repo}/tools",
+        shutil.copy2(f"{install.base.REPO}/balloon", repo)
+        shutil.copytree(f"{install.base.REPO}/tools", f"{repo}/tools",
                         ignore=shutil.ignore_patterns("__pycache__"))
         tools = f"{repo}/bin"
         os.mkdir(tools)
