@@ -234,7 +234,7 @@ class BalloonGuest:
         before whose end next to nothing is sent, however slow the guest is.
         """
         if hints:
-            self.bandwidth(MIB)
+            self.bandwidth(MIB // 16)
         self.vm.cmd("migrate", uri=uri)
         if hints:
             self.await_hints(hints, timeout)
