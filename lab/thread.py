@@ -33,6 +33,8 @@ LEFT_OUT = "/x86_64/virtio-balloon/manage/stats/stopped"
 # The tests fork while they have threads.  Much is remembered, for both stacks
 # of a report to be known
 OPTIONS = "exitcode=0 die_after_fork=0 history_size=7 print_suppressions=1"
+# It looks at each byte that a migration sends of what the test wrote
+PATIENCE = "5"
 KINDS = {
     "qemu": "without our functions",
     "ordered": "with them, but both threads hold the same lock",
@@ -51,6 +53,7 @@ def run_tests(build, program, group):
     """Run some tests.  Returns: how many passed, 0 if any failed."""
     environment = dict(
         os.environ, QTEST_QEMU_BINARY=f"{build}/qemu-system-x86_64",
+        BALLOON_TEST_PATIENCE=PATIENCE,
         TSAN_OPTIONS=f"{OPTIONS} log_path={build}/thread/{program}"
                      f" suppressions={HERE}/thread.supp")
     result = subprocess.run(
