@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Measure the way from nothing to a line that was changed, built and tested.
+"""Measure the way from nothing to a picture, and to a line changed and tested.
 
 A clone is made in a folder of its own, and what README says is done there.
 With --cold that has a cache folder of its own, too: all is fetched and compiled
@@ -49,7 +49,8 @@ def walk(folder, environment):
     clone = f"{folder}/balloon"
     begin = time.monotonic()
     step(f"git clone -q {shlex.quote(guests.REPO)} {clone}", folder, environment)
-    step("./balloon build", clone, environment)
+    step("./balloon run", clone, environment)
+    print(f"{time.monotonic() - begin:7.0f} s  until the first picture")
     change_line(f"{clone}/{FILE}")
     print(f"           change a line of {FILE}")
     output = step("ninja -C build", clone, environment)
