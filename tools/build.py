@@ -26,7 +26,6 @@ FIRMWARE_OPTIONS = " ".join(f"-L {folder}" for folder in FIRMWARE)
 OPTIONS = ("--without-default-features", "--enable-system", "--enable-tcg",
            "--enable-kvm", "--enable-fdt=system", "--enable-werror",
            "--enable-hv-balloon",    # another device that is a balloon
-           "--extra-cflags=-g1",     # for backtraces; -g takes much longer
            "--disable-docs", "--disable-install-blobs", "--disable-download")
 
 
