@@ -343,27 +343,10 @@ static const VMStateDescription vmstate_balloon_poison = {
     }
 };
 
-/*
- * A stream without pages in the balloon leaves none of an earlier load.  One
- * that is refused leaves a device that may be used or saved all the same, for
- * which the core needs a byte order: it has forgotten that by now, and loads
- * the stream's, if that has one, when this is over.
- */
-static int balloon_pre_load(void *opaque)
-{
-    bool big_endian = target_needs_bswap() != HOST_BIG_ENDIAN;
-
-    VIRTIO_DEVICE(opaque)->device_endian = big_endian ?
-        VIRTIO_DEVICE_ENDIAN_BIG : VIRTIO_DEVICE_ENDIAN_LITTLE;
-    virtio_balloon_pages_reset(opaque);
-    return 0;
-}
-
 static const VMStateDescription vmstate_balloon_device = {
     .name = "virtio-balloon-device",
     .version_id = 1,
     .minimum_version_id = 1,
-    .pre_load = balloon_pre_load,
     .fields = (const VMStateField[]) {
         VMSTATE_UINT32(num_pages, VirtIOBalloon),
         VMSTATE_UINT32(actual, VirtIOBalloon),
@@ -382,6 +365,22 @@ static int balloon_pre_save(void *opaque)
     balloon_settle(opaque);
     /* The core saves its copy of config: as a driver would read it */
     virtio_balloon_get_config(opaque, VIRTIO_DEVICE(opaque)->config);
+    return 0;
+}
+
+/*
+ * The load has begun, and may be refused from here on.  It leaves a device that
+ * may be used or saved all the same, for which the core needs a byte order: it
+ * has forgotten that by now, and loads the stream's, if that has one, last.
+ */
+static int virtio_balloon_pre_load_queues(VirtIODevice *vdev, uint32_t n)
+{
+    bool big_endian = target_needs_bswap() != HOST_BIG_ENDIAN;
+
+    vdev->device_endian = big_endian ? VIRTIO_DEVICE_ENDIAN_BIG :
+                                       VIRTIO_DEVICE_ENDIAN_LITTLE;
+    /* The memory that is loaded with it has nothing of an earlier balloon */
+    virtio_balloon_pages_reset(VIRTIO_BALLOON(vdev));
     return 0;
 }
 
@@ -454,6 +453,7 @@ static void virtio_balloon_class_init(ObjectClass *klass, void *data)
     vdc->get_config = virtio_balloon_get_config;
     vdc->set_config = virtio_balloon_set_config;
     vdc->vmsd = &vmstate_balloon_device;
+    vdc->pre_load_queues = virtio_balloon_pre_load_queues;
     vdc->post_load = virtio_balloon_post_load;
 }
 
