@@ -42,7 +42,7 @@
 #define HUGE (2 * MiB)
 
 /* A test that needs a request half done tries so often until it has one */
-#define ATTEMPTS 10
+#define ATTEMPTS 100
 
 /* What there is of VFIO: see balloon_plug_vfio() and balloon_vfio */
 typedef enum BalloonVfio {
