@@ -36,7 +36,6 @@ LEFT_OUT = "/x86_64/virtio-balloon/manage/stats/stopped"
 # report for each eight bytes, and a test take a quarter of an hour, or not
 OPTIONS = ("exitcode=0 die_after_fork=0 history_size=7 print_suppressions=1"
            " ignore_interceptors_accesses=1")
-PATIENCE = "5"
 KINDS = {
     "qemu": "without our functions",
     "ordered": "with them, but both threads hold the same lock",
@@ -55,7 +54,6 @@ def run_tests(build, program, group):
     """Run some tests.  Returns: how many passed, 0 if any failed."""
     environment = dict(
         os.environ, QTEST_QEMU_BINARY=f"{build}/qemu-system-x86_64",
-        BALLOON_TEST_PATIENCE=PATIENCE,
         TSAN_OPTIONS=f"{OPTIONS} log_path={build}/thread/{program}"
                      f" suppressions={HERE}/thread.supp")
     result = subprocess.run(

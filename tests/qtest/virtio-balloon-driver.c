@@ -24,13 +24,6 @@ void balloon_attach(BalloonDriver *d, QTestState *qts, QVirtioDevice *vdev,
     *d = (BalloonDriver) { .qts = qts, .vdev = vdev, .alloc = alloc };
 }
 
-unsigned balloon_patience(void)
-{
-    const char *factor = g_getenv("BALLOON_TEST_PATIENCE");
-
-    return factor ? MAX(1, g_ascii_strtoull(factor, NULL, 10)) : 1;
-}
-
 void balloon_preload(const char *name)
 {
     const char *old = g_getenv("ASAN_OPTIONS");

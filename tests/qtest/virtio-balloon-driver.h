@@ -48,12 +48,8 @@
 #define REPORT_TOO 4
 #define BALLOON_VQ_MAX 5
 
-/*
- * For what takes moments, but with sanitizers and beside other work; longer
- * where BALLOON_TEST_PATIENCE is a factor
- */
-#define BALLOON_TIMEOUT_US (INT64_C(180) * G_USEC_PER_SEC * balloon_patience())
-unsigned balloon_patience(void);
+/* For what takes moments, but with sanitizers and beside other work */
+#define BALLOON_TIMEOUT_US (180 * G_USEC_PER_SEC)
 
 /* What stays as it is for so long stays: no discard is put off for longer */
 #define BALLOON_STAYS_US (G_USEC_PER_SEC / 2)
