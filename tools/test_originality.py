@@ -106,7 +106,6 @@ class FindTest(Trees):
         self.assertEqual(sorted(self.found()), [
             ("ours.c", 1, 7, "one.c", 1), ("ours.c", 1, 7, "two.c", 2)])
 
-
     def test_copy_in_a_repository_of_somebody_else(self):
         self.put(self.repo, "ours.c", TEXT)
         self.put(self.tree, "theirs.c", TEXT)

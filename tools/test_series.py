@@ -177,24 +177,24 @@ class ExportTest(unittest.TestCase):
 
 class RepositoryTest(unittest.TestCase):
     def test_everything_is_in_a_commit(self):
-        units = series.all_units(series.base.REPO, base.source())
-        taken = series.assign(units, series.read_commits(series.base.REPO))
+        units = series.all_units(base.REPO, base.source())
+        taken = series.assign(units, series.read_commits(base.REPO))
         device = series.Unit("hw/virtio/virtio-balloon.c", series.WHOLE)
         self.assertEqual(taken[device].name, "series/15-device")
 
     def test_every_functional_test_is_registered(self):
         # QEMU's own meson.build has the one that it has, too
-        folder = f"{series.base.REPO}/tests/functional"
+        folder = f"{base.REPO}/tests/functional"
         registered = overlay.read(f"{folder}/meson.build")
         for name in os.listdir(folder):
             if name.startswith("test_") and name != "test_virtio_balloon.py":
                 self.assertIn(f"'{name[5:-3]}'", registered)
 
     def test_cover_letter_tells_figures(self):
-        self.assertNotRegex(series.cover_letter(series.base.REPO), "[{}]")
+        self.assertNotRegex(series.cover_letter(base.REPO), "[{}]")
 
     def test_lengths_of_lines(self):
-        for one in series.read_commits(series.base.REPO):
+        for one in series.read_commits(base.REPO):
             lines = one.message.splitlines()
             self.assertLessEqual(max(map(len, lines)), 80, one.name)
             self.assertEqual(lines[1:2], [""], one.name)
