@@ -2,6 +2,8 @@
 """Tests of the parts of this folder that need no guest."""
 
 import collections
+import contextlib
+import io
 import json
 import os
 import random
@@ -72,6 +74,35 @@ class EventTest(unittest.TestCase):
             guest = BalloonGuest(machine, folder, ("kernel", "initrd"))
             with self.assertRaisesRegex(GuestError, "no event RESET in 0.1 s"):
                 guest.event("RESET", timeout=0.1)
+
+
+class LastWordsTest(unittest.TestCase):
+    """What QEMU says when it ends, with a script in its place."""
+
+    def stopped(self, script):
+        """What is said when a guest is stopped after @script."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "qemu")
+            with open(path, "w", encoding="ascii") as file:
+                file.write(f"#!/bin/sh\n{script}\n")
+            os.chmod(path, 0o755)
+            machine = QEMUMachine(path, base_temp_dir=folder, log_dir=folder)
+            machine.set_qmp_monitor(False)
+            guest = BalloonGuest(machine, folder, ("kernel", "initrd"))
+            machine.launch()
+            guest.until(lambda: not machine.is_running(), 10,
+                        lambda: "it runs")
+            said = io.StringIO()
+            with contextlib.redirect_stderr(said):
+                guest.stop()
+            return said.getvalue()
+
+    def test_a_crash(self):
+        self.assertIn("QEMU ended with -6: last words",
+                      self.stopped("echo last words >&2; kill -ABRT $$"))
+
+    def test_a_good_end(self):
+        self.assertEqual("", self.stopped("echo nothing to say >&2"))
 
 
 class ChannelTest(unittest.TestCase):

@@ -11,7 +11,9 @@ import collections
 import fcntl
 import os
 import re
+import signal
 import socket
+import sys
 import time
 
 KIB = 1024
@@ -121,9 +123,14 @@ class BalloonGuest:
         self.channel = Channel(self.port)
 
     def stop(self):
+        """End QEMU; one that had ended badly before is quoted."""
         if self.channel:
             self.channel.close()
         self.vm.shutdown(hard=True)
+        code = self.vm.exitcode()
+        if code not in (None, 0, -signal.SIGKILL):
+            print(f"QEMU ended with {code}: {self.vm.get_log()}",
+                  file=sys.stderr)
 
     def __enter__(self):
         return self
