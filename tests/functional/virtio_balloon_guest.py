@@ -7,7 +7,6 @@ LENGTH", then LENGTH bytes of output.
 """
 
 import asyncio
-import collections
 import fcntl
 import os
 import re
@@ -24,9 +23,6 @@ BALLOON_PAGE = 4 * KIB
 RESIDENT = ("Rss:", "Shared_Hugetlb:", "Private_Hugetlb:")
 # How many times as long as usual anything may take: with sanitizers, say
 PATIENCE = float(os.environ.get("BALLOON_TEST_PATIENCE", "1"))
-# A guest that hints at no more for so many looks is through, even where the
-# host does not let QEMU take hints for a while
-HINTS_STILL = 4
 # A host that is busy must not make the kernel doubt its timer
 KERNEL_PARAMETERS = ("console=ttyS0 quiet panic=-1 mitigations=off"
                      " no_timer_check")
@@ -245,7 +241,7 @@ class BalloonGuest:
         before whose end next to nothing is sent, however slow the guest is.
         """
         if hints:
-            self.bandwidth(MIB // 16)
+            self.bandwidth(MIB)
         self.vm.cmd("migrate", uri=uri)
         if hints:
             self.await_hints(hints, timeout)
@@ -268,13 +264,10 @@ class BalloonGuest:
 
     def await_hints(self, least, timeout):
         """Wait until a guest at work has nothing more to hint at."""
-        looks = collections.deque(maxlen=HINTS_STILL)
-
         def over():
+            before = self.left_out()
             self.run("head -c 4194304 /dev/zero | md5sum", timeout)
-            looks.append(self.left_out())
-            return (len(looks) == HINTS_STILL and
-                    least <= looks[-1] <= looks[0])
+            return least <= self.left_out() <= before
 
         self.until(over, timeout,
                    lambda: f"{self.left_out() // MIB} MiB are left out of"
