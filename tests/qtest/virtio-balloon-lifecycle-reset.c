@@ -84,16 +84,33 @@ static void shut_down(BalloonDriver *d)
     balloon_assert_bytes(d, AREA, HUGE, 0);
 }
 
-/* A snapshot brings its own balloon back */
+static bool count_changes(QTestState *qts, const char *name, QDict *event,
+                          void *opaque)
+{
+    unsigned *changes = opaque;
+
+    *changes += g_str_equal(name, "BALLOON_CHANGE");
+    return false;
+}
+
+/* A snapshot brings its own balloon back, which was never empty in between */
 static void snapshot(BalloonDriver *d)
 {
+    unsigned changes = 0;
+
     balloon_add_disk(d->qts);
     inflate_some(d);
     balloon_snapshot(d->qts, "snapshot-save", "s");
     balloon_set_target(d->qts, RAM);
     balloon_writel(d, BALLOON_CFG_ACTUAL, 1);
+    /* Events of a kind are told once in a second */
+    qtest_clock_step(d->qts, 2 * SECOND);
+    g_assert_cmpint(balloon_next_change(d->qts), !=, -1);
+    qtest_qmp_set_event_callback(d->qts, count_changes, &changes);
     balloon_snapshot(d->qts, "snapshot-load", "s");
+    qtest_clock_step(d->qts, 2 * SECOND);
     g_assert_cmpint(balloon_query(d->qts), ==, ACTUAL_LEFT);
+    g_assert_cmpuint(changes, ==, 0);
     g_assert_cmphex(balloon_readl(d, BALLOON_CFG_NUM_PAGES), ==, TARGET_PAGES);
 }
 
