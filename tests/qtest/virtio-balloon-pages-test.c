@@ -296,7 +296,7 @@ static void mixed(BalloonDriver *d)
     balloon_assert_bytes(d, 4 * BALLOON_PAGE, BALLOON_PAGE, NEW);
 }
 
-#define GIVEN (32 * MiB)
+#define GIVEN (16 * MiB)
 /*
  * What the requests themselves may take of memory that nobody had used, and
  * what a busy kernel keeps of a page cache that it cannot split just then
@@ -339,8 +339,9 @@ static void private_file(BalloonDriver *d)
     uint64_t before;
 
     if (strcmp(name, MEMFD) &&
-        (statfs(SHM, &fs) || fs.f_type != TMPFS_MAGIC)) {
-        g_test_skip("there is no file system in memory");
+        (statfs(SHM, &fs) || fs.f_type != TMPFS_MAGIC ||
+         fs.f_bavail * fs.f_bsize < 3 * GIVEN)) {
+        g_test_skip("no file system in memory has room for the guest's");
         return;
     }
     qtest_memset(d->qts, AREA - GIVEN, OLD, 2 * GIVEN);
