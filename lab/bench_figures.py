@@ -53,6 +53,12 @@ WAITS = {
         ("ring of 256-page lists", "qmp_first"),
     "one list of 64 MiB": ("one 64 MiB list", "qmp"),
 }
+# What makes them doubtful: said of the processors
+DOUBTS = {
+    "calibration": "whose speed changed by {:.0%}",
+    "steal": "{:.0%} of whose time was stolen",
+    "others": "{:.0%} of whose time other processes took",
+}
 COLUMNS = {"stock": "stock", "ours": "this one",
            "told": "with `must-tell-host`"}
 
@@ -123,12 +129,12 @@ def reduced(document):
 def text_costs(figures):
     found, noise = figures["conditions"], figures["noise"]
     quick = " --quick" if found["quick"] else ""
-    quiet = (f", {noise['others']:.0%} of whose time other processes took"
-             if bench_noise.doubts(noise) else "")
+    doubts = "".join(", " + DOUBTS[name].format(value) for name, value in
+                     bench_noise.doubts(noise).items())
     words = (f"`./balloon bench{quick} --record`, ours against stock"
              f" {found['stock']}, in turns in one run: medians of up to"
              f" {found['passes']} passes on {found['processors']} processors"
-             f"{quiet} (Linux {found['kernel']},"
+             f"{doubts} (Linux {found['kernel']},"
              f" {found['accelerator'].upper()}).  CPU seconds of the device"
              " for a GiB, touched memory, a vCPU running:")
 

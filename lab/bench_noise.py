@@ -84,10 +84,11 @@ def drift(noise):
 
 
 def doubts(noise):
-    """What makes the figures doubtful, as texts."""
+    """What makes the figures doubtful: name -> by how much."""
     found = {"calibration": drift(noise), "steal": noise["steal"],
              "others": noise["others"]}
-    return [name for name, limit in DOUBTFUL.items() if found[name] > limit]
+    return {name: found[name] for name, limit in DOUBTFUL.items()
+            if found[name] > limit}
 
 
 def text(noise):

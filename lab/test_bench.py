@@ -204,12 +204,12 @@ class NoiseTest(unittest.TestCase):
     def test_doubts(self):
         quiet = {"calibration": spread(10, 9.6, 10.4), "steal": 0.01,
                  "others": 0.02}
-        self.assertEqual(bench_noise.doubts(quiet), [])
+        self.assertEqual(bench_noise.doubts(quiet), {})
         self.assertNotIn("DOUBTFUL", bench_noise.text(quiet))
         for name, value in (("calibration", spread(10, 9, 10.1)),
                             ("steal", 0.1), ("others", 0.2)):
             noisy = quiet | {name: value}
-            self.assertEqual(bench_noise.doubts(noisy), [name])
+            self.assertEqual(list(bench_noise.doubts(noisy)), [name])
             self.assertIn(f"DOUBTFUL by {name}", bench_noise.text(noisy))
 
     def test_parts_are_told_apart(self):
@@ -384,8 +384,13 @@ class FiguresTest(unittest.TestCase):
     def test_noise_is_told(self):
         noise = {"calibration": spread(10), "steal": 0, "others": 0.62}
         text = bench_figures.filled(self.README, self.figures(noise=noise))
-        self.assertIn("62% of whose time other processes took",
+        self.assertIn(", 62% of whose time other processes took (",
                       text.replace("\n", " "))
+        noise = {"calibration": {"median": 10, "low": 9, "high": 11},
+                 "steal": 0.1, "others": 0}
+        text = bench_figures.filled(self.README, self.figures(noise=noise))
+        self.assertIn(", whose speed changed by 20%, 10% of whose time was"
+                      " stolen (", text.replace("\n", " "))
 
     def test_a_line_a_figure(self):
         figures = self.figures()
