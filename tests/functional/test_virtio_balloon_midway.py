@@ -8,7 +8,7 @@ from virtio_balloon_testcase import improved
 
 GIVEN = MEMORY - SMALL
 # How often to try to catch the guest in the middle of something
-TRIES = 8
+TRIES = 100
 
 
 @improved
