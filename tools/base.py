@@ -9,6 +9,7 @@ usage: base.py packages [MORE]  names of the Debian packages, of packages.txt
                                 and packages-MORE.txt, that are not installed
        base.py fetch            QEMU's source and its build tools; prints the
                                 path
+       base.py processors       how many may be used
 
 The environment may say which QEMU: QEMU_BASE=10.2 (default: 10.0), or a tree,
 QEMU_SRC=PATH.
@@ -32,6 +33,8 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 # Releases of QEMU, and the suite that has the source of each
 BASES = {"10.0": SUITE, "10.2": "sid"}
 DEFAULT = "10.0"
+# "max PERIOD", or how much of each period of time the processors may be used
+QUOTA = "/sys/fs/cgroup/cpu.max"
 SUPPORTED = re.compile(r"1[01]\.\d+")
 # A source tree, two builds of it and the compiler cache, with room to spare
 NEEDED_GIB = 5
@@ -101,11 +104,12 @@ def locked(name):
         yield
 
 
-def check_disk(path):
+def check_disk(path, advice):
+    """@advice: what else helps than to make room."""
     free = shutil.disk_usage(path).free / 2**30
     if free < NEEDED_GIB:
         raise BaseError(f"{free:.1f} GiB are free in {path}, {NEEDED_GIB} GiB"
-                        " are needed: make room, or set XDG_CACHE_HOME")
+                        f" are needed: make room, or {advice}")
 
 
 def read(path):
@@ -127,26 +131,42 @@ def deb822_sources(text):
     for paragraph in re.split(r"\n\s*\n", text):
         fields = dict((key.lower(), value) for key, value in
                       re.findall(r"^([\w-]+):[ \t]*(.*)$", paragraph, re.M))
-        if "deb" in fields.get("types", "").split():
+        if ("deb" in fields.get("types", "").split() and
+                fields.get("enabled", "yes").strip() != "no"):
             for uri in fields.get("uris", "").split():
                 yield (uri, fields.get("suites", "").split(),
                        fields.get("components", "").split())
 
 
+def apt_sources():
+    """(URI, suites, components) of all that apt is set up with."""
+    paths = ["/etc/apt/sources.list",
+             *sorted(glob.glob("/etc/apt/sources.list.d/*.list") +
+                     glob.glob("/etc/apt/sources.list.d/*.sources"))]
+    for path in filter(os.path.isfile, paths):
+        yield from (deb822_sources if path.endswith(".sources")
+                    else one_line_sources)(read(path))
+
+
 def mirror():
-    """The mirror of Debian's main archive that this machine uses."""
+    """The mirror of Debian's main archive that this machine uses.
+
+    Others have suites of Debian's names, too, but only Debian has updates.
+    """
     release = dict(re.findall(r'^(\w+)="?([^"\n]*)', read("/etc/os-release"),
                               re.M))
     wanted = {release.get("VERSION_CODENAME"), "stable", "testing"}
-    paths = ["/etc/apt/sources.list"] + sorted(
-        glob.glob("/etc/apt/sources.list.d/*"))
-    for path in filter(os.path.isfile, paths):
-        parse = (deb822_sources if path.endswith(".sources")
-                 else one_line_sources)
-        for uri, suites, components in parse(read(path)):
-            if (wanted.intersection(suites) and "main" in components
-                    and not uri.startswith("cdrom:")):
-                return uri
+    updated, found = set(), []
+    for uri, suites, components in apt_sources():
+        if "main" in components and not uri.startswith("cdrom:"):
+            if wanted.intersection(suites):
+                found.append(uri)
+            if wanted.intersection(suite.removesuffix("-updates")
+                                   for suite in suites
+                                   if suite.endswith("-updates")):
+                updated.add(uri)
+    for uri in [uri for uri in found if uri in updated] + found:
+        return uri
     raise BaseError("apt is set up with no mirror of Debian: run this on"
                     " Debian 12 or 13, or set QEMU_SRC=<a QEMU 10.0 tree>")
 
@@ -193,7 +213,8 @@ def apt_environment(refresh=False, suite=SUITE, architecture=None):
     if refresh or not glob.glob(f"{folder}/lists/*{suite}*{lists}*"):
         say("fetching the package lists of Debian's suite"
             f" {' '.join(filter(None, (suite, architecture)))}")
-        run(["apt-get", "update", "-q"], environment)
+        # By itself it takes a mirror that is out of reach for no error
+        run(["apt-get", "update", "-q", "--error-on=any"], environment)
     return environment
 
 
@@ -313,7 +334,7 @@ def newest_source(environment, release):
 def fetch_source(release, folder):
     """Fetch Debian's source of that @release; returns its path."""
     suite = BASES[release]
-    check_disk(folder)
+    check_disk(folder, "set XDG_CACHE_HOME")
     version = newest_source(apt_environment(suite=suite), release)
     say(f"fetching the source of QEMU {version} (40 MB)")
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
@@ -393,6 +414,15 @@ def build_environment():
                     fetch_deb("python3-pycotap") + packages))
 
 
+def processors():
+    """How many may be used: a container's share may be less than are there."""
+    count = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = map(int, read(QUOTA).split())
+        count = min(count, max(1, quota // period))
+    return count
+
+
 def missing_packages(lists):
     if not shutil.which("dpkg-query"):
         raise BaseError("there is no dpkg-query: run this on Debian 12 or 13,"
@@ -413,6 +443,8 @@ def main():
     if sys.argv[1:2] == ["packages"]:
         more = [f"packages-{name}" for name in sys.argv[2:]]
         print(" ".join(missing_packages(["packages", *more])))
+    elif sys.argv[1:] == ["processors"]:
+        print(processors())
     elif sys.argv[1:] == ["fetch"]:
         path = source()
         build_environment()

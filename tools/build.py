@@ -50,7 +50,7 @@ def configure(source, build, options, environment):
         return
     base.say("configuring QEMU (half a minute)")
     os.makedirs(build, exist_ok=True)
-    base.check_disk(build)
+    base.check_disk(build, "put the clone on another disk")
     done = subprocess.run(command, cwd=build, env=environment, check=False,
                           stdout=subprocess.PIPE, text=True, errors="replace")
     if done.returncode:
@@ -61,7 +61,8 @@ def configure(source, build, options, environment):
 
 def ninja(build, targets, environment):
     """Build @targets; those that QEMU's configuration lacks are an error."""
-    subprocess.run(["ninja", *targets], cwd=build, env=environment, check=True)
+    subprocess.run(["ninja", f"-j{base.processors() + 1}", *targets], cwd=build,
+                   env=environment, check=True)
 
 
 def write_launcher(path, binary):

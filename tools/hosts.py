@@ -83,7 +83,7 @@ def build_glib(folder, environment):
             (pcre2, "./configure", "--quiet", f"--host={MINGW}",
              f"--prefix={folder}", "--disable-static"),
             # without its programs
-            (pcre2, "make", "--silent", f"-j{os.cpu_count()}",
+            (pcre2, "make", "--silent", f"-j{base.processors()}",
              "install-libLTLIBRARIES", "install-data"),
             (folder, "meson", "setup", "--wrap-mode=nodownload",
              f"--cross-file={MINGW_FILES}/cross.txt",

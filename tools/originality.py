@@ -80,11 +80,6 @@ def windows(lines, size):
         yield i, tuple(line for _, line in lines[i:i + size])
 
 
-def is_balloon(path):
-    name = os.path.basename(path).replace("_", "-")
-    return "balloon" in name and "hv-balloon" not in name
-
-
 def read(path):
     with open(path, "rb") as file:
         return file.read()
@@ -161,7 +156,7 @@ def finish(path, lines, run, theirs, places):
     """Yield the Match of windows @run, if it is long enough and no idiom."""
     first, last, there = run
     end = last + BALLOON_WINDOW - 1
-    size = BALLOON_WINDOW if is_balloon(theirs) else WINDOW
+    size = BALLOON_WINDOW if overlay.is_ours(theirs) else WINDOW
     own = [tuple(line for _, line in lines[i:i + BALLOON_WINDOW])
            for i in range(first, last + 1)]
     if end - first + 1 >= size and any(is_text(w, places) for w in own):

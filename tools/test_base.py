@@ -2,6 +2,7 @@
 """Finding the mirror, and telling the user what is missing."""
 
 import contextlib
+import fnmatch
 import io
 import os
 import subprocess
@@ -29,6 +30,16 @@ Types: deb-src
 URIs: http://src.example/debian
 Suites: bookworm
 Components: main
+
+Types: deb
+URIs: http://off.example/debian
+Suites: bookworm bookworm-updates
+Components: main
+Enabled: no
+"""
+# Of Debian's names, and before it
+OTHER = """deb http://other.example/deb bookworm main
+deb http://browser.example/deb stable main
 """
 
 
@@ -42,6 +53,30 @@ class SourcesTest(unittest.TestCase):
         self.assertEqual(list(base.deb822_sources(DEB822)),
                          [("http://m.example/debian",
                            ["bookworm", "bookworm-updates"], ["main"])])
+
+    def mirror(self, **files):
+        """The mirror where apt has @files: name -> text."""
+        files = {f"/etc/apt/sources.list.d/{name.replace('_', '.')}": text
+                 for name, text in files.items()}
+        files["/etc/os-release"] = "VERSION_CODENAME=bookworm\n"
+        with mock.patch("base.read", files.get), \
+                mock.patch("base.os.path.isfile", files.__contains__), \
+                mock.patch("base.glob.glob", lambda pattern: fnmatch.filter(
+                    files, pattern)):
+            return base.mirror()
+
+    def test_mirror(self):
+        self.assertEqual(self.mirror(a_list=OTHER, debian_sources=DEB822),
+                         "http://m.example/debian")
+        updates = OTHER + "deb http://m.example/debian bookworm-updates main\n"
+        self.assertEqual(self.mirror(a_list=updates, z_sources=DEB822),
+                         "http://m.example/debian")
+        # where nobody has updates
+        self.assertEqual(self.mirror(a_list=OTHER),
+                         "http://other.example/deb")
+        # apt does not read it
+        with self.assertRaisesRegex(base.BaseError, "no mirror"):
+            self.mirror(debian_list_bak=OTHER)
 
     def test_no_mirror(self):
         with mock.patch("base.glob.glob", return_value=[]), \
@@ -112,8 +147,25 @@ class SourceTest(unittest.TestCase):
     def test_too_little_disk(self):
         with mock.patch("base.shutil.disk_usage") as usage:
             usage.return_value.free = 2**30
-            with self.assertRaisesRegex(base.BaseError, "1.0 GiB are free"):
-                base.check_disk("/")
+            with self.assertRaisesRegex(base.BaseError, "1.0 GiB are free.* or so"):
+                base.check_disk("/", "so")
+
+    def test_mirror_out_of_reach(self):
+        """For apt that is no error, unless it is told that it is."""
+        with tempfile.TemporaryDirectory() as folder, \
+                mock.patch.dict(os.environ, XDG_CACHE_HOME=folder), \
+                mock.patch("base.mirror", return_value="http://127.0.0.1:9"), \
+                self.assertRaisesRegex(base.BaseError, "is there a network"):
+            base.apt_environment()
+
+    def test_processors(self):
+        for text, count in (("150000 100000\n", 1), ("300000 100000\n", 3),
+                            ("1000 100000\n", 1), ("max 100000\n", 8),
+                            ("6400000 100000\n", 8)):
+            with mock.patch("base.os.sched_getaffinity",
+                            return_value=range(8)), \
+                    mock.patch("base.read", return_value=text):
+                self.assertEqual(base.processors(), count)
 
     def test_no_network(self):
         with self.assertRaisesRegex(base.BaseError, "is there a network"):
