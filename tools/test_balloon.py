@@ -51,6 +51,7 @@ class CommandLineTest(unittest.TestCase):
             done = subprocess.run(
                 [BALLOON, *words], check=False, text=True,
                 env=dict(os.environ, XDG_CACHE_HOME=cache, QEMU_SRC=source,
+                         QEMU_BASE="",
                          PATH=f"{tools}:{os.environ['PATH']}"),
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             self.assertEqual(os.listdir(cache), [])
@@ -139,7 +140,7 @@ class StubsTest(unittest.TestCase):
             os.chmod(path, 0o755)
         self.environment = dict(
             os.environ, HOME=f"{self.root}/home", ROOT=self.root, QEMU_SRC="",
-            PATH=f"{self.root}/bin:{os.environ['PATH']}")
+            QEMU_BASE="", PATH=f"{self.root}/bin:{os.environ['PATH']}")
         self.environment.pop("XDG_CACHE_HOME", None)
 
     def start(self, *words, repo="repo", **settings):
@@ -185,6 +186,32 @@ class StubsTest(unittest.TestCase):
             self.said("build")
         self.assertEqual(sum("setup" in line for line in self.log()), 1)
 
+    def test_moved(self):
+        """What was built elsewhere is of no use, nor is half a set-up."""
+        self.said("build")
+        os.rename(f"{self.root}/repo", f"{self.root}/moved")
+        old = f"{self.root}/moved/build/qemu-build"
+        os.mkdir(old)
+        for _ in range(2):
+            self.said("build", repo="moved")
+            self.assertFalse(os.path.exists(old))
+        self.assertEqual([line.split()[-2] for line in self.log()
+                          if "setup" in line],
+                         [f"{self.root}/{name}/build" for name in
+                          ("repo", "moved")])
+        os.remove(f"{self.root}/moved/build/.place")
+        self.said("build", repo="moved")
+        self.assertEqual(sum("setup" in line for line in self.log()), 3)
+
+    def test_guests_of_another_architecture(self):
+        path = f"{self.root}/bin/dpkg"
+        with open(path, "w", encoding="ascii") as file:
+            file.write("#!/bin/sh\necho arm64\n")
+        os.chmod(path, 0o755)
+        for command in "run", "check":
+            self.assertIn("amd64's", self.said(command, code=2))
+        self.said("build")
+
     def test_no_home(self):
         del self.environment["HOME"], self.environment["QEMU_SRC"]
         self.assertIn("ready: ", self.said("build"))
@@ -210,6 +237,11 @@ class StubsTest(unittest.TestCase):
             self.assertIn(f"may not write to {path}, which is",
                           self.said("build", code=1, **settings))
             os.chmod(path, 0o777)
+        os.chmod(f"{self.root}/home", 0o555)
+        self.environment["XDG_CACHE_HOME"] = f"{self.root}/home/new"
+        self.assertIn("or set XDG_CACHE_HOME",
+                      self.said("build", code=1, **settings))
+        os.chmod(f"{self.root}/home", 0o755)
         self.assertFalse(os.path.exists(f"{self.root}/log"))
 
     def test_two_at_once(self):
