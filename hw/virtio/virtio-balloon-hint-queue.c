@@ -185,7 +185,9 @@ static void hinting_fill_job(VirtIOBalloon *s, BalloonHintJob *job)
             break;
         }
         if (!hinting_serve_buffer(s, job, elem)) {
-            virtio_error(vdev, "received an incorrect cmd id");
+            if (virtio_balloon_may_serve(s)) {
+                virtio_error(vdev, "received an incorrect cmd id");
+            }
             break;
         }
         returned |= job->n_elems == taken;

@@ -67,9 +67,12 @@ static int migration_precopy_notify(NotifierWithReturn *n, void *data,
         /* It reads all memory, maybe while nobody looks what inhibits */
         s->discard.was_inhibited = true;
     }
-    /* Postcopy would wait for ever for a page that was never sent */
+    /*
+     * Postcopy would wait for ever for a page that was never sent.  And who is
+     * told before may have unplugged this device.
+     */
     if (step->reason != PRECOPY_NOTIFY_AFTER_BITMAP_SYNC ||
-        migrate_postcopy_ram() || !bql_locked()) {
+        migrate_postcopy_ram() || !bql_locked() || !s->pages.blocks) {
         return 0;
     }
     for (unsigned i = 0; i < s->pages.blocks->len; i++) {

@@ -240,8 +240,9 @@ static void stats_poll(void *opaque)
 {
     VirtIOBalloon *s = opaque;
 
-    stats_ask(s);
     stats_arm(&s->stats, s->stats.interval * 1000LL);
+    /* To notify the driver may unplug the device */
+    stats_ask(s);
 }
 
 static void stats_get_interval(Object *obj, Visitor *v, const char *name,
@@ -359,8 +360,8 @@ void virtio_balloon_stats_start(VirtIOBalloon *s)
     for (int n = VIRTQUEUE_MAX_SIZE; !s->stats.elem && n && !rewound; n--) {
         rewound = virtqueue_rewind(s->stats.vq, n);
     }
-    if (rewound) {
-        stats_take_buffer(s);
+    if (rewound && virtio_balloon_may_serve(s)) {
+        s->stats.elem = virtqueue_pop(s->stats.vq, sizeof(VirtQueueElement));
     }
     balloon_slice_go_on(s->stats.resume, BALLOON_GAP_NS);
 }

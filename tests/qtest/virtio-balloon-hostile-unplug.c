@@ -146,6 +146,24 @@ static void config(BalloonDriver *d)
     end(d);
 }
 
+/* Statistics that are asked for by a timer */
+static void poll(BalloonDriver *d)
+{
+    begin(d, STATS);
+    balloon_leave_stats(d, 4711);
+    qtest_clock_step(d->qts, 2 * SECOND);
+    end(d);
+}
+
+/* It goes while migration tells all who listen that nothing more will come */
+static void last_sync(BalloonDriver *d)
+{
+    begin(d, CONFIG);
+    balloon_stop(d);
+    balloon_migrate(d->qts);
+    end(d);
+}
+
 /* The first answer to hints, when some are with the worker or are to be */
 static void hints(BalloonDriver *d)
 {
@@ -172,6 +190,8 @@ static const BalloonTest tests[] = {
     { "unplug/report", request, .data = GINT_TO_POINTER(REPORT_TOO) },
     { "unplug/hints", hints },
     { "unplug/config", config },
+    { "unplug/poll", poll, ALL_QUEUES ",guest-stats-polling-interval=1" },
+    { "unplug/last-sync", last_sync, ALL_QUEUES ",must-tell-host=on" },
 };
 
 void balloon_add_hostile_unplug_tests(void)
