@@ -28,21 +28,24 @@ bool virtio_balloon_driver_runs(VirtIOBalloon *s, uint8_t status)
 
 /*
  * Are the rings there, and has the device its place within each?  The core does
- * not check that of a packed ring, which the driver may have made smaller.
+ * not check that of a packed ring, which the driver may have made smaller.  Of
+ * a driver that is not up there are none, but for a legacy one's.
  */
 static bool driver_rings_are_sound(VirtIOBalloon *s)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
-    unsigned size;
 
-    if (!DEVICE(s)->realized) {
+    if (!DEVICE(s)->realized ||
+        !(virtio_balloon_driver_is_legacy(s) ||
+          (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK))) {
         return false;
     }
     if (!virtio_vdev_has_feature(vdev, VIRTIO_F_RING_PACKED)) {
         return true;
     }
-    for (int n = 0; (size = virtio_queue_get_num(vdev, n)); n++) {
+    for (int n = virtio_get_num_queues(vdev); n-- > 0;) {
         unsigned places = virtio_queue_get_last_avail_idx(vdev, n);
+        unsigned size = virtio_queue_get_num(vdev, n);
 
         /* One for what the driver has left, one for what goes back to it */
         if ((places & 0x7fff) >= size || (places >> 16 & 0x7fff) >= size) {
@@ -79,7 +82,5 @@ bool virtio_balloon_may_serve(VirtIOBalloon *s)
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
     return vdev->vm_running && !vdev->broken && !vdev->disabled &&
-           (virtio_balloon_driver_is_legacy(s) ||
-            (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK)) &&
            driver_rings_are_sound(s);
 }

@@ -61,9 +61,9 @@ static VirtQueue *roles_queue(VirtIOBalloon *s, uint64_t features,
 /* Has the driver a ring that it would not have if it left no gaps? */
 static bool roles_leave_gaps(VirtIODevice *vdev)
 {
-    int i = roles_number(vdev->guest_features, ROLE__MAX);
+    int n = virtio_get_num_queues(vdev);
 
-    for (; virtio_queue_get_num(vdev, i); i++) {
+    for (int i = roles_number(vdev->guest_features, ROLE__MAX); i < n; i++) {
         if (virtio_queue_get_desc_addr(vdev, i)) {
             return true;
         }
@@ -167,7 +167,7 @@ void virtio_balloon_roles_cleanup(VirtIOBalloon *s)
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
     g_clear_pointer(&s->rebind, qemu_bh_delete);
-    for (int i = 0; virtio_queue_get_num(vdev, i); i++) {
+    for (int i = virtio_get_num_queues(vdev); i-- > 0;) {
         virtio_del_queue(vdev, i);
     }
 }

@@ -137,7 +137,7 @@ static void virtio_balloon_set_features(VirtIODevice *vdev, uint64_t features)
         virtio_balloon_pages_reset(s);
     }
     if ((features ^ vdev->guest_features) & 1ull << VIRTIO_F_RING_PACKED) {
-        for (int i = 0; virtio_queue_get_num(vdev, i); i++) {
+        for (int i = virtio_get_num_queues(vdev); i-- > 0;) {
             virtio_queue_reset(vdev, i);
         }
     }
@@ -171,6 +171,8 @@ static void virtio_balloon_set_status(VirtIODevice *vdev, uint8_t status)
     if (vdev->disabled ||
         ((vdev->status & ~status) & VIRTIO_CONFIG_S_DRIVER_OK)) {
         virtio_balloon_queue_put_back(&s->inflate);
+        virtio_balloon_stats_reset(s);
+        virtio_balloon_hinting_reset(s);
         balloon_forget_pages(s);
     }
     /* What is legacy may have been negotiated */

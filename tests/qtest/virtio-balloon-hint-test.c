@@ -239,6 +239,20 @@ static void interrupted(BalloonDriver *d)
     balloon_assert_bytes(d, FREE, 8 * MiB, NEW);
 }
 
+/* A driver that has gone is asked for nothing, and what it gave is void */
+static void driver_gone(BalloonDriver *d)
+{
+    balloon_send_id(d, begin(d));
+    balloon_set_bus_master(d, false);
+    assert_id(d, STOP);
+    balloon_set_bus_master(d, true);
+    balloon_post(d, HINT, &(BalloonSeg) { FREE, MiB, true }, 1);
+    qtest_memset(d->qts, FREE, NEW, MiB);
+    balloon_restart(d);
+    arrive(d);
+    balloon_assert_bytes(d, FREE, MiB, NEW);
+}
+
 /* Memory that migration does not send has no bitmap to clear a hint from */
 static void ignored_memory(BalloonDriver *d)
 {
@@ -355,6 +369,7 @@ static const BalloonTest tests[] = {
     { "hint/postcopy", postcopy },
     { "hint/stop-cont", interrupted },
     { "hint/reset", interrupted, .data = "reset" },
+    { "improved/hint/driver-gone", driver_gone },
     { "hint/bad-id/1", bad_id, .data = GUINT_TO_POINTER(1) },
     { "hint/bad-id/3", bad_id, .data = GUINT_TO_POINTER(3) },
     /* longer ones were let pass by what was QEMU's own */

@@ -93,6 +93,17 @@ static bool count_changes(QTestState *qts, const char *name, QDict *event,
     return false;
 }
 
+/* The ring of a driver that has gone is not written to, also a legacy one's */
+static void stats_of_the_gone(BalloonDriver *d)
+{
+    balloon_leave_stats(d, 4711);
+    balloon_set_bus_master(d, false);
+    balloon_set_bus_master(d, true);
+    balloon_set_interval(d->qts, 1);
+    qtest_clock_step(d->qts, 2 * SECOND);
+    g_assert_false(balloon_has_used(d, STATS));
+}
+
 /* A snapshot brings its own balloon back, which was never empty in between */
 static void snapshot(BalloonDriver *d)
 {
@@ -322,6 +333,7 @@ static const BalloonTest tests[] = {
       PLAIN ",guest-stats-polling-interval=2" },
     { "reset/target-stays", target_stays, .unstarted = true },
     { "improved/reset/config", config_is_forgotten },
+    { "improved/reset/stats-of-the-gone", stats_of_the_gone, PLAIN LEGACY },
     { "reset/sleep", sleep_is_none },
     { "reset/shut-down", shut_down, PLAIN, MEMORY "-action shutdown=pause" },
     { "reset/snapshot", snapshot },
