@@ -206,8 +206,12 @@ static bool pages_populate(VirtIOBalloon *s, BalloonBlock *block,
 {
     int ret = 0;
 
-    /* Postcopy brings the page anyway; to wait for it here stops all of QEMU */
-    if (s->populate_on_deflate && !migration_in_incoming_postcopy()) {
+    /*
+     * Postcopy brings the page anyway, and a background snapshot needs it; to
+     * wait for either here stops all of QEMU.
+     */
+    if (s->populate_on_deflate && !migration_in_incoming_postcopy() &&
+        !migration_in_bg_snapshot()) {
         ret = pages_populate_host(block, range);
     }
     if (!ret && block->granule) {

@@ -325,6 +325,24 @@ static void postcopy_populates_nothing(BalloonDriver *d)
     }
 }
 
+/* ... nor for a background snapshot that has yet to save them, and is slow */
+static void snapshot_populates_nothing(BalloonDriver *d)
+{
+    const uint64_t size = 16 * MiB;
+
+    if (!balloon_try_capability(d->qts, "background-snapshot")) {
+        return;
+    }
+    balloon_inflate(d, AREA, size);
+    balloon_wait_discarded(d->qts);
+    balloon_migrate_slowly(d->qts);
+    /* A page that reads as zero takes some 10 bytes: a second for ten pages */
+    balloon_set_bandwidth(d->qts, 100);
+    balloon_deflate(d, AREA, size);
+    g_assert_true(balloon_migration_is(d->qts, "active"));
+    balloon_migrate_finish(d->qts);
+}
+
 static const BalloonTest tests[] = {
     { "counters/exact", exact, REPORTING },
     { "counters/cut-off", cut_off },
@@ -345,6 +363,8 @@ static const BalloonTest tests[] = {
     { "inhibited/background-snapshot", background_snapshot, REPORTING },
     { "inhibited/incoming-postcopy", incoming_postcopy, REPORTING },
     { "inhibited/populate-in-postcopy", postcopy_populates_nothing,
+      TELL ",populate-on-deflate=on" },
+    { "inhibited/populate-in-background-snapshot", snapshot_populates_nothing,
       TELL ",populate-on-deflate=on" },
 };
 
