@@ -7,7 +7,7 @@ NVMe controller.  QEMU in it has the controller and the balloon, and is driven
 by a program: the controller reads and writes memory that was in the balloon, is
 in it, or never was.  What is in the balloon must be neither locked nor within
 its reach, all else always both.  With --linux a Linux guest is in that QEMU
-instead, which takes some twenty minutes.
+instead, which takes half an hour.
 """
 
 import argparse

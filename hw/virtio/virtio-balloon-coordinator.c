@@ -94,9 +94,9 @@ static void coordinator_arm(BalloonCoordinator *c)
 }
 
 /*
- * The guest may not execute another instruction: it could have a device use
- * memory that this does not reach.  A vCPU that is here stops itself, and the
- * others are stopped before the main loop lets go of the BQL.
+ * The guest could have a device use memory that this does not reach.  A vCPU
+ * that is here, which knows that it has its memory back, stops itself; others
+ * go on until the main loop has stopped them.
  */
 static void coordinator_hold(BalloonCoordinator *c)
 {
@@ -118,6 +118,8 @@ static void coordinator_hold(BalloonCoordinator *c)
         qemu_system_vmstop_request_prepare();
         qemu_system_vmstop_request(RUN_STATE_PAUSED);
     }
+    /* Who starts the machine before it has stopped takes that back, untold */
+    timer_mod(c->timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + RETRY_MS);
 }
 
 static void coordinator_go_on(BalloonCoordinator *c)
@@ -138,6 +140,10 @@ static void coordinator_timer(void *opaque)
 {
     BalloonCoordinator *c = opaque;
 
+    if (c->holding && runstate_is_running()) {
+        coordinator_hold(c);
+        return;
+    }
     coordinator_work(c, HELD_SLICE_NS);
     if (coordinator_missing(c)) {
         /* A guest that has woken up runs, which is told to nobody */
