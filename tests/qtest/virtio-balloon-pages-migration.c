@@ -10,8 +10,10 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/bswap.h"
 #include "virtio-balloon-case.h"
 #include "virtio-balloon-migrate.h"
+#include "standard-headers/linux/virtio_pci.h"
 
 /* Every other page of so much memory: more runs than can be looked at soon */
 #define LARGE "-m 1152"
@@ -331,6 +333,48 @@ static void assert_refused(BalloonDriver *d, const void *data, gsize size)
     balloon_quit(d);
 }
 
+/* No device has more of them */
+#define QUEUES_MAX 1024
+
+/* A virtqueue in a saved state: docs/devel/migration/virtio.rst */
+typedef struct QEMU_PACKED SavedQueue {
+    uint32_t size;
+    uint64_t desc;
+    uint16_t last_avail;
+    uint16_t vector;
+} SavedQueue;
+
+/* A state that has as many queues as any device may have, loaded or not */
+static void every_queue(BalloonDriver *d)
+{
+    const uint32_t ours[] = { cpu_to_be32(STATS + 1), cpu_to_be32(1024) };
+    const uint32_t all = cpu_to_be32(QUEUES_MAX);
+    SavedQueue queue = { ours[1], 0, 0, VIRTIO_MSI_NO_VECTOR };
+    g_autoptr(GByteArray) state = g_byte_array_new();
+    gsize size, at;
+    g_autofree char *data = save(d, &size);
+    char *found = memmem(data, size, ours, sizeof(ours));
+
+    g_assert_nonnull(found);
+    memcpy(found, &all, sizeof(all));
+    at = found - data + sizeof(all) + (STATS + 1) * sizeof(queue);
+    g_byte_array_append(state, (uint8_t *)data, at);
+    for (int i = STATS + 1; i < QUEUES_MAX; i++) {
+        g_byte_array_append(state, (uint8_t *)&queue, sizeof(queue));
+    }
+    g_byte_array_append(state, (uint8_t *)data + at, size - at);
+    g_assert_true(g_file_set_contents(balloon_saved(), (char *)state->data,
+                                      state->len, NULL));
+    balloon_boot_incoming(d, TELL, OPTIONS QUIET);
+    balloon_try_load(d->qts);
+    balloon_cont(d);
+    balloon_query(d->qts);
+    balloon_find(d);
+    balloon_start(d, BALLOON_ALL_FEATURES);
+    balloon_assert_serves(d);
+    balloon_quit(d);
+}
+
 /* Cut off in it, or in what follows of the device's state */
 static void truncated(BalloonDriver *d)
 {
@@ -490,6 +534,7 @@ static const BalloonTest stream_tests[] = {
     { "stream/no-memory", no_memory },
     { "stream/twice", twice },
     { "stream/truncated", truncated },
+    { "stream/every-queue", every_queue },
 };
 
 void balloon_add_pages_migration_tests(void)
