@@ -16,6 +16,7 @@
 #include "hw/boards.h"
 #include "hw/mem/memory-device.h"
 #include "migration/misc.h"
+#include "system/hostmem.h"
 #include "system/runstate-action.h"
 #include "system/runstate.h"
 #include "trace.h"
@@ -188,19 +189,28 @@ static bool region_is_plugged(MemoryRegion *mr)
     return found;
 }
 
+/* The machine's own?  Some have theirs in one piece, and tell nobody which */
+static bool region_is_main(MemoryRegion *mr)
+{
+    MemoryRegion *ram = current_machine->ram;
+
+    return ram ? mr == ram || mr->container == ram :
+           memory_region_size(mr) == current_machine->ram_size &&
+           !object_dynamic_cast(memory_region_owner(mr), TYPE_MEMORY_BACKEND);
+}
+
 /*
  * NVDIMMs, virtio-pmem, ivshmem and other devices have memory as well, which is
  * to be kept or is somebody else's.
  */
 bool virtio_balloon_is_guest_ram(VirtIOBalloon *s, MemoryRegion *mr)
 {
-    MemoryRegion *ram = current_machine->ram;
     gpointer plugged;
 
     if (!memory_region_is_ram(mr) || memory_region_is_rom(mr)) {
         return false;
     }
-    if (ram && (mr == ram || mr->container == ram)) {
+    if (region_is_main(mr)) {
         return true;
     }
     if (!g_hash_table_lookup_extended(s->discard.plugged, mr, NULL, &plugged)) {
