@@ -186,6 +186,33 @@ static void bad_id(BalloonDriver *d)
     balloon_migrate_cancel(d->qts);
 }
 
+/* As many hints as are applied before the device looks at the ring again */
+#define AT_A_TIME 64
+
+/*
+ * A ring breaks when the device comes to it by itself.  Nobody asks for the
+ * state: it is told all the same, within ten seconds.
+ */
+static void broken_told(BalloonDriver *d)
+{
+    BalloonSeg hint = { FREE, BALLOON_PAGE, true };
+    BalloonSeg bad = { FREE, 5, false };
+
+    balloon_assert_event(d->qts, "reached", NULL);
+    qtest_clock_step(d->qts, 10 * SECOND);
+    balloon_send_id(d, begin(d));
+    for (int i = 0; i < AT_A_TIME; i++) {
+        balloon_publish(d, HINT, balloon_add(d, HINT, &hint, 1));
+    }
+    balloon_publish(d, HINT, balloon_add(d, HINT, &bad, 1));
+    balloon_kick(d, HINT);
+    balloon_wait_broken(d);
+    balloon_assert_no_event(d->qts);
+    qtest_clock_step(d->qts, 10 * SECOND);
+    balloon_assert_event(d->qts, "broken", NULL);
+    balloon_migrate_finish(d->qts);
+}
+
 /*
  * The device needs a reset, which nobody does, and nothing else is the matter:
  * migration ends.  There may have been hints before.
@@ -376,6 +403,7 @@ static const BalloonTest tests[] = {
     { "improved/hint/bad-id/5", bad_id, .data = GUINT_TO_POINTER(5) },
     { "improved/hint/bad-id/8", bad_id, .data = GUINT_TO_POINTER(8) },
     { "improved/hint/bad-id/4096", bad_id, .data = GUINT_TO_POINTER(4096) },
+    { "improved/hint/broken-told", broken_told },
     { "hint/one-byte-id", one_byte_id },
     { "hint/one-byte-id-late", one_byte_id, .data = "begun" },
     { "improved/hint/id-while-hinting", id_while_hinting },
