@@ -360,10 +360,10 @@ void virtio_balloon_stats_start(VirtIOBalloon *s)
     for (int n = VIRTQUEUE_MAX_SIZE; !s->stats.elem && n && !rewound; n--) {
         rewound = virtqueue_rewind(s->stats.vq, n);
     }
+    balloon_slice_go_on(s->stats.resume, BALLOON_GAP_NS);
     if (rewound && virtio_balloon_may_serve(s)) {
         s->stats.elem = virtqueue_pop(s->stats.vq, sizeof(VirtQueueElement));
     }
-    balloon_slice_go_on(s->stats.resume, BALLOON_GAP_NS);
 }
 
 void virtio_balloon_stats_post_load(VirtIOBalloon *s)
