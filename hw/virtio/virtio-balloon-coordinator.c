@@ -315,25 +315,6 @@ static void coordinator_add_regions(BalloonCoordinator *c, MemoryRegion *ram)
     }
 }
 
-static bool coordinator_check(BalloonCoordinator *c, Error **errp)
-{
-    for (guint i = 0; i < c->regions->len; i++) {
-        MemoryRegion *mr = g_array_index(c->regions, CoordinatedRegion, i).mr;
-
-        if (memory_region_has_ram_discard_manager(mr)) {
-            error_setg(errp, "memory '%s' has a manager of discards already",
-                       memory_region_name(mr));
-            return false;
-        }
-    }
-    if (!c->regions->len) {
-        error_setg(errp, "the machine's memory cannot have"
-                   " coordinated-discards=on");
-        return false;
-    }
-    return true;
-}
-
 /* A manager cannot be changed while its memory is mapped */
 static void coordinator_attach(BalloonCoordinator *c, MemoryRegion *ram)
 {
@@ -360,10 +341,6 @@ static BalloonCoordinator *coordinator_create(uint64_t granule, Error **errp)
     c = VIRTIO_BALLOON_COORDINATOR(object_new(TYPE_VIRTIO_BALLOON_COORDINATOR));
     c->granule = granule;
     coordinator_add_regions(c, ram);
-    if (!coordinator_check(c, errp)) {
-        object_unref(c);
-        return NULL;
-    }
     object_property_add_child(OBJECT(current_machine), CHILD, OBJECT(c));
     object_unref(c);
     qemu_add_vm_change_state_handler(coordinator_vm_state_change, c);
@@ -416,15 +393,11 @@ static void coordinator_init(Object *obj)
     };
 }
 
-/* Only of one that was refused: the machine keeps the others to its end */
+/* Only of one that QMP looks at: the machine keeps its own to its end */
 static void coordinator_finalize(Object *obj)
 {
     BalloonCoordinator *c = VIRTIO_BALLOON_COORDINATOR(obj);
 
-    for (guint i = 0; i < c->regions->len; i++) {
-        g_free(g_array_index(c->regions, CoordinatedRegion, i).discarded);
-        g_free(g_array_index(c->regions, CoordinatedRegion, i).wanted);
-    }
     g_array_unref(c->regions);
     balloon_listeners_finalize(c);
     timer_free(c->timer);

@@ -207,6 +207,10 @@ static void refused(BalloonDriver *d)
     };
 
     balloon_unplug(d);
+    /* Who looks at the type has one made, and it goes again */
+    qtest_qmp_assert_success(d->qts, "{'execute': 'qom-list-properties',"
+                             " 'arguments': {'typename':"
+                             " 'virtio-balloon-coordinator'}}");
     for (int i = 0; i < ARRAY_SIZE(refusals); i++) {
         balloon_assert_error(d->qts, "GenericError", refusals[i].why,
                              BALLOON_DEVICE_ADD,
