@@ -264,8 +264,8 @@ static void no_property(BalloonDriver *d)
     bool exits = d->data;
     g_autofree char *uri = g_strconcat("file:", balloon_saved(), NULL);
     gsize size;
-    g_autofree char *data = save(d, &size);
 
+    g_free(save(d, &size));
     balloon_boot_incoming(d, PLAIN, OPTIONS " 2> $FILES/log");
     if (exits) {
         qtest_set_expected_status(d->qts, EXIT_FAILURE);
