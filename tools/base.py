@@ -156,19 +156,15 @@ def mirror():
     release = dict(re.findall(r'^(\w+)="?([^"\n]*)', read("/etc/os-release"),
                               re.M))
     wanted = {release.get("VERSION_CODENAME"), "stable", "testing"}
-    updated, found = set(), []
-    for uri, suites, components in apt_sources():
-        if "main" in components and not uri.startswith("cdrom:"):
-            if wanted.intersection(suites):
-                found.append(uri)
-            if wanted.intersection(suite.removesuffix("-updates")
-                                   for suite in suites
-                                   if suite.endswith("-updates")):
-                updated.add(uri)
-    for uri in [uri for uri in found if uri in updated] + found:
-        return uri
-    raise BaseError("apt is set up with no mirror of Debian: run this on"
-                    " Debian 12 or 13, or set QEMU_SRC=<a QEMU 10.0 tree>")
+    updates = {f"{suite}-updates" for suite in wanted}
+    sources = [(uri, suites) for uri, suites, components in apt_sources()
+               if "main" in components and not uri.startswith("cdrom:")]
+    found = [uri for uri, suites in sources if wanted.intersection(suites)]
+    updated = [uri for uri, suites in sources if updates.intersection(suites)]
+    if not found:
+        raise BaseError("apt is set up with no mirror of Debian: run this on"
+                        " Debian 12 or 13, or set QEMU_SRC=<a QEMU 10.0 tree>")
+    return next((uri for uri in found if uri in updated), found[0])
 
 
 def write_apt_configuration(folder, suite, architecture=None):

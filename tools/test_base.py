@@ -38,7 +38,8 @@ Components: main
 Enabled: no
 """
 # Of Debian's names, and before it
-OTHER = """deb http://other.example/deb bookworm main
+OTHER = """\
+deb http://other.example/deb bookworm main
 deb http://browser.example/deb stable main
 """
 
@@ -147,7 +148,8 @@ class SourceTest(unittest.TestCase):
     def test_too_little_disk(self):
         with mock.patch("base.shutil.disk_usage") as usage:
             usage.return_value.free = 2**30
-            with self.assertRaisesRegex(base.BaseError, "1.0 GiB are free.* or so"):
+            with self.assertRaisesRegex(base.BaseError,
+                                        "1.0 GiB are free.* or so"):
                 base.check_disk("/", "so")
 
     def test_mirror_out_of_reach(self):

@@ -67,34 +67,12 @@ static void skipped_again(BalloonDriver *d)
                     FRAGMENTED / 2 - dirty / 2);
 }
 
-/* Save or load by the capabilities of @d's test, too */
-static void set_way(BalloonDriver *d, QTestState *qts)
-{
-    const char *const *capability = d->data;
-
-    while (*capability) {
-        balloon_set_capability(qts, *capability++, true);
-    }
-}
-
 /* Memory may have its place in the file, or go through threads of its own */
 static void other_way(BalloonDriver *d)
 {
-    BalloonDriver target;
-
     inflate_fragments(d, PART);
     qtest_memset(d->qts, AREA + BALLOON_PAGE, NEW, BALLOON_PAGE);
-    set_way(d, d->qts);
-    balloon_migrate(d->qts);
-    g_assert_cmpint(balloon_migration_skipped(d->qts), ==, PART / 2);
-
-    balloon_boot_incoming(&target, d->device, d->options);
-    set_way(d, target.qts);
-    g_assert_true(balloon_try_load(target.qts));
-    balloon_adopt(&target, d);
-    balloon_quit(d);
-    *d = target;
-    balloon_cont(d);
+    g_assert_cmpint(balloon_move(d), ==, PART / 2);
     balloon_assert_bytes(d, AREA, BALLOON_PAGE, 0);
     balloon_assert_bytes(d, AREA + BALLOON_PAGE, BALLOON_PAGE, NEW);
     balloon_migrate(d->qts);
@@ -502,16 +480,14 @@ static void damaged(BalloonDriver *d)
 
 #define SHARED_FILE MEMORY_OF("file,share=on,mem-path=$FILES/ram")
 
-static const char *const mapped_ram[] = { "mapped-ram", NULL };
-static const char *const multifd[] = { "mapped-ram", "multifd", NULL };
+#define MAPPED_RAM MEMORY_256("ram") " -global migration.mapped-ram=on"
 
 static const BalloonTest tests[] = {
     { "fragmented/skipped", skipped, .options = LARGE },
     { "fragmented/skipped-again", skipped_again, .options = LARGE },
-    { "fragmented/mapped-ram", other_way,
-      .options = MEMORY_256("ram"), .data = mapped_ram },
+    { "fragmented/mapped-ram", other_way, .options = MAPPED_RAM },
     { "fragmented/multifd", other_way,
-      .options = MEMORY_256("ram"), .data = multifd },
+      .options = MAPPED_RAM " -global migration.x-multifd=on" },
     { "destination/anonymous", destination, .options = MEMORY_256("ram") },
     { "destination/shared", destination_shared,
       .options = MEMORY_256("memfd,share=on") },
