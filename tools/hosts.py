@@ -26,9 +26,10 @@ I386_PACKAGES = ("libatomic1", "libc6", "libc6-dev", "libfdt-dev", "libfdt1",
 MINGW = "x86_64-w64-mingw32"
 # How GLib is built for it
 MINGW_FILES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "mingw")
-# The library, and what it needs to run a program
-GLIB_PROGRAMS = ("glib/libglib-2.0-0.dll", "glib/gspawn-win64-helper.exe",
-                 "glib/gspawn-win64-helper-console.exe")
+# The library, what it needs to run a program, and a header that is generated
+GLIB_FILES = ("glib/libglib-2.0-0.dll", "glib/gspawn-win64-helper.exe",
+              "glib/gspawn-win64-helper-console.exe",
+              "gmodule/gmodule-visibility.h")
 
 
 class Host(NamedTuple):
@@ -89,7 +90,7 @@ def build_glib(folder, environment):
              f"--cross-file={MINGW_FILES}/cross.txt",
              f"-Dc_args=-I{MINGW_FILES}", "-Dauto_features=disabled",
              "-Dtests=false", glib, "build"),
-            (folder, "ninja", "-C", "build", *GLIB_PROGRAMS)):
+            (folder, "ninja", "-C", "build", *GLIB_FILES)):
         subprocess.run(command, cwd=where, env=environment, check=True,
                        stdout=subprocess.DEVNULL)
     # It is not installed: QEMU asks where its libraries are, and looks for the
