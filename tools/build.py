@@ -26,8 +26,9 @@ FIRMWARE_OPTIONS = " ".join(f"-L {folder}" for folder in FIRMWARE)
 OPTIONS = ("--without-default-features", "--enable-system", "--enable-tcg",
            "--enable-kvm", "--enable-fdt=system", "--enable-werror",
            "--enable-hv-balloon",    # another device that is a balloon
-           "--disable-docs", "--disable-install-blobs", "--disable-download")
-
+           "--disable-docs", "--disable-install-blobs", "--disable-download",
+           # A backtrace has lines, and the compiler takes a fifth less time
+           f"--extra-cflags={os.environ.get('CFLAGS', '-g1')}")
 
 # What more QEMU can be built for, and the options of its configure for that
 FEW_DEVICES = ("--without-default-devices",
