@@ -182,6 +182,8 @@ def write_apt_configuration(folder, suite, architecture=None):
     with open(path, "w", encoding="utf-8") as file:
         file.write(f'Dir::Etc::SourceList "{folder}/sources.list";\n'
                    'Dir::Etc::SourceParts "/dev/null";\n'
+                   'Dir::Etc::Preferences "/dev/null";\n'
+                   'Dir::Etc::PreferencesParts "/dev/null";\n'
                    f'Dir::State::Lists "{folder}/lists";\n'
                    f'Dir::Cache "{folder}/cache";\n'
                    # of the guest, whatever this machine is
@@ -204,14 +206,22 @@ def apt_environment(refresh=False, suite=SUITE, architecture=None):
         name = f"apt-{suite}-{architecture}"
     folder = os.path.dirname(cache(name, ""))
     path = write_apt_configuration(folder, suite, architecture)
-    environment = dict(os.environ, APT_CONFIG=path, LC_ALL="C.UTF-8")
+    # LANGUAGE is heeded all the same by the C library of Debian 12
+    environment = dict(os.environ, APT_CONFIG=path, LC_ALL="C.UTF-8",
+                       LANGUAGE="")
     lists = "Packages" if architecture else "Sources"
     if refresh or not glob.glob(f"{folder}/lists/*{suite}*{lists}*"):
         say("fetching the package lists of Debian's suite"
             f" {' '.join(filter(None, (suite, architecture)))}")
         # By itself it takes a mirror that is out of reach for no error
-        run(["apt-get", "update", "-q", "--error-on=any"], environment)
+        run(apt_command("apt-get", "update", "--error-on=any"), environment)
     return environment
+
+
+def apt_command(program, *arguments):
+    """Words of a command.  The suite that this machine prefers is none here,
+    and its settings are read after those of APT_CONFIG."""
+    return [program, "-q", "-o", "APT::Default-Release=", *arguments]
 
 
 def run(command, environment, folder=None):
@@ -224,16 +234,18 @@ def run(command, environment, folder=None):
 
 def apt_get(arguments, folder, suite=SUITE, architecture=None):
     """Run apt-get in @folder; with fresh lists if the old ones do not do."""
-    command = ["apt-get", "-q", *arguments]
+    command = apt_command("apt-get", *arguments)
     try:
         run(command, apt_environment(False, suite, architecture), folder)
     except BaseError:
         run(command, apt_environment(True, suite, architecture), folder)
 
 
-def query(command, environment):
-    return subprocess.run(command, env=environment, stdout=subprocess.PIPE,
-                          text=True, check=False).stdout
+def query(arguments, environment):
+    """What apt-cache says."""
+    return subprocess.run(apt_command("apt-cache", *arguments),
+                          env=environment, stdout=subprocess.PIPE, text=True,
+                          check=False).stdout
 
 
 @contextlib.contextmanager
@@ -291,7 +303,7 @@ def fetch_asset(name):
 def dependency(name, prefix):
     """Name of the package with @prefix that the meta package @name needs."""
     with locked("apt"):
-        text = query(["apt-cache", "depends", name], apt_environment())
+        text = query(["depends", name], apt_environment())
     match = re.search(rf"Depends: ({re.escape(prefix)}\S+)", text)
     if not match:
         raise BaseError(f"Debian 13 has no package {prefix}* for {name};"
@@ -318,7 +330,7 @@ def build_folder(repo):
 
 def newest_source(environment, release):
     """Version of the newest QEMU of that @release that the suite has."""
-    text = query(["apt-cache", "showsrc", "qemu"], environment)
+    text = query(["showsrc", "qemu"], environment)
     versions = [v for v in re.findall(r"^Version: (\S+)", text, re.M)
                 if re.match(rf"(?:\d+:)?{re.escape(release)}\.", v)]
     if not versions:
@@ -379,7 +391,7 @@ def given_source(path):
     version = version_of_tree(path)
     if not SUPPORTED.match(version):
         raise BaseError(f"QEMU_SRC={path} is QEMU {version}; this project"
-                        " needs 10.0 or later, for instance 10.0.2")
+                        " needs 10.0, 10.2 or 11.1")
     return os.path.abspath(path)
 
 

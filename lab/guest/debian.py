@@ -57,7 +57,7 @@ def kernels(names, flavour):
 
 
 def package_names(environment):
-    return base.query(["apt-cache", "pkgnames"], environment).split()
+    return base.query(["pkgnames"], environment).split()
 
 
 def fetched(name, suite, architecture, choices):
