@@ -33,17 +33,14 @@ static uint64_t ram_skip_in_chunk(RAMBlock *rb, const unsigned long *bitmap,
     return skipped;
 }
 /* overlay: new */
-uint64_t qemu_guest_free_bitmap_hint(RAMBlock *rb, const unsigned long *bitmap,
-                                     unsigned long first, unsigned long n)
+/* bitmap_mutex is held */
+static uint64_t ram_skip_bitmap(RAMBlock *rb, const unsigned long *bitmap,
+                                unsigned long first, unsigned long n)
 {
     unsigned long end = MIN(first + n, rb->used_length >> TARGET_PAGE_BITS);
     unsigned long origin = first;
     uint64_t skipped = 0;
 
-    if (!migration_is_running() || !rb->bmap) {
-        return 0;
-    }
-    qemu_mutex_lock(&ram_state->bitmap_mutex);
     while (first < end) {
         unsigned long chunk_end =
             (first | ((1UL << rb->clear_bmap_shift) - 1)) + 1;
@@ -53,6 +50,31 @@ uint64_t qemu_guest_free_bitmap_hint(RAMBlock *rb, const unsigned long *bitmap,
                                      chunk_end);
         first = chunk_end;
     }
-    qemu_mutex_unlock(&ram_state->bitmap_mutex);
     return skipped;
+}
+/* overlay: new */
+uint64_t qemu_guest_free_bitmap_hint(RAMBlock *rb,
+                                     bool (*next)(void *opaque,
+                                                  const unsigned long **bitmap,
+                                                  unsigned long *first,
+                                                  unsigned long *n),
+                                     void *opaque)
+{
+    const unsigned long *bitmap;
+    unsigned long first, n;
+    uint64_t skipped = 0;
+
+    if (!migration_is_running() || !rb->bmap) {
+        return 0;
+    }
+    QEMU_LOCK_GUARD(&ram_state->bitmap_mutex);
+    while (next(opaque, &bitmap, &first, &n)) {
+        skipped += ram_skip_bitmap(rb, bitmap, first, n);
+    }
+    return skipped;
+}
+/* overlay: new */
+bool migration_pins_ram(void)
+{
+    return migrate_rdma() && migration_is_running();
 }

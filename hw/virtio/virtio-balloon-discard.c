@@ -48,12 +48,12 @@ static BalloonInhibitor discard_inhibitor(VirtIOBalloon *s, bool told)
 
     /*
      * While QEMU exits vCPUs may still run, but migration cannot be asked.
-     * Devices may have pinned the memory.  A page that postcopy waits for
-     * would be asked for twice.  A background snapshot still has to read it.
+     * Devices or RDMA may have pinned the memory.  A page that postcopy waits
+     * for would be asked for twice.  A background snapshot still has to read it.
      */
     if (s->discard.exiting) {
         return BALLOON_INHIBITOR__MAX;
-    } else if (discard_is_pinned(s, told)) {
+    } else if (discard_is_pinned(s, told) || migration_pins_ram()) {
         inhibitor = BALLOON_INHIBITOR_PINNED_MEMORY;
     } else if (migration_in_incoming_postcopy()) {
         inhibitor = BALLOON_INHIBITOR_INCOMING_POSTCOPY;

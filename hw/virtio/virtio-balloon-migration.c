@@ -19,35 +19,54 @@
 #include "trace.h"
 #include "virtio-balloon-internal.h"
 
-/*
- * Have migration skip the pages of @range, of which @bits are set, or all.
- * Returns: how many will not be sent; none where they are smaller than those of
- * the balloon, which machines have that have none.
- */
-static uint64_t migration_skip(RAMBlock *rb, const BalloonRange *range,
-                               const unsigned long *bits)
+/* What migration is to skip of a map */
+typedef struct MigrationSkip {
+    const BalloonMap *map;
+    /* where to go on, in bytes */
+    uint64_t at;
+    /* target pages that are in the balloon as a whole, where they are larger */
+    unsigned long *whole;
+} MigrationSkip;
+
+/* Of which of @n target pages are all balloon pages set in @bits? */
+static unsigned long *migration_whole_pages(const unsigned long *bits,
+                                            unsigned long n)
 {
-    unsigned shift = qemu_target_page_bits();
-    unsigned long first = range->start >> shift;
-    unsigned long n = range->size >> shift;
-    g_autofree unsigned long *whole = NULL;
+    unsigned long pages = 1ul << (qemu_target_page_bits() -
+                                  VIRTIO_BALLOON_PFN_SHIFT);
+    unsigned long *whole = bitmap_new(n);
 
-    if (shift < VIRTIO_BALLOON_PFN_SHIFT) {
-        return 0;
-    }
-    if (bits && shift > VIRTIO_BALLOON_PFN_SHIFT) {
-        unsigned long pages = 1ul << (shift - VIRTIO_BALLOON_PFN_SHIFT);
+    for (unsigned long i = 0; i < n; i++) {
+        unsigned long end = (i + 1) * pages;
 
-        whole = bitmap_new(n);
-        for (unsigned long i = 0; i < n; i++) {
-            unsigned long end = (i + 1) * pages;
-
-            if (find_next_zero_bit(bits, end, i * pages) == end) {
-                set_bit(i, whole);
-            }
+        if (find_next_zero_bit(bits, end, i * pages) == end) {
+            set_bit(i, whole);
         }
     }
-    return qemu_guest_free_bitmap_hint(rb, whole ?: bits, first, n);
+    return whole;
+}
+
+/* For qemu_guest_free_bitmap_hint() */
+static bool migration_skip_next(void *opaque, const unsigned long **bitmap,
+                                unsigned long *first, unsigned long *n)
+{
+    MigrationSkip *skip = opaque;
+    unsigned shift = qemu_target_page_bits();
+    BalloonRange range;
+
+    g_clear_pointer(&skip->whole, g_free);
+    if (!balloon_map_next(skip->map, skip->at, UINT64_MAX, &range,
+                          bitmap)) {
+        return false;
+    }
+    skip->at = range.start + range.size;
+    *first = range.start >> shift;
+    *n = range.size >> shift;
+    if (*bitmap && shift > VIRTIO_BALLOON_PFN_SHIFT) {
+        skip->whole = migration_whole_pages(*bitmap, *n);
+        *bitmap = skip->whole;
+    }
+    return true;
 }
 
 /*
@@ -69,23 +88,20 @@ static int migration_precopy_notify(NotifierWithReturn *n, void *data,
     }
     /*
      * Postcopy would wait for ever for a page that was never sent.  And who is
-     * told before may have unplugged this device.
+     * told before may have unplugged this device.  Machines whose pages are
+     * smaller than the balloon's have no balloon.
      */
     if (step->reason != PRECOPY_NOTIFY_AFTER_BITMAP_SYNC ||
-        migrate_postcopy_ram() || !bql_locked() || !s->pages.blocks) {
+        migrate_postcopy_ram() || !bql_locked() || !s->pages.blocks ||
+        qemu_target_page_bits() < VIRTIO_BALLOON_PFN_SHIFT) {
         return 0;
     }
     for (unsigned i = 0; i < s->pages.blocks->len; i++) {
         BalloonBlock *block = balloon_block(s, i);
-        const unsigned long *bits;
-        uint64_t skipped = 0;
-        BalloonRange range;
+        MigrationSkip skip = { .map = block->map };
+        uint64_t skipped = qemu_guest_free_bitmap_hint(
+            block->rb, migration_skip_next, &skip);
 
-        for (uint64_t at = 0; balloon_map_next(block->map, at, UINT64_MAX,
-                                               &range, &bits);
-             at = range.start + range.size) {
-            skipped += migration_skip(block->rb, &range, bits);
-        }
         trace_virtio_balloon_migration_skip(block->rb->idstr, skipped);
     }
     return 0;
