@@ -54,6 +54,17 @@ static int region_populate(BalloonCoordinator *c, CoordinatedRegion *r,
     return ret;
 }
 
+/* Nobody has the region mapped: all of it is populated */
+static void region_populate_all(BalloonCoordinator *c, CoordinatedRegion *r)
+{
+    unsigned long g = 0;
+
+    for (; (g = find_next_bit(r->wanted, r->n, g)) < r->n; g++) {
+        region_set_wanted(c, r, g, false);
+    }
+    bitmap_zero(r->discarded, r->n);
+}
+
 /* --- the machine stands -------------------------------------------------- */
 
 /* For the guest, and for devices that came; in bytes */
@@ -62,13 +73,9 @@ static uint64_t coordinator_missing(BalloonCoordinator *c)
     return c->wanted + balloon_listeners_lack(c);
 }
 
-/* Populate what is wanted until it is done, fails, or @ns have passed */
-static void coordinator_work(BalloonCoordinator *c, int64_t ns)
+/* Populate what is wanted until it is done, fails, or @end */
+static void coordinator_populate_until(BalloonCoordinator *c, int64_t end)
 {
-    int64_t end = get_clock() + ns;
-
-    c->error = 0;
-    balloon_listeners_retry(c);
     for (guint i = 0; i < c->regions->len && c->wanted; i++) {
         CoordinatedRegion *r = &g_array_index(c->regions, CoordinatedRegion, i);
         unsigned long g = 0;
@@ -87,10 +94,25 @@ static void coordinator_work(BalloonCoordinator *c, int64_t ns)
     }
 }
 
+/*
+ * The same for what is wanted, for @ns, after those that lack memory: each of
+ * them has all of it mapped, or nothing, however long that takes
+ */
+static void coordinator_work(BalloonCoordinator *c, int64_t ns)
+{
+    int64_t start = get_clock();
+
+    c->error = 0;
+    balloon_listeners_retry(c);
+    coordinator_populate_until(c, start + ns);
+    c->work_ms = (get_clock() - start) / SCALE_MS;
+}
+
+/* What fails takes a fifth of the main loop's time at most */
 static void coordinator_arm(BalloonCoordinator *c)
 {
     timer_mod(c->timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
-                        (c->error ? RETRY_MS : 0));
+                        (c->error ? MAX(RETRY_MS, 4 * c->work_ms) : 0));
 }
 
 /*
@@ -105,6 +127,12 @@ static void coordinator_hold(BalloonCoordinator *c)
         warn_report("virtio-balloon: the machine is stopped until its memory"
                     " can be mapped for assigned devices: %s",
                     strerror(-c->error));
+        if (c->error == -ENOSPC) {
+            error_printf("There are too many pieces: unplug the device"
+                         " (device_del, and system_reset if the guest does not"
+                         " let it go), and start the guest with a larger"
+                         " discard-granule.\n");
+        }
     }
     if (!runstate_is_running()) {
         coordinator_arm(c);
@@ -125,7 +153,10 @@ static void coordinator_hold(BalloonCoordinator *c)
 static void coordinator_go_on(BalloonCoordinator *c)
 {
     c->warned = false;
-    if (c->holding) {
+    if (c->holding && qemu_system_dump_in_progress()) {
+        /* Of a machine that stands */
+        timer_mod(c->timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + RETRY_MS);
+    } else if (c->holding) {
         c->holding = false;
         trace_virtio_balloon_coordinator_go_on();
         /* Not if it has come to an end meanwhile */
@@ -263,10 +294,14 @@ void balloon_coordinator_release(BalloonCoordinator *c, RAMBlock *rb)
     if (!r) {
         return;
     }
+    if (!balloon_listeners_any(c)) {
+        region_populate_all(c, r);
+        return;
+    }
     for (; (g = find_next_bit(r->discarded, r->n, g)) < r->n; g++) {
         region_set_wanted(c, r, g, true);
     }
-    coordinator_work(c, balloon_listeners_any(c) ? AT_ONCE_NS : INT64_MAX / 2);
+    coordinator_work(c, AT_ONCE_NS);
     if (coordinator_missing(c)) {
         coordinator_hold(c);
     }

@@ -47,6 +47,8 @@ struct BalloonCoordinator {
     uint64_t wanted;
     int error;
     bool warned;
+    /* how long the last attempt took, in milliseconds */
+    int64_t work_ms;
     /* populates them while the machine stands: follows the host's clock */
     QEMUTimer *timer;
     /* it stands because of us, and goes on when all is populated */

@@ -24,6 +24,7 @@
 #include "exec/address-spaces.h"
 #include "exec/ramblock.h"
 #include "exec/target_page.h"
+#include "hw/boards.h"
 #include "hw/qdev-core.h"
 #include "migration/misc.h"
 #include "trace.h"
@@ -34,6 +35,8 @@
 #define STAGED_MAX 4096
 /* The largest discard-granule: nobody can stop a discard half-way */
 #define GRANULE_MAX GiB
+/* As many are made of the machine's memory, if nothing else is asked for */
+#define GRANULES_DEFAULT_MAX 32768
 /*
  * The largest piece whose pages wait for each other; transparent huge pages
  * have 512 MiB on hosts with pages of 64 KiB
@@ -192,8 +195,9 @@ static int pages_populate_host(BalloonBlock *block, const BalloonRange *range)
         uint64_t from = ROUND_DOWN(run.start, page);
         uint64_t to = ROUND_UP(run.start + run.size, page);
 
+        /* A page that the host has lost never comes: the guest is told then */
         if (qemu_madvise(block->rb->host + from, to - from,
-                         QEMU_MADV_POPULATE_WRITE)) {
+                         QEMU_MADV_POPULATE_WRITE) && errno != EHWPOISON) {
             return -errno;
         }
     }
@@ -277,7 +281,10 @@ BalloonHeld *virtio_balloon_pages_held(VirtIOBalloon *s)
 
 void virtio_balloon_pages_tell_held(VirtIOBalloon *s)
 {
-    virtio_balloon_state_served(s, virtio_balloon_pages_held(s));
+    /* What broke the device may have unplugged it as well */
+    if (DEVICE(s)->realized) {
+        virtio_balloon_state_served(s, virtio_balloon_pages_held(s));
+    }
 }
 
 uint64_t virtio_balloon_pages_waiting(VirtIOBalloon *s)
@@ -338,9 +345,21 @@ static void pages_missing(Notifier *notifier, void *data)
                                                 pages.missing));
 }
 
+/* As small as is useful, and not more than half of what VFIO maps by default */
+static uint64_t pages_default_granule(void)
+{
+    uint64_t granule = BALLOON_UNIT_SIZE;
+
+    while (granule < GRANULE_MAX &&
+           current_machine->ram_size / granule > GRANULES_DEFAULT_MAX) {
+        granule *= 2;
+    }
+    return granule;
+}
+
 static bool pages_prepare_coordination(VirtIOBalloon *s, Error **errp)
 {
-    uint64_t granule = s->discard_granule;
+    uint64_t granule = s->discard_granule ?: pages_default_granule();
 
     if (!is_power_of_2(granule) || granule < BALLOON_PAGE_SIZE ||
         granule > GRANULE_MAX) {

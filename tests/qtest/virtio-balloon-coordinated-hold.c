@@ -257,6 +257,33 @@ static void hold_asleep(BalloonDriver *d)
     g_assert_false(balloon_is_held(d->qts));
 }
 
+/* A dump that has begun meanwhile is of a machine that stands to its end */
+static void hold_dump(BalloonDriver *d)
+{
+    char data[64 * KiB];
+    int fds[2];
+
+    balloon_give(d, AREA, 2 * GRANULE);
+    balloon_vfio_limit(GRANULE);
+    balloon_end_bus_master(d);
+    balloon_wait_for(!balloon_vm_is_running(d->qts));
+    g_assert_cmpint(pipe(fds), ==, 0);
+    qtest_qmp_fds_assert_success(d->qts, &fds[1], 1, "{'execute': 'getfd',"
+                                 " 'arguments': {'fdname': 'dump'}}");
+    close(fds[1]);
+    qtest_qmp_assert_success(
+        d->qts, "{'execute': 'dump-guest-memory', 'arguments':"
+        " {'paging': false, 'protocol': 'fd:dump', 'detach': true}}");
+    balloon_vfio_lift_limits();
+    balloon_wait_for(!balloon_is_held(d->qts));
+    g_assert_false(balloon_vm_is_running(d->qts));
+    while (read(fds[0], data, sizeof(data)) > 0) {
+        continue;
+    }
+    close(fds[0]);
+    balloon_wait_for(balloon_vm_is_running(d->qts));
+}
+
 static const BalloonTest tests[] = {
     { "held/bytes", held_bytes, .vfio = VFIO_ASSIGNED },
     { "held/mappings", held_mappings, .vfio = VFIO_ASSIGNED },
@@ -270,6 +297,7 @@ static const BalloonTest tests[] = {
     { "hold/held", hold_held, .vfio = VFIO_ASSIGNED },
     { "hold/plugged", hold_plugged, .vfio = VFIO_HOST },
     { "hold/asleep", hold_asleep, .vfio = VFIO_HOST },
+    { "hold/dump", hold_dump, .vfio = VFIO_ASSIGNED },
 };
 
 void balloon_add_coordinated_hold_tests(void)

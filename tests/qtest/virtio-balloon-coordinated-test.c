@@ -121,6 +121,18 @@ static void granule(BalloonDriver *d)
     balloon_vfio_assert(AREA, GRANULE, true);
 }
 
+/* By default it is so large that VFIO's mappings do for all of the memory */
+static void large(BalloonDriver *d)
+{
+    balloon_unplug(d);
+    balloon_assert_error(
+        d->qts, "GenericError", "discard-granule must be 8388608 bytes, as when"
+        " the machine started", BALLOON_DEVICE_ADD,
+        balloon_device("{'must-tell-host': true, 'coordinated-discards': true,"
+                       " 'discard-granule': 4194304}"));
+    balloon_plug(d, "{'must-tell-host': true, 'coordinated-discards': true}");
+}
+
 /* Devices come and go while pages do */
 static void hectic(BalloonDriver *d)
 {
@@ -350,6 +362,9 @@ static const BalloonTest tests[] = {
     { "tail", tail, .options = NODES("67", "61"), .vfio = VFIO_ASSIGNED },
     { "granule", granule, COORDINATED ",discard-granule=64K",
       .vfio = VFIO_ASSIGNED },
+    { "large", large, .options =
+          "-m 256G -machine memory-backend=ram "
+          "-object memory-backend-ram,id=ram,size=256G,reserve=off" },
     { "hectic", hectic, COORDINATED ",discard-granule=16K",
       .vfio = VFIO_HOST },
     { "balloon-plugged", balloon_plugged, .vfio = VFIO_ASSIGNED },
