@@ -26,61 +26,81 @@ bool virtio_balloon_driver_runs(VirtIOBalloon *s, uint8_t status)
     return virtio_device_started(vdev, status) && !vdev->broken;
 }
 
-/*
- * Are the rings there, and has the device its place within each?  The core does
- * not check that of a packed ring, which the driver may have made smaller.  Of
- * a driver that is not up there are none, but for a legacy one's.
- */
+/* A packed ring may have been made smaller, and the core does not check */
+static bool driver_ring_has_place(VirtIODevice *vdev, int n)
+{
+    unsigned places = virtio_queue_get_last_avail_idx(vdev, n);
+    unsigned size = virtio_queue_get_num(vdev, n);
+
+    /* One for what the driver has left, one for what goes back to it */
+    return (places & 0x7fff) < size && (places >> 16 & 0x7fff) < size;
+}
+
+/* Are the rings in RAM, and has the device its place within each? */
 static bool driver_rings_are_sound(VirtIOBalloon *s)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
-    if (!DEVICE(s)->realized ||
-        !(virtio_balloon_driver_is_legacy(s) ||
-          (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK))) {
-        return false;
-    }
-    if (!virtio_vdev_has_feature(vdev, VIRTIO_F_RING_PACKED)) {
-        return true;
-    }
     for (int n = virtio_get_num_queues(vdev); n-- > 0;) {
-        unsigned places = virtio_queue_get_last_avail_idx(vdev, n);
-        unsigned size = virtio_queue_get_num(vdev, n);
-
-        /* One for what the driver has left, one for what goes back to it */
-        if ((places & 0x7fff) >= size || (places >> 16 & 0x7fff) >= size) {
+        if (!virtio_queue_is_in_ram(vdev, n) ||
+            (virtio_vdev_has_feature(vdev, VIRTIO_F_RING_PACKED) &&
+             !driver_ring_has_place(vdev, n))) {
             return false;
         }
     }
     return true;
 }
 
+/* Is there a driver?  Legacy ones are not always done with their set-up */
+static bool driver_is_up(VirtIOBalloon *s)
+{
+    VirtIODevice *vdev = VIRTIO_DEVICE(s);
+
+    return DEVICE(s)->realized && (virtio_balloon_driver_is_legacy(s) ||
+                                   (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK));
+}
+
 void virtio_balloon_push(VirtIOBalloon *s, VirtQueue *vq,
                          VirtQueueElement *elem)
 {
-    if (driver_rings_are_sound(s)) {
-        s->answering++;
+    if (driver_is_up(s) && driver_rings_are_sound(s)) {
         virtqueue_push(vq, elem, 0);
-        s->answering--;
+        s->answered |= 1u << virtio_get_queue_index(vq);
     } else {
         virtqueue_detach_element(vq, elem, 0);
     }
     g_free(elem);
 }
 
-void virtio_balloon_notify(VirtIOBalloon *s, VirtQueue *vq)
+void virtio_balloon_notify(VirtIOBalloon *s)
 {
-    if (DEVICE(s)->realized) {
-        s->answering++;
-        virtio_notify(VIRTIO_DEVICE(s), vq);
-        s->answering--;
+    VirtIODevice *vdev = VIRTIO_DEVICE(s);
+
+    while (s->answered && DEVICE(s)->realized) {
+        int n = ctz32(s->answered);
+
+        s->answered &= s->answered - 1;
+        virtio_notify(vdev, virtio_get_queue(vdev, n));
     }
 }
 
-bool virtio_balloon_may_serve(VirtIOBalloon *s)
+static bool driver_may_be_served(VirtIOBalloon *s)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
     return vdev->vm_running && !vdev->broken && !vdev->disabled &&
-           driver_rings_are_sound(s);
+           driver_is_up(s);
+}
+
+bool virtio_balloon_may_serve(VirtIOBalloon *s)
+{
+    return driver_may_be_served(s) && driver_rings_are_sound(s);
+}
+
+void virtio_balloon_driver_check(VirtIOBalloon *s)
+{
+    if (driver_may_be_served(s) && !driver_rings_are_sound(s)) {
+        virtio_error(VIRTIO_DEVICE(s), "virtio-balloon: a ring is not in RAM,"
+                     " or has become too small");
+    }
 }

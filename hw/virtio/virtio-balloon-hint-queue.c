@@ -107,19 +107,13 @@ static void hint_job_add(BalloonHintJob *job, VirtQueueElement *elem)
     job->elems[job->n_elems++] = elem;
 }
 
-/* Return the buffers of @job to the driver; true if there were any */
-static bool hint_job_return(BalloonHintJob *job)
+/* Return the buffers of @job to the driver */
+static void hint_job_return(BalloonHintJob *job)
 {
-    VirtIOBalloon *s = job->dev;
-    VirtQueue *vq = s->hinting.vq;
-    unsigned n = job->n_elems;
-
-    /* A push may reset the device: the buffers are nobody's by then */
-    job->n_elems = 0;
-    for (unsigned i = 0; i < n; i++) {
-        virtio_balloon_push(s, vq, job->elems[i]);
+    for (unsigned i = 0; i < job->n_elems; i++) {
+        virtio_balloon_push(job->dev, job->dev->hinting.vq, job->elems[i]);
     }
-    return n;
+    job->n_elems = 0;
 }
 
 static void hinting_serve(VirtIOBalloon *s);
@@ -132,12 +126,13 @@ static void hint_job_complete(void *opaque, int ret)
 
     if (s) {
         s->hinting.job = NULL;
-        if (hint_job_return(job) && virtio_balloon_may_serve(s)) {
-            virtio_balloon_notify(s, s->hinting.vq);
-        }
+        hint_job_return(job);
         hinting_serve(s);
     }
     hint_job_free(job);
+    if (s) {
+        virtio_balloon_notify(s);
+    }
 }
 
 /* False when @elem carries something that cannot be a command id */
@@ -175,11 +170,9 @@ static void hinting_fill_job(VirtIOBalloon *s, BalloonHintJob *job)
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
     VirtIOBalloonHinting *h = &s->hinting;
     BalloonSlice slice = balloon_slice_begin();
-    bool returned = false;
 
     do {
         VirtQueueElement *elem = virtqueue_pop(h->vq, sizeof(*elem));
-        unsigned taken = job->n_elems;
 
         if (!elem) {
             break;
@@ -190,12 +183,8 @@ static void hinting_fill_job(VirtIOBalloon *s, BalloonHintJob *job)
             }
             break;
         }
-        returned |= job->n_elems == taken;
     } while (job->n_elems < JOB_MAX && virtio_balloon_may_serve(s) &&
              !balloon_slice_is_over(&slice));
-    if (returned) {
-        virtio_balloon_notify(s, h->vq);
-    }
 }
 
 static void hinting_serve(VirtIOBalloon *s)
@@ -224,6 +213,7 @@ static void hinting_serve(VirtIOBalloon *s)
 static void hinting_resume(void *opaque)
 {
     hinting_serve(opaque);
+    virtio_balloon_notify(opaque);
 }
 
 void virtio_balloon_hinting_kick(VirtIOBalloon *s)
@@ -311,9 +301,7 @@ void virtio_balloon_hinting_stop(VirtIOBalloon *s)
      * the worker has not applied by then must not hide what is written.
      */
     balloon_hints_void(h->hints);
-    if (hint_job_return(h->job)) {
-        virtio_balloon_notify(s, h->vq);
-    }
+    hint_job_return(h->job);
 }
 
 /* Nobody is answered any more; the worker may still be busy */
@@ -369,5 +357,9 @@ void virtio_balloon_hinting_post_load(VirtIOBalloon *s)
     if (h->hints) {
         h->retell = balloon_hints_load(h->hints, h->saved_cmd_id,
                                        h->saved_state);
+    }
+    if (h->retell && h->vq) {
+        /* What was returned when the VM stopped may not have been told */
+        s->answered |= 1u << virtio_get_queue_index(h->vq);
     }
 }

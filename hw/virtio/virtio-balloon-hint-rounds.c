@@ -113,8 +113,10 @@ static void hints_end_round_locked(BalloonHints *hints, HintingState state)
 static void hint_undo(const struct iovec *iov)
 {
     ram_addr_t offset;
-    RAMBlock *rb = qemu_ram_block_from_host(iov->iov_base, false, &offset);
+    RAMBlock *rb;
 
+    RCU_READ_LOCK_GUARD();
+    rb = qemu_ram_block_from_host(iov->iov_base, false, &offset);
     if (rb) {
         cpu_physical_memory_set_dirty_range(rb->offset + offset, iov->iov_len,
                                             1 << DIRTY_MEMORY_MIGRATION);

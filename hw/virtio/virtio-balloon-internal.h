@@ -45,17 +45,26 @@ bool virtio_balloon_driver_tells(VirtIOBalloon *s);
 bool virtio_balloon_may_serve(VirtIOBalloon *s);
 
 /*
- * Return @elem, which is the callee's now, to the driver; tell it of that.
- *
- * A used ring, and where an interrupt is written to, may be anywhere, even in
- * the device's own registers, or those of the slot that it is plugged into.  So
- * both may reset the device, stop it, have it negotiate anew, or unplug it:
- * what is held is in order before.  Queues keep their roles meanwhile; those of
- * a device that has been unplugged have none, and nothing goes back any more.
+ * The driver kicks, and may not be served.  A ring that is not in RAM, or is
+ * smaller than what has been used of it, breaks the device: which may unplug
+ * it, as virtio_balloon_notify() may.
+ */
+void virtio_balloon_driver_check(VirtIOBalloon *s);
+
+/*
+ * Return @elem, which is the callee's now, to the driver, which is told when
+ * virtio_balloon_notify() is called.  To a device that may not be served any
+ * more nothing goes back.
  */
 void virtio_balloon_push(VirtIOBalloon *s, VirtQueue *vq,
                          VirtQueueElement *elem);
-void virtio_balloon_notify(VirtIOBalloon *s, VirtQueue *vq);
+
+/*
+ * Tell the driver of what it has got back.  Where an interrupt is written to is
+ * up to the driver: it may reset the device, have it negotiate anew, or unplug
+ * it.  So this is the last that a handler or a callback does.
+ */
+void virtio_balloon_notify(VirtIOBalloon *s);
 
 /* --- virtio-balloon-config.c -------------------------------------------- */
 
@@ -95,11 +104,13 @@ void virtio_balloon_roles_init(VirtIOBalloon *s);
 /* Remove them; nothing of them is held any more */
 void virtio_balloon_roles_cleanup(VirtIOBalloon *s);
 
+/* How many virtqueues there are, for what is offered */
+unsigned virtio_balloon_roles_count(VirtIOBalloon *s);
+
 /*
- * Give the virtqueues their roles, by what the driver negotiated and set up;
- * some time later, if the driver is just being answered.  What is held of one
- * that gets another role is forgotten: that takes a driver that sets up rings
- * when it runs already.
+ * Give the virtqueues their roles, by what the driver negotiated and set up.
+ * What is held of one that gets another role is forgotten: that takes a driver
+ * that sets up rings when it runs already.
  */
 void virtio_balloon_roles_bind(VirtIOBalloon *s);
 

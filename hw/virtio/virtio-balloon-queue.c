@@ -55,7 +55,6 @@ static VirtQueueElement *queue_steal_request(VirtIOBalloonQueue *q)
     return g_steal_pointer(&q->elem);
 }
 
-/* A push may reset the device: the request is nobody's by then */
 static void queue_answer(VirtIOBalloonQueue *q)
 {
     counts_add(&q->dev->counts, &q->counts);
@@ -85,8 +84,7 @@ static bool queue_take(VirtIOBalloonQueue *q, const BalloonSlice *slice)
     return true;
 }
 
-/* Returns true when the request is answered, as queue_take() */
-static bool queue_serve_request(VirtIOBalloonQueue *q,
+static void queue_serve_request(VirtIOBalloonQueue *q,
                                 const BalloonSlice *slice)
 {
     VirtIOBalloon *s = q->dev;
@@ -103,13 +101,11 @@ static bool queue_serve_request(VirtIOBalloonQueue *q,
     if (done) {
         queue_answer(q);
     }
-    return done;
 }
 
 static void queue_serve(VirtIOBalloonQueue *q)
 {
     BalloonSlice slice = balloon_slice_begin();
-    bool answered = false;
 
     while (virtio_balloon_may_serve(q->dev) && !balloon_slice_is_over(&slice)) {
         if (!q->elem) {
@@ -118,13 +114,10 @@ static void queue_serve(VirtIOBalloonQueue *q)
         if (!q->elem) {
             break;
         }
-        answered |= queue_serve_request(q, &slice);
+        queue_serve_request(q, &slice);
         if (q->held) {
             break;
         }
-    }
-    if (answered) {
-        virtio_balloon_notify(q->dev, q->vq);
     }
     if (virtio_balloon_may_serve(q->dev) &&
         (q->elem || !virtio_queue_empty(q->vq))) {
@@ -138,6 +131,7 @@ static void queue_resume(void *opaque)
 
     queue_serve(q);
     virtio_balloon_pages_tell_held(q->dev);
+    virtio_balloon_notify(q->dev);
 }
 
 void virtio_balloon_queue_kick(VirtIOBalloonQueue *q)

@@ -49,6 +49,11 @@ static int roles_number(uint64_t features, BalloonRole role)
     return number;
 }
 
+unsigned virtio_balloon_roles_count(VirtIOBalloon *s)
+{
+    return roles_number(roles_offered(s), ROLE__MAX);
+}
+
 /* NULL if there is none with @features */
 static VirtQueue *roles_queue(VirtIOBalloon *s, uint64_t features,
                               BalloonRole role)
@@ -76,10 +81,6 @@ void virtio_balloon_roles_bind(VirtIOBalloon *s)
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
     uint64_t features;
 
-    if (s->answering) {
-        qemu_bh_schedule(s->rebind);
-        return;
-    }
     /* A reset of its last queue does not make a driver number anew */
     s->gaps = s->gaps || roles_leave_gaps(vdev);
     /* A load that was refused leaves features that may not be offered */
@@ -103,18 +104,12 @@ void virtio_balloon_roles_start(VirtIOBalloon *s)
     virtio_balloon_hinting_start(s);
 }
 
-static void roles_rebind(void *opaque)
-{
-    if (virtio_balloon_may_serve(opaque)) {
-        virtio_balloon_roles_start(opaque);
-    }
-}
-
 static void roles_handle_output(VirtIODevice *vdev, VirtQueue *vq)
 {
     VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
 
     if (!virtio_balloon_may_serve(s)) {
+        virtio_balloon_driver_check(s);
         return;
     }
     /* A legacy driver need not be done with its set-up */
@@ -131,6 +126,7 @@ static void roles_handle_output(VirtIODevice *vdev, VirtQueue *vq)
         virtio_balloon_hinting_kick(s);
     }
     virtio_balloon_pages_tell_held(s);
+    virtio_balloon_notify(s);
 }
 
 void virtio_balloon_roles_queue_reset(VirtIOBalloon *s, VirtQueue *vq)
@@ -152,7 +148,6 @@ void virtio_balloon_roles_init(VirtIOBalloon *s)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
-    s->rebind = virtio_bh_new_guarded(DEVICE(s), roles_rebind, s);
     s->inflate.vq = virtio_add_queue(vdev, 128, roles_handle_output);
     s->deflate.vq = virtio_add_queue(vdev, 128, roles_handle_output);
     for (int i = 0; i < ROLE__MAX; i++) {
@@ -166,7 +161,6 @@ void virtio_balloon_roles_cleanup(VirtIOBalloon *s)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
-    g_clear_pointer(&s->rebind, qemu_bh_delete);
     for (int i = virtio_get_num_queues(vdev); i-- > 0;) {
         virtio_del_queue(vdev, i);
     }

@@ -115,20 +115,16 @@ static void stats_read(VirtIOBalloon *s)
 
 /*
  * Hold @elem, or nothing, instead of what is held; that goes back to be filled
- * anew.  Returns true when there was something.
- *
- * A push may reset the device, so what is held is in order before it.
+ * anew.
  */
-static bool stats_exchange_buffer(VirtIOBalloon *s, VirtQueueElement *elem)
+static void stats_exchange_buffer(VirtIOBalloon *s, VirtQueueElement *elem)
 {
     VirtIOBalloonStats *st = &s->stats;
-    VirtQueueElement *old = g_steal_pointer(&st->elem);
 
-    st->elem = elem;
-    if (old) {
-        virtio_balloon_push(s, st->vq, old);
+    if (st->elem) {
+        virtio_balloon_push(s, st->vq, st->elem);
     }
-    return old;
+    st->elem = elem;
 }
 
 /*
@@ -139,7 +135,7 @@ static bool stats_take_buffer(VirtIOBalloon *s)
 {
     VirtIOBalloonStats *st = &s->stats;
     BalloonSlice slice = balloon_slice_begin();
-    bool taken = false, returned = false;
+    bool taken = false;
 
     while (virtio_balloon_may_serve(s) && !balloon_slice_is_over(&slice)) {
         VirtQueueElement *elem = virtqueue_pop(st->vq, sizeof(*elem));
@@ -147,23 +143,27 @@ static bool stats_take_buffer(VirtIOBalloon *s)
         if (!elem) {
             break;
         }
-        returned |= stats_exchange_buffer(s, elem);
-        taken = true;
+        stats_exchange_buffer(s, elem);
+        taken = !st->rewound;
+        st->rewound = false;
     }
     if (virtio_balloon_may_serve(s) && !virtio_queue_empty(st->vq)) {
         balloon_slice_go_on(st->resume, BALLOON_GAP_NS);
     }
-    if (returned) {
-        virtio_balloon_notify(s, st->vq);
-    }
     return taken && st->elem;
 }
 
-static void stats_serve(void *opaque)
+static void stats_serve(VirtIOBalloon *s)
 {
-    if (stats_take_buffer(opaque)) {
-        stats_read(opaque);
+    if (stats_take_buffer(s)) {
+        stats_read(s);
     }
+}
+
+static void stats_resume(void *opaque)
+{
+    stats_serve(opaque);
+    virtio_balloon_notify(opaque);
 }
 
 void virtio_balloon_stats_kick(VirtIOBalloon *s)
@@ -183,19 +183,22 @@ static void stats_arm(VirtIOBalloonStats *st, int64_t ms)
 static void stats_ask(VirtIOBalloon *s)
 {
     VirtIOBalloonStats *st = &s->stats;
-    bool held = st->elem;
+    bool held;
 
+    if (st->rewound) {
+        stats_serve(s);
+    }
     if (!virtio_balloon_may_serve(s) || !st->vq) {
         return;
     }
+    held = st->elem;
     trace_virtio_balloon_stats_ask(held);
     if (held || !st->pending) {
         st->asked_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
         st->pending = true;
     }
-    if (stats_exchange_buffer(s, NULL)) {
-        virtio_balloon_notify(s, st->vq);
-    }
+    stats_exchange_buffer(s, NULL);
+    virtio_balloon_notify(s);
 }
 
 bool virtio_balloon_stats_request(void *opaque, Error **errp)
@@ -241,7 +244,6 @@ static void stats_poll(void *opaque)
     VirtIOBalloon *s = opaque;
 
     stats_arm(&s->stats, s->stats.interval * 1000LL);
-    /* To notify the driver may unplug the device */
     stats_ask(s);
 }
 
@@ -331,7 +333,7 @@ void virtio_balloon_stats_init(VirtIOBalloon *s)
     VirtIOBalloonStats *st = &s->stats;
 
     st->timer = timer_new_ms(QEMU_CLOCK_VIRTUAL, stats_poll, s);
-    st->resume = balloon_slice_timer_new(stats_serve, s);
+    st->resume = balloon_slice_timer_new(stats_resume, s);
     if (st->interval) {
         stats_arm(st, st->interval * 1000LL);
     }
@@ -348,22 +350,16 @@ void virtio_balloon_stats_cleanup(VirtIOBalloon *s)
 
 void virtio_balloon_stats_start(VirtIOBalloon *s)
 {
-    bool rewound = false;
+    VirtIOBalloonStats *st = &s->stats;
 
-    if (!s->stats.vq) {
+    if (!st->vq) {
         return;
     }
-    /*
-     * A buffer held by the source is in use as far as the ring goes.  Hold it
-     * again; what it says is the source's, and old.
-     */
-    for (int n = VIRTQUEUE_MAX_SIZE; !s->stats.elem && n && !rewound; n--) {
-        rewound = virtqueue_rewind(s->stats.vq, n);
+    /* A buffer held by the source is in use as far as the ring goes */
+    for (int n = VIRTQUEUE_MAX_SIZE; !st->elem && n && !st->rewound; n--) {
+        st->rewound = virtqueue_rewind(st->vq, n);
     }
-    balloon_slice_go_on(s->stats.resume, BALLOON_GAP_NS);
-    if (rewound && virtio_balloon_may_serve(s)) {
-        s->stats.elem = virtqueue_pop(s->stats.vq, sizeof(VirtQueueElement));
-    }
+    balloon_slice_go_on(st->resume, BALLOON_GAP_NS);
 }
 
 void virtio_balloon_stats_post_load(VirtIOBalloon *s)
@@ -384,6 +380,7 @@ void virtio_balloon_stats_reset(VirtIOBalloon *s)
 
     /* Who was asked will not answer */
     s->stats.pending = false;
+    s->stats.rewound = false;
     timer_del(s->stats.resume);
     if (elem) {
         virtqueue_detach_element(s->stats.vq, elem, 0);

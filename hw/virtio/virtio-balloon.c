@@ -9,6 +9,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
 #include "qemu/units.h"
@@ -143,6 +144,26 @@ static void virtio_balloon_set_features(VirtIODevice *vdev, uint64_t features)
     }
 }
 
+/*
+ * A load that was refused leaves what the core relies on in every use: a known
+ * byte order, and places in packed rings that have 15 bits.
+ */
+static void balloon_mend(VirtIODevice *vdev)
+{
+    bool big_endian = target_needs_bswap() != HOST_BIG_ENDIAN;
+
+    if (vdev->device_endian == VIRTIO_DEVICE_ENDIAN_UNKNOWN) {
+        vdev->device_endian = big_endian ? VIRTIO_DEVICE_ENDIAN_BIG :
+                                           VIRTIO_DEVICE_ENDIAN_LITTLE;
+    }
+    if (virtio_vdev_has_feature(vdev, VIRTIO_F_RING_PACKED)) {
+        for (int n = virtio_get_num_queues(vdev); n-- > 0;) {
+            virtio_queue_set_last_avail_idx(
+                vdev, n, virtio_queue_get_last_avail_idx(vdev, n));
+        }
+    }
+}
+
 /* Nothing may be half done when the rings are looked at from outside */
 static void balloon_settle(VirtIOBalloon *s)
 {
@@ -167,6 +188,7 @@ static void virtio_balloon_set_status(VirtIODevice *vdev, uint8_t status)
 {
     VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
 
+    balloon_mend(vdev);
     /* The driver ends, or the core says so: bus mastering may be off */
     if (vdev->disabled ||
         ((vdev->status & ~status) & VIRTIO_CONFIG_S_DRIVER_OK)) {
@@ -206,6 +228,7 @@ static void virtio_balloon_reset(VirtIODevice *vdev)
     virtio_balloon_queue_reset(&s->report);
     virtio_balloon_stats_reset(s);
     virtio_balloon_hinting_reset(s);
+    s->answered = 0;
     s->poison_val = 0;
     s->actual_incomplete = false;
     s->gaps = false;
@@ -345,10 +368,31 @@ static const VMStateDescription vmstate_balloon_poison = {
     }
 };
 
+/* The core looks at the rings next, and takes sizes for granted */
+static int balloon_post_load_device(void *opaque, int version_id)
+{
+    VirtIODevice *vdev = opaque;
+
+    for (int n = 0; n < VIRTIO_QUEUE_MAX; n++) {
+        int size = virtio_queue_get_num(vdev, n);
+
+        if (virtio_queue_get_desc_addr(vdev, n) &&
+            (size <= 0 || size > VIRTQUEUE_MAX_SIZE)) {
+            virtio_queue_reset(vdev, n);
+            error_report("virtio-balloon: the saved state has a ring of queue"
+                         " %d with %d entries, which no driver sets up", n,
+                         size);
+            return -EINVAL;
+        }
+    }
+    return 0;
+}
+
 static const VMStateDescription vmstate_balloon_device = {
     .name = "virtio-balloon-device",
     .version_id = 1,
     .minimum_version_id = 1,
+    .post_load = balloon_post_load_device,
     .fields = (const VMStateField[]) {
         VMSTATE_UINT32(num_pages, VirtIOBalloon),
         VMSTATE_UINT32(actual, VirtIOBalloon),
@@ -364,25 +408,28 @@ static const VMStateDescription vmstate_balloon_device = {
 
 static int balloon_pre_save(void *opaque)
 {
+    balloon_mend(opaque);
     balloon_settle(opaque);
     /* The core saves its copy of config: as a driver would read it */
     virtio_balloon_get_config(opaque, VIRTIO_DEVICE(opaque)->config);
     return 0;
 }
 
-/*
- * The load has begun, and may be refused from here on.  It leaves a device that
- * may be used or saved all the same, for which the core needs a byte order: it
- * has forgotten that by now, and loads the stream's, if that has one, last.
- */
+/* The load has begun, and may be refused from here on */
 static int virtio_balloon_pre_load_queues(VirtIODevice *vdev, uint32_t n)
 {
-    bool big_endian = target_needs_bswap() != HOST_BIG_ENDIAN;
+    VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
+    unsigned count = virtio_balloon_roles_count(s);
 
-    vdev->device_endian = big_endian ? VIRTIO_DEVICE_ENDIAN_BIG :
-                                       VIRTIO_DEVICE_ENDIAN_LITTLE;
     /* The memory that is loaded with it has nothing of an earlier balloon */
-    virtio_balloon_pages_reset(VIRTIO_BALLOON(vdev));
+    virtio_balloon_pages_reset(s);
+    virtio_balloon_stats_reset(s);
+    if (n > count) {
+        error_report("virtio-balloon: the saved state has %" PRIu32 " queues,"
+                     " and this balloon %u; give it the properties that it had"
+                     " when it was saved", n, count);
+        return -EINVAL;
+    }
     return 0;
 }
 

@@ -13,6 +13,7 @@
 #include "virtio-balloon-migrate.h"
 #include "hw/pci/pci_regs.h"
 #include "standard-headers/linux/virtio_pci.h"
+#include "standard-headers/linux/virtio_ring.h"
 
 #define PORT_SLOT 6
 #define MACHINE "-machine q35 "                                             \
@@ -139,6 +140,49 @@ static void request(BalloonDriver *d)
     end(d);
 }
 
+/* The ring names a descriptor that there is not, of which the driver is told */
+static void broken_ring(BalloonDriver *d)
+{
+    int queue = GPOINTER_TO_INT(d->data);
+    BalloonSeg seg = { AREA, BALLOON_PAGE, queue > STATS };
+
+    begin(d, CONFIG);
+    balloon_publish(d, queue, balloon_add(d, queue, &seg, 1));
+    balloon_publish(d, queue, UINT16_MAX);
+    balloon_kick(d, queue);
+    end(d);
+}
+
+/* ... and so does one that is not in RAM */
+static void bad_ring(BalloonDriver *d)
+{
+    begin(d, CONFIG);
+    d->vq[INFLATE]->used = ECAM;
+    d->vdev->bus->queue_select(d->vdev, INFLATE);
+    d->vdev->bus->set_queue_address(d->vdev, d->vq[INFLATE]);
+    qpci_io_writew(d->pci->pdev, d->pci->bar, d->pci->common_cfg_offset +
+                   offsetof(struct virtio_pci_common_cfg, queue_enable), 1);
+    balloon_kick(d, INFLATE);
+    end(d);
+}
+
+/*
+ * A snapshot brings back a buffer that was held, where the ring has become bad
+ * meanwhile
+ */
+static void snapshot(BalloonDriver *d)
+{
+    begin(d, CONFIG);
+    balloon_add_disk(d->qts);
+    balloon_leave_stats(d, 4711);
+    qtest_writew(d->qts, d->vq[STATS]->avail +
+                 offsetof(struct vring_avail, ring), UINT16_MAX);
+    balloon_snapshot(d->qts, "snapshot-save", "held");
+    balloon_snapshot(d->qts, "snapshot-load", "held");
+    balloon_cont(d);
+    end(d);
+}
+
 static void config(BalloonDriver *d)
 {
     begin(d, CONFIG);
@@ -189,6 +233,16 @@ static const BalloonTest tests[] = {
     { "unplug/hint", request, .data = GINT_TO_POINTER(HINT) },
     { "unplug/report", request, .data = GINT_TO_POINTER(REPORT_TOO) },
     { "unplug/hints", hints },
+    { "unplug/broken/inflate", broken_ring,
+      .data = GINT_TO_POINTER(INFLATE) },
+    { "unplug/broken/deflate", broken_ring,
+      .data = GINT_TO_POINTER(DEFLATE) },
+    { "unplug/broken/stats", broken_ring, .data = GINT_TO_POINTER(STATS) },
+    { "unplug/broken/hint", broken_ring, .data = GINT_TO_POINTER(HINT) },
+    { "unplug/broken/report", broken_ring,
+      .data = GINT_TO_POINTER(REPORT_TOO) },
+    { "unplug/bad-ring", bad_ring },
+    { "unplug/snapshot", snapshot, PLAIN },
     { "unplug/config", config },
     { "unplug/poll", poll, ALL_QUEUES ",guest-stats-polling-interval=1" },
     { "unplug/last-sync", last_sync, ALL_QUEUES ",must-tell-host=on" },

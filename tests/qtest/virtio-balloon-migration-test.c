@@ -66,8 +66,11 @@ static void held_buffer(BalloonDriver *d)
 /* What a held buffer says is old, and stays */
 static void held_values(BalloonDriver *d)
 {
-    balloon_leave_stats(d, 42);
+    uint32_t head = balloon_leave_stats(d, 42);
+
     balloon_move(d);
+    balloon_set_interval(d->qts, 1);
+    balloon_wait_served(d, STATS, head);
     g_assert_cmphex(balloon_stat(d->qts, "free-memory"), ==,
                     BALLOON_STAT_UNSET);
     g_assert_cmpint(balloon_last_update(d->qts), ==, 0);

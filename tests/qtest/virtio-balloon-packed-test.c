@@ -325,6 +325,34 @@ static void ring_of_stats_shrinks(BalloonDriver *d)
     assert_reports(d);
 }
 
+#define PLACES "virtio/packed_virtqueues"
+
+/* A state has a place in the ring that has more bits than there are */
+static void wide_place(BalloonDriver *d)
+{
+    /* Of the first queue: after the version, and after its wrap counter */
+    const gsize at = strlen(PLACES) + sizeof(uint32_t) +
+                     (d->data ? sizeof(uint16_t) + sizeof(uint8_t) : 0);
+    g_autofree char *state = NULL;
+    char *found;
+    gsize size;
+
+    start(d);
+    assert_reports(d);
+    balloon_migrate(d->qts);
+    g_assert_true(g_file_get_contents(balloon_saved(), &state, &size, NULL));
+    found = memmem(state, size, PLACES, strlen(PLACES));
+    g_assert_nonnull(found);
+    stw_be_p(found + at, 0x8003);
+    g_assert_true(g_file_set_contents(balloon_saved(), state, size, NULL));
+    balloon_arrive(d, NULL);
+    balloon_cont(d);
+    post(d, INFLATE, &(BalloonSeg) { AREA, 4 }, 1, 0);
+    balloon_query(d->qts);
+    start(d);
+    assert_reports(d);
+}
+
 static const BalloonTest tests[] = {
     { "packed/inflate", inflate, .unstarted = true },
     { "packed/report", report, .unstarted = true },
@@ -335,6 +363,9 @@ static const BalloonTest tests[] = {
     { "improved/packed/shrinks", ring_shrinks, LONG, LONG_MEMORY,
       .unstarted = true },
     { "improved/packed/shrinks-held", ring_of_stats_shrinks,
+      .unstarted = true },
+    { "improved/packed/wide-place/avail", wide_place, .unstarted = true },
+    { "improved/packed/wide-place/used", wide_place, .data = "used",
       .unstarted = true },
 };
 

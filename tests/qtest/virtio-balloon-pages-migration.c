@@ -13,7 +13,6 @@
 #include "qemu/bswap.h"
 #include "virtio-balloon-case.h"
 #include "virtio-balloon-migrate.h"
-#include "standard-headers/linux/virtio_pci.h"
 
 /* Every other page of so much memory: more runs than can be looked at soon */
 #define LARGE "-m 1152"
@@ -311,48 +310,6 @@ static void assert_refused(BalloonDriver *d, const void *data, gsize size)
     balloon_quit(d);
 }
 
-/* No device has more of them */
-#define QUEUES_MAX 1024
-
-/* A virtqueue in a saved state: docs/devel/migration/virtio.rst */
-typedef struct QEMU_PACKED SavedQueue {
-    uint32_t size;
-    uint64_t desc;
-    uint16_t last_avail;
-    uint16_t vector;
-} SavedQueue;
-
-/* A state that has as many queues as any device may have, loaded or not */
-static void every_queue(BalloonDriver *d)
-{
-    const uint32_t ours[] = { cpu_to_be32(STATS + 1), cpu_to_be32(1024) };
-    const uint32_t all = cpu_to_be32(QUEUES_MAX);
-    SavedQueue queue = { ours[1], 0, 0, VIRTIO_MSI_NO_VECTOR };
-    g_autoptr(GByteArray) state = g_byte_array_new();
-    gsize size, at;
-    g_autofree char *data = save(d, &size);
-    char *found = memmem(data, size, ours, sizeof(ours));
-
-    g_assert_nonnull(found);
-    memcpy(found, &all, sizeof(all));
-    at = found - data + sizeof(all) + (STATS + 1) * sizeof(queue);
-    g_byte_array_append(state, (uint8_t *)data, at);
-    for (int i = STATS + 1; i < QUEUES_MAX; i++) {
-        g_byte_array_append(state, (uint8_t *)&queue, sizeof(queue));
-    }
-    g_byte_array_append(state, (uint8_t *)data + at, size - at);
-    g_assert_true(g_file_set_contents(balloon_saved(), (char *)state->data,
-                                      state->len, NULL));
-    balloon_boot_incoming(d, TELL, OPTIONS QUIET);
-    balloon_try_load(d->qts);
-    balloon_cont(d);
-    balloon_query(d->qts);
-    balloon_find(d);
-    balloon_start(d, BALLOON_ALL_FEATURES);
-    balloon_assert_serves(d);
-    balloon_quit(d);
-}
-
 /* Cut off in it, or in what follows of the device's state */
 static void truncated(BalloonDriver *d)
 {
@@ -478,6 +435,84 @@ static void damaged(BalloonDriver *d)
     balloon_assert_bytes(d, MIDDLE, HUGE / 2, 0);
 }
 
+/* A virtqueue in a saved state: docs/devel/migration/virtio.rst */
+typedef struct QEMU_PACKED SavedQueue {
+    uint32_t size;
+    uint64_t desc;
+    uint16_t last_avail;
+    uint16_t vector;
+} SavedQueue;
+
+/* What is before the pages of it, if the balloon has these queues */
+typedef struct QEMU_PACKED SavedDevice {
+    uint16_t queue_sel;
+    uint32_t features;
+    uint32_t config_len;
+    struct virtio_balloon_config config;
+    uint32_t n_queues;
+    SavedQueue queues[STATS + 1];
+} SavedDevice;
+
+/* Where the state has the balloon */
+static SavedDevice *find_device(const Snapshot *s, gsize size)
+{
+    const uint32_t queues[] = { cpu_to_be32(STATS + 1), cpu_to_be32(1024) };
+    char *found = memmem(s->data, size, queues, sizeof(queues));
+    SavedDevice *device;
+
+    g_assert_nonnull(found);
+    device = (SavedDevice *)(found - offsetof(SavedDevice, n_queues));
+    g_assert_cmpuint(be32_to_cpu(device->config_len), ==,
+                     sizeof(device->config));
+    return device;
+}
+
+/* More queues than the device has */
+static void every_queue(SavedDevice *device)
+{
+    device->n_queues = cpu_to_be32(1024);
+}
+
+/* Rings with sizes that no driver can give them */
+static void ring_of_none(SavedDevice *device)
+{
+    device->queues[DEFLATE].size = 0;
+}
+
+static void ring_too_large(SavedDevice *device)
+{
+    device->queues[STATS].size = cpu_to_be32(2048);
+}
+
+/* What the core refuses before it asks the device, which has no byte order */
+static void queue_sel(SavedDevice *device)
+{
+    device->queue_sel = UINT16_MAX;
+}
+
+/* A snapshot is refused; the operator saves that, and goes on all the same */
+static void queues_damaged(BalloonDriver *d)
+{
+    void (*damage)(SavedDevice *device) = d->data;
+    SavedDevice *device;
+    Snapshot s;
+
+    make_snapshots(d, &s);
+    device = find_device(&s, s.end);
+    damage(device);
+    write_disk((char *)device - s.data, device, sizeof(*device));
+    g_assert_false(balloon_try_snapshot(d->qts, "snapshot-load", "many"));
+    balloon_snapshot(d->qts, "snapshot-save", "refused");
+    balloon_cont(d);
+    for (int queue = INFLATE; queue <= STATS; queue++) {
+        balloon_kick(d, queue);
+    }
+    balloon_query(d->qts);
+    balloon_restart(d);
+    balloon_assert_serves(d);
+    g_free(s.data);
+}
+
 #define SHARED_FILE MEMORY_OF("file,share=on,mem-path=$FILES/ram")
 
 #define MAPPED_RAM MEMORY_256("ram") " -global migration.mapped-ram=on"
@@ -510,7 +545,10 @@ static const BalloonTest stream_tests[] = {
     { "stream/no-memory", no_memory },
     { "stream/twice", twice },
     { "stream/truncated", truncated },
-    { "stream/every-queue", every_queue },
+    { "stream/every-queue", queues_damaged, .data = every_queue },
+    { "stream/ring-of-none", queues_damaged, .data = ring_of_none },
+    { "stream/ring-too-large", queues_damaged, .data = ring_too_large },
+    { "stream/queue-sel", queues_damaged, .data = queue_sel },
 };
 
 void balloon_add_pages_migration_tests(void)

@@ -142,6 +142,8 @@ typedef struct VirtIOBalloonStats {
     VirtQueue *vq;
     /* the driver's buffer, held until news are wanted, or NULL */
     VirtQueueElement *elem;
+    /* the next in the ring was held when the VM was saved: it says nothing new */
+    bool rewound;
     /* latest values by tag; all ones where the driver gave none */
     uint64_t values[VIRTIO_BALLOON_S_NR];
     /* when they came: seconds of the host's clock since 1970, 0 for never */
@@ -209,7 +211,7 @@ struct VirtIOBalloon {
     bool qemu_4_0_config_size;
     /* property: what no target may be less than, in bytes */
     uint64_t min_size;
-    /* properties: tell those who pin memory, of so many bytes at a time */
+    /* properties: tell those who pin memory, of so many bytes at a time, or 0 */
     bool coordinated_discards;
     uint64_t discard_granule;
     /* property: a deflate waits for the host to have the memory */
@@ -233,9 +235,8 @@ struct VirtIOBalloon {
 
     /* since the last reset, the driver was seen to number queues with gaps */
     bool gaps;
-    /* the driver is being answered: no queue gets another role now, but then */
-    unsigned answering;
-    QEMUBH *rebind;
+    /* queues, a bit each, of which the driver has yet to be notified */
+    uint32_t answered;
 
     /* between reset phases: this is no reset that empties the balloon */
     bool reset_keeps_balloon;

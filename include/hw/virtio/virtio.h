@@ -1,0 +1,9 @@
+/* overlay: after virtio_queue_get_used_size */
+/*
+ * Can queue @n be served without doing more than to access memory: is all of
+ * its ring in RAM?  True, too, if it has none.
+ *
+ * To pop from, or push to, a ring in registers may do anything to any device:
+ * reset, reconfigure or unplug the one that does it.
+ */
+bool virtio_queue_is_in_ram(VirtIODevice *vdev, int n);
