@@ -157,9 +157,7 @@ def read_document(path):
 
 
 def parse():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    guests.add_options(parser)
+    parser = guests.parser(__doc__)
     parser.add_argument("--stock", default=STOCK,
                         help="the QEMU to compare with")
     parser.add_argument("--quick", action="store_true",

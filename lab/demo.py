@@ -7,7 +7,6 @@ that a person would type into QEMU's monitor give it other sizes.  Ends with
 a table and a picture; the exit code is 1 when the guest did not follow.
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -123,10 +122,7 @@ def run(options):
 
 @guests.told("demo")
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    guests.add_options(parser)
-    run(guests.understood(parser.parse_args()))
+    run(guests.understood(guests.parser(__doc__).parse_args()))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ the path of another; NAMEs of single tests as VirtioBalloon.test_resize
 restrict the run.  Output is TAP.
 """
 
-import argparse
 import os
 import signal
 import sys
@@ -72,9 +71,7 @@ def run(options, folder):
 
 @guests.told("functional")
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    guests.add_options(parser)
+    parser = guests.parser(__doc__)
     parser.add_argument("--stock", action="store_true",
                         help="leave out what stock QEMU does not do")
     parser.add_argument("--assets", action="store_true",

@@ -26,6 +26,8 @@ import sys
 import threading
 import time
 
+import guests
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 FIRMWARE = ("/usr/share/seabios", "/usr/share/qemu")
 # Seconds are shared by weight, most for what runs most inputs in a second;
@@ -196,6 +198,7 @@ def distil(build, target):
           f" {sum(map(len, inputs)):8} bytes", flush=True)
 
 
+@guests.told("fuzz")
 def main():
     parser = argparse.ArgumentParser(usage=__doc__.split("\n\n")[1])
     how = parser.add_mutually_exclusive_group()

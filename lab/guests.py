@@ -51,11 +51,14 @@ def positive(text):
     return number
 
 
-def add_options(parser):
-    """Options that every program here takes."""
-    parser.add_argument("--qemu", default=QEMU, help="the QEMU to run")
-    parser.add_argument("--tree", default=TREE,
-                        help="its source tree, for the Python packages in it")
+def parser(doc):
+    """A parser with the options of every program here; @doc is its help."""
+    made = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawTextHelpFormatter)
+    made.add_argument("--qemu", default=QEMU, help="the QEMU to run")
+    made.add_argument("--tree", default=TREE,
+                      help="its source tree, for the Python packages in it")
+    return made
 
 
 def python_paths(tree):
@@ -83,7 +86,7 @@ def machine_class(options):
 def guest(options, arguments=(), **settings):
     """A BalloonGuest, not started; its QEMU is killed at the end.
 
-    @options: what add_options() parsed.  @arguments: more for QEMU.
+    @options: what parser() parsed.  @arguments: more for QEMU.
     @settings: passed to BalloonGuest; image: what to boot instead of image().
     """
     booted = settings.pop("image", None) or image.image()

@@ -173,9 +173,7 @@ def run(options):
 
 @guests.told("migration")
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    guests.add_options(parser)
+    parser = guests.parser(__doc__)
     parser.add_argument("--stock", default=STOCK, help="the stock QEMU")
     parser.add_argument("--jobs", type=guests.positive, default=2)
     parser.add_argument("--machine", nargs="+", default=MACHINES,

@@ -6,7 +6,6 @@ Work moves from one guest to the other while the host claims to be short of
 memory.  Ends with a picture; the exit code is 1 when memory did not move along.
 """
 
-import argparse
 import contextlib
 import os
 import re
@@ -178,10 +177,7 @@ def run(options):
 
 @guests.told("share")
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    guests.add_options(parser)
-    run(parser.parse_args())
+    run(guests.parser(__doc__).parse_args())
 
 
 if __name__ == "__main__":

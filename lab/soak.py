@@ -9,7 +9,6 @@ byte may change, and QEMU must hold no more at the end than after a warm-up.
 The exit code is 1 otherwise.
 """
 
-import argparse
 import collections
 import contextlib
 import os
@@ -240,9 +239,7 @@ def run(options):
 
 
 def parse():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    guests.add_options(parser)
+    parser = guests.parser(__doc__)
     parser.add_argument("--seed", type=int, default=time.time_ns() % 10 ** 6,
                         help="repeat the run that said it had this one")
     parser.add_argument("--stock", action="store_true",
@@ -257,6 +254,7 @@ def parse():
     return guests.understood(options)
 
 
+@guests.told("soak")
 def main():
     options = parse()
     try:

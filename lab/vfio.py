@@ -10,7 +10,6 @@ its reach, all else always both.  With --linux a Linux guest is in that QEMU
 instead, which takes half an hour.
 """
 
-import argparse
 import os
 import statistics
 import struct
@@ -327,14 +326,13 @@ def run(options):
 
 
 def parse():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    guests.add_options(parser)
+    parser = guests.parser(__doc__)
     parser.add_argument("--linux", action="store_true",
                         help="a Linux guest in the QEMU in it")
     return guests.understood(parser.parse_args())
 
 
+@guests.told("vfio")
 def main():
     options = parse()
     try:

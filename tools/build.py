@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -68,8 +69,8 @@ def ninja(build, targets, environment):
 
 def write_launcher(path, binary):
     """A program named like QEMU's that finds the firmware."""
-    overlay.replace(path,
-                    f'#!/bin/sh\nexec {binary} {FIRMWARE_OPTIONS} "$@"\n')
+    overlay.replace(path, f'#!/bin/sh\nexec {shlex.quote(binary)}'
+                    f' {FIRMWARE_OPTIONS} "$@"\n')
     os.chmod(path, 0o755)
 
 

@@ -32,13 +32,16 @@ def install(folder, prefix):
     programs = []
     if not emulators(folder):
         return programs
+    # For everybody, as what is installed is
+    os.umask(0o022)
     os.makedirs(f"{prefix}/{PLACE}", exist_ok=True)
     os.makedirs(f"{prefix}/bin", exist_ok=True)
     for emulator in emulators(folder):
         name = os.path.basename(emulator)
         # One that runs is not written into
         new = f"{prefix}/{PLACE}/{name}.new"
-        shutil.copy2(emulator, new)
+        shutil.copyfile(emulator, new)
+        os.chmod(new, 0o755)
         subprocess.run(["strip", "--strip-debug", new], check=True)
         os.rename(new, f"{prefix}/{PLACE}/{name}")
         programs.append(f"{prefix}/bin/{name}")

@@ -23,6 +23,7 @@ import glob
 import json
 import os
 import re
+import shutil
 import subprocess
 from typing import List, NamedTuple
 
@@ -260,7 +261,11 @@ def main():
     parser.add_argument("output", nargs="?", type=os.path.abspath,
                         default=f"{base.build_folder(base.REPO)}/series",
                         help=argparse.SUPPRESS)
-    output = base.understood(parser.parse_args()).output
+    output = parser.parse_args().output
+    # To be told after minutes of fetching would be late
+    if shutil.which("git"):
+        identity()
+    base.understood()
     _, _, patches = export(base.REPO, base.source(), output)
     print("\n".join(patches))
 

@@ -182,9 +182,13 @@ class StubsTest(unittest.TestCase):
              if "setup" in line], [f"{self.root}/a", f"{self.root}/b"])
 
     def test_set_up_once(self):
+        patches = f"{self.root}/repo/build/series"
+        os.makedirs(patches)
         for _ in range(2):
             self.said("build")
         self.assertEqual(sum("setup" in line for line in self.log()), 1)
+        # What was made without a set-up
+        self.assertTrue(os.path.isdir(patches))
 
     def test_moved(self):
         """What was built elsewhere is of no use, nor is half a set-up."""
@@ -229,6 +233,7 @@ class StubsTest(unittest.TestCase):
 
     def test_folders_of_somebody_else(self):
         # Root may write everywhere
+        self.addCleanup(os.umask, os.umask(0o022))
         settings = {"user": 65534} if os.getuid() == 0 else {}
         for name in ("repo", "repo/build", "home/.cache/virtio-balloon"):
             path = f"{self.root}/{name}"
@@ -239,8 +244,10 @@ class StubsTest(unittest.TestCase):
             os.chmod(path, 0o777)
         os.chmod(f"{self.root}/home", 0o555)
         self.environment["XDG_CACHE_HOME"] = f"{self.root}/home/new"
-        self.assertIn("or set XDG_CACHE_HOME",
-                      self.said("build", code=1, **settings))
+        output = self.said("build", code=1, **settings)
+        self.assertIn("set XDG_CACHE_HOME", output)
+        # That folder is not ours to have another owner
+        self.assertNotIn("chown", output)
         os.chmod(f"{self.root}/home", 0o755)
         self.assertFalse(os.path.exists(f"{self.root}/log"))
 

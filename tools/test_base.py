@@ -209,6 +209,36 @@ class SourceTest(unittest.TestCase):
                 base.chosen()
 
 
+class AptTest(unittest.TestCase):
+    def test_nothing_of_this_machine(self):
+        """Neither its language, nor what it prefers, reaches our apt."""
+        with tempfile.TemporaryDirectory() as folder, \
+                mock.patch.dict(os.environ, XDG_CACHE_HOME=folder,
+                                LANGUAGE="de"), \
+                mock.patch("base.mirror", return_value="http://127.0.0.1:9"), \
+                mock.patch("base.subprocess.run") as run:
+            run.return_value.returncode = 0
+            base.apt_get(["download", "x"], folder)
+            base.query(["depends", "x"], base.apt_environment())
+        commands = [call.args[0] for call in run.call_args_list]
+        self.assertLess({"update", "download", "depends"},
+                        {word for command in commands for word in command})
+        for call in run.call_args_list:
+            self.assertIn("APT::Default-Release=", call.args[0])
+            self.assertEqual(call.kwargs["env"]["LANGUAGE"], "")
+
+    def test_preferences(self):
+        with tempfile.TemporaryDirectory() as folder, \
+                mock.patch("base.mirror", return_value="mirror"):
+            path = base.write_apt_configuration(folder, "sid")
+            said = subprocess.run(
+                ["apt-config", "shell", "FILE", "Dir::Etc::preferences/f",
+                 "PARTS", "Dir::Etc::preferencesparts/f"],
+                env=dict(os.environ, APT_CONFIG=path), text=True, check=True,
+                stdout=subprocess.PIPE).stdout
+        self.assertEqual(said, "FILE='/dev/null'\nPARTS='/dev/null'\n")
+
+
 class ToldTest(unittest.TestCase):
     def test_interrupted(self):
         output = io.StringIO()

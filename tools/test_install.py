@@ -18,14 +18,19 @@ class InstallTest(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.build = f"{folder.name}/build"
-        self.prefix = f"{folder.name}/prefix"
+        self.prefix = f"{folder.name}/a prefix"
         os.makedirs(f"{self.build}/qemu-build/qemu-system-x86_64.p")
 
     def test_runs_alone(self):
+        self.addCleanup(os.umask, os.umask(0o077))
         shutil.copy2("/bin/echo", f"{self.build}/{EMULATOR}")
+        os.chmod(f"{self.build}/{EMULATOR}", 0o700)
         for _ in range(2):
             program, = install.install(self.build, self.prefix)
         shutil.rmtree(self.build)
+        for root, _, files in os.walk(self.prefix):
+            for path in (root, *(f"{root}/{name}" for name in files)):
+                self.assertEqual(os.stat(path).st_mode & 0o777, 0o755, path)
         self.assertEqual(program, f"{self.prefix}/bin/qemu-system-x86_64")
         said = subprocess.run([program, "a b"], stdout=subprocess.PIPE,
                               text=True, check=True).stdout
