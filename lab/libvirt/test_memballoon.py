@@ -189,6 +189,7 @@ class Memballoon(LibvirtTest):
 
     # The manual
 
+    @improved
     def test_document(self):
         """What the manual says to paste and to type does what it says."""
         text = read(DOCUMENT)
@@ -200,7 +201,8 @@ class Memballoon(LibvirtTest):
                               more=more)
         self.assert_properties(domain, {
             "deflate-on-oom": True, "free-page-reporting": True,
-            "free-page-hint": True, PERIOD: 10})
+            "free-page-hint": True, "must-tell-host": True, "min-size": GIB,
+            PERIOD: 10})
         typed = re.findall(r"^ *\$ virsh (.*)$", text, re.M)
         self.assertGreater(len(typed), 3)
         for line in typed:
