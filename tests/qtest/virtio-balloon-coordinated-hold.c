@@ -241,7 +241,7 @@ static void hold_plugged(BalloonDriver *d)
     balloon_deflate(d, AREA, 2 * GRANULE);
     balloon_vfio_assert(AREA, 4 * GRANULE, true);
     balloon_unplug_vfio(d->qts);
-    g_assert_cmpuint(balloon_vfio->n, ==, 0);
+    g_assert_cmpuint(balloon_vfio->bytes, ==, 0);
 }
 
 /* It comes while the guest sleeps: that does not wake up without its memory */

@@ -70,7 +70,7 @@ static void vfio_plugged(BalloonDriver *d)
         granules(d);
         qtest_memset(d->qts, AREA, OLD, AREA_SIZE);
         balloon_unplug_vfio(d->qts);
-        g_assert_cmpuint(balloon_vfio->n, ==, 0);
+        g_assert_cmpuint(balloon_vfio->bytes, ==, 0);
     }
     balloon_deflate(d, AREA + 4 * GRANULE, 2 * GRANULE);
 }
@@ -149,7 +149,7 @@ static void hectic(BalloonDriver *d)
             balloon_wait_for(balloon_vfio_mapped(AREA + MiB, MiB) == 0);
         }
         balloon_unplug_vfio(d->qts);
-        g_assert_cmpuint(balloon_vfio->n, ==, 0);
+        g_assert_cmpuint(balloon_vfio->bytes, ==, 0);
         balloon_deflate(d, AREA, 3 * MiB);
     }
     balloon_assert_bytes(d, AREA + 3 * MiB, MiB, OLD);

@@ -28,7 +28,6 @@ static void inflate(BalloonDriver *d)
 
     /* a page that is given up again is as good as new */
     qtest_memset(d->qts, mem + BALLOON_PAGE, OLD, BALLOON_PAGE);
-    balloon_assert_pages(d, mem, "xx0xx0xx");
     balloon_send_range(d, INFLATE, mem + BALLOON_PAGE, 1);
     balloon_assert_pages(d, mem, "x00xx0xx");
 }
@@ -166,6 +165,10 @@ static void assert_broken_until_reset(BalloonDriver *d)
     if (d->vdev->features & 1ull << VIRTIO_F_VERSION_1) {
         balloon_wait_config_interrupt(d);
     }
+    /* Nothing is served any more */
+    balloon_post_range(d, INFLATE, mem, 1);
+    balloon_query(d->qts);
+    balloon_assert_pages(d, mem, "x");
     balloon_restart(d);
     balloon_send_range(d, INFLATE, mem, 1);
     balloon_assert_pages(d, mem, "0");
@@ -297,6 +300,7 @@ static void deflate(BalloonDriver *d)
     balloon_assert_pages(d, mem, "x000");
     /* ... and after it was acknowledged */
     qtest_memset(d->qts, mem + BALLOON_PAGE, OLD, BALLOON_PAGE);
+    balloon_send_range(d, INFLATE, mem + 3 * BALLOON_PAGE, 1);
     balloon_assert_pages(d, mem, "xx00");
 
     /* pages that were never given up */

@@ -58,7 +58,9 @@ static bool stop_once(BalloonDriver *d)
     balloon_use(d, AREA, HUGE);
     balloon_cont(d);
     balloon_wait_used(d, INFLATE, head);
-    balloon_assert_bytes(d, AREA + BALLOON_PAGE, BALLOON_PAGE, NEW);
+    for (uint64_t at = BALLOON_PAGE; at < HUGE; at += 2 * BALLOON_PAGE) {
+        balloon_assert_bytes(d, AREA + at, BALLOON_PAGE, NEW);
+    }
     return half_done;
 }
 

@@ -122,14 +122,7 @@ static void subsets(BalloonDriver *d)
     for (uint64_t bits = 0; bits < 1 << 6; bits++) {
         for (int i = 0; i < 2; i++) {
             g_assert_cmphex(balloon_start(d, bits) & 0xffffff, ==, 0x3f);
-            g_assert_cmphex(balloon_status(d), ==,
-                            VIRTIO_CONFIG_S_ACKNOWLEDGE |
-                            VIRTIO_CONFIG_S_DRIVER |
-                            VIRTIO_CONFIG_S_FEATURES_OK |
-                            VIRTIO_CONFIG_S_DRIVER_OK);
-            if (i) {
-                balloon_assert_serves(d);
-            }
+            balloon_assert_serves(d);
             balloon_reset(d);
         }
     }
