@@ -248,9 +248,9 @@ void balloon_come_between(BalloonDriver *d, bool (*attempt)(BalloonDriver *d))
     g_assert_true(between || stock);
 }
 
-void balloon_assert_end_is_told(BalloonDriver *d,
-                                void (*end)(BalloonDriver *d))
+void balloon_test_end_is_told(BalloonDriver *d)
 {
+    void (*end)(BalloonDriver *d) = d->data;
     int64_t target = RAM - 4 * MiB;
     int64_t change;
 

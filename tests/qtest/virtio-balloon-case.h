@@ -131,9 +131,11 @@ bool balloon_is_stock(BalloonDriver *d);
  */
 void balloon_come_between(BalloonDriver *d, bool (*attempt)(BalloonDriver *d));
 
-/* A balloon ends by @end: it is empty, which is told once; the target stays */
-void balloon_assert_end_is_told(BalloonDriver *d,
-                                void (*end)(BalloonDriver *d));
+/*
+ * A test whose data is how a balloon ends: it is empty, which is told once; the
+ * target stays
+ */
+void balloon_test_end_is_told(BalloonDriver *d);
 
 /* Reset the device; then the next driver's requests are served */
 void balloon_assert_next_driver(BalloonDriver *d);

@@ -277,10 +277,9 @@ static void viommu(BalloonDriver *d)
 /* Is there no migration because of the balloon? */
 static bool is_blocked(QTestState *qts)
 {
-    QDict *info = balloon_migration_info(qts);
+    g_autoptr(QDict) info = balloon_migration_info(qts);
     g_autoptr(GString) text = qobject_to_json(QOBJECT(info));
 
-    qobject_unref(info);
     return strstr(text->str, "blocked-reasons") &&
            strstr(text->str, "coordinated-discards");
 }

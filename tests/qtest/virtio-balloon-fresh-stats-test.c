@@ -62,11 +62,10 @@ static QDict *next_event(BalloonDriver *d)
 /* It has @value for the free memory, and nothing else */
 static void assert_event(BalloonDriver *d, uint64_t value)
 {
-    QDict *stats = next_event(d);
+    g_autoptr(QDict) stats = next_event(d);
 
     g_assert_cmpuint(qdict_size(stats), ==, 1);
     g_assert_cmpuint(qdict_get_int(stats, "free-memory"), ==, value);
-    qobject_unref(stats);
 }
 
 /* Leave a buffer with the free memory alone, which an event tells then */
@@ -95,11 +94,9 @@ static QDict *query(BalloonDriver *d)
 /* "asked-ago" or "answered-ago", in milliseconds; -1 if never */
 static int64_t ago(BalloonDriver *d, const char *name)
 {
-    QDict *info = query(d);
-    int64_t ms = qdict_get_try_int(info, name, -1);
+    g_autoptr(QDict) info = query(d);
 
-    qobject_unref(info);
-    return ms;
+    return qdict_get_try_int(info, name, -1);
 }
 
 /* When the guest was asked last */
@@ -110,36 +107,32 @@ static int64_t asked_ago(BalloonDriver *d)
 
 static bool is_pending(BalloonDriver *d)
 {
-    QDict *info = query(d);
-    bool pending = qdict_get_bool(info, "pending");
+    g_autoptr(QDict) info = query(d);
 
-    qobject_unref(info);
-    return pending;
+    return qdict_get_bool(info, "pending");
 }
 
 /* The guest said this of its free memory and nothing else, and owes nothing */
 static void assert_known(BalloonDriver *d, uint64_t value)
 {
-    QDict *info = query(d);
+    g_autoptr(QDict) info = query(d);
     QDict *stats = qdict_get_qdict(info, "stats");
 
     g_assert_false(qdict_get_bool(info, "pending"));
     g_assert_true(qdict_haskey(info, "answered-ago"));
     g_assert_cmpuint(qdict_size(stats), ==, 1);
     g_assert_cmpuint(qdict_get_int(stats, "free-memory"), ==, value);
-    qobject_unref(info);
 }
 
 /* The guest said nothing yet; it was asked or not */
 static void assert_unknown(BalloonDriver *d, bool pending)
 {
-    QDict *info = query(d);
+    g_autoptr(QDict) info = query(d);
 
     g_assert_cmpint(qdict_get_bool(info, "pending"), ==, pending);
     g_assert_cmpint(qdict_haskey(info, "asked-ago"), ==, pending);
     g_assert_false(qdict_haskey(info, "answered-ago"));
     g_assert_false(qdict_haskey(info, "stats"));
-    qobject_unref(info);
 }
 
 #define VALUE(tag) (0x1122334455660000 + (tag))

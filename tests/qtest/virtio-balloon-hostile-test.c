@@ -64,7 +64,7 @@ static void set_driver_ok(BalloonDriver *d)
                                       VIRTIO_CONFIG_S_DRIVER_OK);
 }
 
-/* The device has not been reset; it says that it needs that, and is well then */
+/* The device was not reset; it says that it needs that, and is well then */
 static void assert_refused(BalloonDriver *d)
 {
     balloon_wait_broken(d);

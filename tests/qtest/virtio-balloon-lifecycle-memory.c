@@ -15,15 +15,14 @@
 /* The guest-physical address of a memory device */
 static uint64_t device_addr(QTestState *qts)
 {
-    QDict *answer = qtest_qmp(qts, "{'execute': 'query-memory-devices'}");
+    g_autoptr(QDict) answer =
+        qtest_qmp(qts, "{'execute': 'query-memory-devices'}");
     QDict *device = qobject_to(QDict, qlist_peek(
                                    qdict_get_qlist(answer, "return")));
-    uint64_t addr = qdict_get_int(qdict_get_qdict(device, "data"),
-                                  qdict_haskey(qdict_get_qdict(device, "data"),
-                                               "addr") ? "addr" : "memaddr");
+    QDict *data = qdict_get_qdict(device, "data");
 
-    qobject_unref(answer);
-    return addr;
+    return qdict_get_int(data,
+                         qdict_haskey(data, "addr") ? "addr" : "memaddr");
 }
 
 static void assert_target(BalloonDriver *d, int64_t target, uint32_t pages)

@@ -183,6 +183,7 @@ static void unplug_busy(BalloonDriver *d)
         balloon_unplug(d);
         balloon_use(d, AREA, HUGE);
         plug_another(d, ALL);
+        balloon_assert_bytes(d, AREA, HUGE, NEW);
     }
     assert_ended(d, busy);
 }
@@ -282,12 +283,11 @@ static void polling_property(BalloonDriver *d)
 /* guest-stats is for reading */
 static void stats_property(BalloonDriver *d)
 {
-    QDict *error = qtest_qmp_assert_failure_ref(
+    g_autoptr(QDict) error = qtest_qmp_assert_failure_ref(
         d->qts, "{'execute': 'qom-set', 'arguments': {'path': %s,"
         " 'property': 'guest-stats', 'value': {}}}", BALLOON_PATH);
 
     g_assert_cmpstr(qdict_get_str(error, "class"), ==, "GenericError");
-    qobject_unref(error);
 }
 
 static const BalloonTest tests[] = {

@@ -271,11 +271,10 @@ static void migration(BalloonDriver *d)
 
 static void assert_features(BalloonDriver *d, bool reporting, bool hinting)
 {
-    QDict *info = balloon_info(d->qts);
+    g_autoptr(QDict) info = balloon_info(d->qts);
 
     g_assert_cmpint(qdict_get_bool(info, "reporting"), ==, reporting);
     g_assert_cmpint(qdict_get_bool(info, "hinting"), ==, hinting);
-    qobject_unref(info);
 }
 
 /* Offered is not accepted, and what was accepted ends with the driver */

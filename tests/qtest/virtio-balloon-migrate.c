@@ -61,12 +61,10 @@ void balloon_migrate_start(QTestState *qts)
 
 bool balloon_try_capability(QTestState *qts, const char *name)
 {
-    QDict *response = qtest_qmp(
+    g_autoptr(QDict) response = qtest_qmp(
         qts, "{'execute': 'migrate-set-capabilities', 'arguments':"
         " {'capabilities': [{'capability': %s, 'state': true}]}}", name);
     bool can = qdict_haskey(response, "return");
-
-    qobject_unref(response);
     if (!can) {
         g_test_skip("the host has no userfaultfd for this");
     }
@@ -88,10 +86,9 @@ QDict *balloon_migration_info(QTestState *qts)
 /* NULL if there was none; the caller frees it */
 static char *migration_status(QTestState *qts)
 {
-    QDict *info = balloon_migration_info(qts);
+    g_autoptr(QDict) info = balloon_migration_info(qts);
     char *status = g_strdup(qdict_get_try_str(info, "status"));
 
-    qobject_unref(info);
     return status;
 }
 
@@ -139,12 +136,10 @@ void balloon_migrate(QTestState *qts)
 /* Has it measured its speed, which it does every 100 ms? */
 static bool migration_is_measured(QTestState *qts)
 {
-    QDict *info = balloon_migration_info(qts);
+    g_autoptr(QDict) info = balloon_migration_info(qts);
     QDict *ram = qdict_get_qdict(info, "ram");
-    bool is = ram && qnum_get_double(qobject_to(QNum, qdict_get(ram, "mbps")));
 
-    qobject_unref(info);
-    return is;
+    return ram && qnum_get_double(qobject_to(QNum, qdict_get(ram, "mbps")));
 }
 
 int balloon_migrate_connect(QTestState *qts)
@@ -201,14 +196,12 @@ void balloon_migrate_end(QTestState *qts, int stream)
 
 int64_t balloon_migration_skipped(QTestState *qts)
 {
-    QDict *info = balloon_migration_info(qts);
+    g_autoptr(QDict) info = balloon_migration_info(qts);
     QDict *ram = qdict_get_qdict(info, "ram");
     int64_t seen = qdict_get_int(ram, "duplicate") +
                    qdict_get_int(ram, "normal");
-    int64_t skipped = qdict_get_int(ram, "total") - seen * BALLOON_PAGE;
 
-    qobject_unref(info);
-    return skipped;
+    return qdict_get_int(ram, "total") - seen * BALLOON_PAGE;
 }
 
 void balloon_adopt(BalloonDriver *d, BalloonDriver *source)

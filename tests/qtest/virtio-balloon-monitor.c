@@ -13,12 +13,10 @@
 
 bool balloon_vm_is_running(QTestState *qts)
 {
-    QDict *status = qtest_qmp_assert_success_ref(
+    g_autoptr(QDict) status = qtest_qmp_assert_success_ref(
         qts, "{'execute': 'query-status'}");
-    bool running = qdict_get_bool(status, "running");
 
-    qobject_unref(status);
-    return running;
+    return qdict_get_bool(status, "running");
 }
 
 void balloon_set_target(QTestState *qts, int64_t bytes)
@@ -34,11 +32,9 @@ QDict *balloon_info(QTestState *qts)
 
 int64_t balloon_query(QTestState *qts)
 {
-    QDict *info = balloon_info(qts);
-    int64_t actual = qdict_get_int(info, "actual");
+    g_autoptr(QDict) info = balloon_info(qts);
 
-    qobject_unref(info);
-    return actual;
+    return qdict_get_int(info, "actual");
 }
 
 QDict *balloon_next_event(QTestState *qts, const char *name)
@@ -120,11 +116,10 @@ static QDict *qom_get(QTestState *qts, const char *path, const char *property)
 
 int64_t balloon_get_interval(QTestState *qts)
 {
-    QDict *answer = qom_get(qts, BALLOON_PATH, "guest-stats-polling-interval");
-    int64_t seconds = qdict_get_int(answer, "return");
+    g_autoptr(QDict) answer = qom_get(qts, BALLOON_PATH,
+                                      "guest-stats-polling-interval");
 
-    qobject_unref(answer);
-    return seconds;
+    return qdict_get_int(answer, "return");
 }
 
 bool balloon_is_coordinated(QTestState *qts)
@@ -135,7 +130,7 @@ bool balloon_is_coordinated(QTestState *qts)
 uint64_t balloon_stat_at(QTestState *qts, const char *path, const char *name)
 {
     g_autofree char *key = g_strconcat("stat-", name, NULL);
-    QDict *answer = qom_get(qts, path, "guest-stats");
+    g_autoptr(QDict) answer = qom_get(qts, path, "guest-stats");
     QDict *stats = qdict_get_qdict(qdict_get_qdict(answer, "return"), "stats");
     QObject *number;
     uint64_t value;
@@ -144,7 +139,6 @@ uint64_t balloon_stat_at(QTestState *qts, const char *path, const char *name)
     number = qdict_get(stats, key);
     g_assert_nonnull(number);
     value = qnum_get_uint(qobject_to(QNum, number));
-    qobject_unref(answer);
     return value;
 }
 
@@ -160,12 +154,9 @@ uint64_t balloon_free_memory(QTestState *qts)
 
 int64_t balloon_last_update(QTestState *qts)
 {
-    QDict *answer = qom_get(qts, BALLOON_PATH, "guest-stats");
-    int64_t seconds = qdict_get_int(qdict_get_qdict(answer, "return"),
-                                "last-update");
+    g_autoptr(QDict) answer = qom_get(qts, BALLOON_PATH, "guest-stats");
 
-    qobject_unref(answer);
-    return seconds;
+    return qdict_get_int(qdict_get_qdict(answer, "return"), "last-update");
 }
 
 static const char *const causes[] = {
@@ -175,33 +166,28 @@ static const char *const causes[] = {
 
 bool balloon_info_has(QTestState *qts, const char *name)
 {
-    QDict *info = balloon_info(qts);
-    bool has = qdict_haskey(info, name);
+    g_autoptr(QDict) info = balloon_info(qts);
 
-    qobject_unref(info);
-    return has;
+    return qdict_haskey(info, name);
 }
 
 uint64_t balloon_target(QTestState *qts)
 {
-    QDict *info = balloon_info(qts);
-    uint64_t target = qdict_get_int(info, "target");
+    g_autoptr(QDict) info = balloon_info(qts);
 
-    qobject_unref(info);
-    return target;
+    return qdict_get_int(info, "target");
 }
 
 static uint64_t counter_of(QTestState *qts, const char *part,
                            const char *name)
 {
-    QDict *info = balloon_info(qts);
+    g_autoptr(QDict) info = balloon_info(qts);
     QDict *counters = qdict_get_qdict(info, "counters");
     uint64_t value;
 
     g_assert_nonnull(counters);
     value = qdict_get_int(part ? qdict_get_qdict(counters, part) : counters,
                           name);
-    qobject_unref(info);
     return value;
 }
 
@@ -238,16 +224,15 @@ void balloon_wait_discarded(QTestState *qts)
 void balloon_assert_state(QTestState *qts, const char *state,
                           const char *inhibitor)
 {
-    QDict *info = balloon_info(qts);
+    g_autoptr(QDict) info = balloon_info(qts);
 
     g_assert_cmpstr(qdict_get_str(info, "state"), ==, state);
     g_assert_cmpstr(qdict_get_try_str(info, "inhibited-by"), ==, inhibitor);
-    qobject_unref(info);
 }
 
 uint64_t balloon_assert_sum(QTestState *qts)
 {
-    QDict *info = balloon_info(qts);
+    g_autoptr(QDict) info = balloon_info(qts);
     QDict *counters = qdict_get_qdict(info, "counters");
     QDict *skipped;
     uint64_t given, explained;
@@ -264,7 +249,6 @@ uint64_t balloon_assert_sum(QTestState *qts)
         explained += qdict_get_int(skipped, causes[i]);
     }
     g_assert_cmpuint(explained, ==, given);
-    qobject_unref(info);
     return given;
 }
 
@@ -282,7 +266,7 @@ bool balloon_is_held(QTestState *qts)
 
 void balloon_assert_held(QTestState *qts, uint64_t size, const char *error)
 {
-    QDict *info = balloon_info(qts);
+    g_autoptr(QDict) info = balloon_info(qts);
     QDict *held = qdict_get_qdict(info, "held");
     const char *why;
 
@@ -293,7 +277,6 @@ void balloon_assert_held(QTestState *qts, uint64_t size, const char *error)
     if (error) {
         g_assert_cmpstr(why, ==, error);
     }
-    qobject_unref(info);
 }
 
 /* Does the event say that memory waits, and for @error, if that is given? */

@@ -32,30 +32,6 @@ static void inflate(BalloonDriver *d)
     balloon_assert_pages(d, mem, "x00xx0xx");
 }
 
-/* Any subset of pages, in any order, as a guest with scattered memory sends */
-static void inflate_random(BalloonDriver *d)
-{
-    enum { PAGES = 256, LISTED = 192 };
-    g_autoptr(GRand) rand = g_rand_new_with_seed(1);
-    char map[PAGES + 1] = {};
-    uint32_t pfns[LISTED];
-
-    for (int round = 0; round < 4; round++) {
-        uint64_t mem = balloon_dirty_pages(d, PAGES);
-
-        memset(map, 'x', PAGES);
-        for (int i = 0; i < LISTED; i++) {
-            int page = g_rand_int_range(rand, 0, PAGES);
-
-            pfns[i] = BALLOON_PFN(mem) + page;
-            map[page] = '0';
-        }
-        balloon_send_pfns(d, INFLATE, pfns, LISTED);
-        balloon_assert_pages(d, mem, map);
-        guest_free(d->alloc, mem);
-    }
-}
-
 /* A list where there is no memory has something in it, or nothing */
 static void inflate_list_nowhere(BalloonDriver *d)
 {
@@ -138,22 +114,6 @@ static void inflate_writable(BalloonDriver *d)
         { list + 8, 4 }, { list + 24, 4, true },
     }, 2);
     balloon_assert_pages(d, mem, "x0xx");
-}
-
-/* Every page of a guest, again and again, in one descriptor of 1 MiB */
-static void inflate_huge_list(BalloonDriver *d)
-{
-    enum { LIST = 256 * 1024, PAGES = 64 };
-    g_autofree uint32_t *pfns = g_new(uint32_t, LIST);
-    uint64_t mem = balloon_dirty_pages(d, PAGES + 2);
-
-    for (unsigned i = 0; i < LIST; i++) {
-        pfns[i] = BALLOON_PFN(mem) + 1 + (i * 29) % PAGES;
-    }
-    balloon_send_pfns(d, INFLATE, pfns, LIST);
-    balloon_assert_pages(d, mem, "x");
-    balloon_assert_bytes(d, mem + BALLOON_PAGE, PAGES * BALLOON_PAGE, 0);
-    balloon_assert_pages(d, mem + (PAGES + 1) * BALLOON_PAGE, "x");
 }
 
 /* The device found a fault in the ring, and is well again after a reset */
@@ -454,13 +414,11 @@ static void report_broken_ring(BalloonDriver *d)
 
 static const BalloonTest tests[] = {
     { "inflate/listed-pages", inflate },
-    { "inflate/random", inflate_random },
     { "inflate/bad-pfns", inflate_bad_pfns },
     { "inflate/list-nowhere", inflate_list_nowhere },
     { "inflate/odd-length", inflate_odd_length },
     { "inflate/split-pfn", inflate_split_pfn },
     { "inflate/writable", inflate_writable },
-    { "inflate/huge-list", inflate_huge_list },
     { "ring/long-chain", long_chain },
     { "ring/indirect", indirect, .unstarted = true },
     { "ring/full", full_ring },

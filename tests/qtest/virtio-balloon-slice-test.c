@@ -6,7 +6,6 @@
 
 #include "qemu/osdep.h"
 #include "virtio-balloon-case.h"
-#include "virtio-balloon-host.h"
 #include "virtio-balloon-migrate.h"
 #include "standard-headers/linux/virtio_ring.h"
 
@@ -87,28 +86,6 @@ static void finish(BalloonDriver *d)
     }
 }
 
-/* The guest has its memory back, and the next balloon leaves it alone, too */
-static bool unplug_once(BalloonDriver *d)
-{
-    uint16_t used;
-    uint64_t ring;
-
-    begin(d);
-    ring = d->vq[INFLATE]->used;
-    balloon_unplug(d);
-    used = qtest_readw(d->qts, ring + offsetof(struct vring_used, idx));
-    balloon_use(d, AREA, HUGE);
-    balloon_plug(d, "{}");
-    balloon_start(d, BALLOON_ALL_FEATURES);
-    balloon_assert_bytes(d, AREA, HUGE, NEW);
-    return !used;
-}
-
-static void unplug(BalloonDriver *d)
-{
-    balloon_come_between(d, unplug_once);
-}
-
 /* What is begun here is answered there */
 static bool migrate_once(BalloonDriver *d)
 {
@@ -166,7 +143,6 @@ static const BalloonTest tests[] = {
     { "improved/slice/bounded", bounded },
     { "slice/stop", stop },
     { "slice/finish", finish },
-    { "slice/unplug", unplug },
     { "slice/migrate", migrate_away },
     { "slice/migrate-report", migrate_report,
       "virtio-balloon-pci,free-page-reporting=on" },
