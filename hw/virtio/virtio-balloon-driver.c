@@ -72,10 +72,30 @@ void virtio_balloon_push(VirtIOBalloon *s, VirtQueue *vq,
     g_free(elem);
 }
 
-void virtio_balloon_notify(VirtIOBalloon *s)
+/* Whose registers those of the device are */
+static MemReentrancyGuard *driver_guard(VirtIOBalloon *s)
+{
+    BusState *bus = qdev_get_parent_bus(DEVICE(s));
+
+    return &bus->parent->mem_reentrancy_guard;
+}
+
+bool virtio_balloon_enter(VirtIOBalloon *s)
+{
+    MemReentrancyGuard *guard = driver_guard(s);
+    bool within = guard->engaged_in_io;
+
+    guard->engaged_in_io = true;
+    return within;
+}
+
+void virtio_balloon_leave(VirtIOBalloon *s, bool within)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
+    if (DEVICE(s)->realized) {
+        driver_guard(s)->engaged_in_io = within;
+    }
     while (s->answered && DEVICE(s)->realized) {
         int n = ctz32(s->answered);
 
@@ -99,8 +119,11 @@ bool virtio_balloon_may_serve(VirtIOBalloon *s)
 
 void virtio_balloon_driver_check(VirtIOBalloon *s)
 {
-    if (driver_may_be_served(s) && !driver_rings_are_sound(s)) {
-        virtio_error(VIRTIO_DEVICE(s), "virtio-balloon: a ring is not in RAM,"
-                     " or has become too small");
+    VirtIODevice *vdev = VIRTIO_DEVICE(s);
+
+    if ((vdev->status & VIRTIO_CONFIG_S_DRIVER_OK) &&
+        driver_may_be_served(s) && !driver_rings_are_sound(s)) {
+        virtio_error(vdev, "virtio-balloon: a ring is not in RAM, or has become"
+                     " too small");
     }
 }

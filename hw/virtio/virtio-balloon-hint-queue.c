@@ -125,14 +125,14 @@ static void hint_job_complete(void *opaque, int ret)
     VirtIOBalloon *s = job->dev;
 
     if (s) {
+        bool within = virtio_balloon_enter(s);
+
         s->hinting.job = NULL;
         hint_job_return(job);
         hinting_serve(s);
+        virtio_balloon_leave(s, within);
     }
     hint_job_free(job);
-    if (s) {
-        virtio_balloon_notify(s);
-    }
 }
 
 /* False when @elem carries something that cannot be a command id */
@@ -212,8 +212,10 @@ static void hinting_serve(VirtIOBalloon *s)
 
 static void hinting_resume(void *opaque)
 {
+    bool within = virtio_balloon_enter(opaque);
+
     hinting_serve(opaque);
-    virtio_balloon_notify(opaque);
+    virtio_balloon_leave(opaque, within);
 }
 
 void virtio_balloon_hinting_kick(VirtIOBalloon *s)

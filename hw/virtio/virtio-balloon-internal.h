@@ -47,24 +47,28 @@ bool virtio_balloon_may_serve(VirtIOBalloon *s);
 /*
  * The driver kicks, and may not be served.  A ring that is not in RAM, or is
  * smaller than what has been used of it, breaks the device: which may unplug
- * it, as virtio_balloon_notify() may.
+ * it, as virtio_balloon_leave() may.
  */
 void virtio_balloon_driver_check(VirtIOBalloon *s);
 
 /*
  * Return @elem, which is the callee's now, to the driver, which is told when
- * virtio_balloon_notify() is called.  To a device that may not be served any
+ * virtio_balloon_leave() is called.  To a device that may not be served any
  * more nothing goes back.
  */
 void virtio_balloon_push(VirtIOBalloon *s, VirtQueue *vq,
                          VirtQueueElement *elem);
 
 /*
- * Tell the driver of what it has got back.  Where an interrupt is written to is
- * up to the driver: it may reset the device, have it negotiate anew, or unplug
- * it.  So this is the last that a handler or a callback does.
+ * Whoever is called from outside serves queues between these two: the driver
+ * cannot have the device's registers be written to meanwhile.  The second, with
+ * what the first returned, tells the driver of what it has got back.  Where an
+ * interrupt is written to is up to the driver: it may reset the device, have it
+ * negotiate anew, or unplug it.  So that is the last that a handler or a
+ * callback does.
  */
-void virtio_balloon_notify(VirtIOBalloon *s);
+bool virtio_balloon_enter(VirtIOBalloon *s);
+void virtio_balloon_leave(VirtIOBalloon *s, bool within);
 
 /* --- virtio-balloon-config.c -------------------------------------------- */
 

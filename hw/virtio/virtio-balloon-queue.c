@@ -128,10 +128,11 @@ static void queue_serve(VirtIOBalloonQueue *q)
 static void queue_resume(void *opaque)
 {
     VirtIOBalloonQueue *q = opaque;
+    bool within = virtio_balloon_enter(q->dev);
 
     queue_serve(q);
     virtio_balloon_pages_tell_held(q->dev);
-    virtio_balloon_notify(q->dev);
+    virtio_balloon_leave(q->dev, within);
 }
 
 void virtio_balloon_queue_kick(VirtIOBalloonQueue *q)

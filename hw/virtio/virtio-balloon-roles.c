@@ -104,14 +104,8 @@ void virtio_balloon_roles_start(VirtIOBalloon *s)
     virtio_balloon_hinting_start(s);
 }
 
-static void roles_handle_output(VirtIODevice *vdev, VirtQueue *vq)
+static void roles_kick(VirtIOBalloon *s, VirtQueue *vq)
 {
-    VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
-
-    if (!virtio_balloon_may_serve(s)) {
-        virtio_balloon_driver_check(s);
-        return;
-    }
     /* A legacy driver need not be done with its set-up */
     virtio_balloon_roles_bind(s);
     if (vq == s->inflate.vq) {
@@ -126,7 +120,19 @@ static void roles_handle_output(VirtIODevice *vdev, VirtQueue *vq)
         virtio_balloon_hinting_kick(s);
     }
     virtio_balloon_pages_tell_held(s);
-    virtio_balloon_notify(s);
+}
+
+static void roles_handle_output(VirtIODevice *vdev, VirtQueue *vq)
+{
+    VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
+    bool within = virtio_balloon_enter(s);
+
+    if (virtio_balloon_may_serve(s)) {
+        roles_kick(s, vq);
+    } else {
+        virtio_balloon_driver_check(s);
+    }
+    virtio_balloon_leave(s, within);
 }
 
 void virtio_balloon_roles_queue_reset(VirtIOBalloon *s, VirtQueue *vq)

@@ -162,8 +162,10 @@ static void stats_serve(VirtIOBalloon *s)
 
 static void stats_resume(void *opaque)
 {
+    bool within = virtio_balloon_enter(opaque);
+
     stats_serve(opaque);
-    virtio_balloon_notify(opaque);
+    virtio_balloon_leave(opaque, within);
 }
 
 void virtio_balloon_stats_kick(VirtIOBalloon *s)
@@ -183,22 +185,20 @@ static void stats_arm(VirtIOBalloonStats *st, int64_t ms)
 static void stats_ask(VirtIOBalloon *s)
 {
     VirtIOBalloonStats *st = &s->stats;
-    bool held;
+    bool within = virtio_balloon_enter(s);
 
     if (st->rewound) {
         stats_serve(s);
     }
-    if (!virtio_balloon_may_serve(s) || !st->vq) {
-        return;
+    if (virtio_balloon_may_serve(s) && st->vq) {
+        trace_virtio_balloon_stats_ask(st->elem);
+        if (st->elem || !st->pending) {
+            st->asked_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+            st->pending = true;
+        }
+        stats_exchange_buffer(s, NULL);
     }
-    held = st->elem;
-    trace_virtio_balloon_stats_ask(held);
-    if (held || !st->pending) {
-        st->asked_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
-        st->pending = true;
-    }
-    stats_exchange_buffer(s, NULL);
-    virtio_balloon_notify(s);
+    virtio_balloon_leave(s, within);
 }
 
 bool virtio_balloon_stats_request(void *opaque, Error **errp)

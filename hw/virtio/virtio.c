@@ -1,13 +1,41 @@
 /* overlay: after vring_get_region_caches */
+/* Called within rcu_read_lock() */
+static bool vring_part_is_in_ram(VirtIODevice *vdev, hwaddr addr, hwaddr size,
+                                 const MemoryRegionCache *cache, bool is_write)
+{
+    /* What an IOMMU has between is not in the cache */
+    while (!cache->ptr && size) {
+        hwaddr xlat, len = size;
+        MemoryRegion *mr = address_space_translate(vdev->dma_as, addr, &xlat,
+                                                   &len, is_write,
+                                                   MEMTXATTRS_UNSPECIFIED);
+
+        if (!memory_region_is_ram(mr)) {
+            return false;
+        }
+        addr += len;
+        size -= len;
+    }
+    return true;
+}
+/* overlay: after virtio_queue_get_used_size */
 bool virtio_queue_is_in_ram(VirtIODevice *vdev, int n)
 {
-    VirtQueue *vq = &vdev->vq[n];
+    VRing *vring = &vdev->vq[n].vring;
     VRingMemoryRegionCaches *caches;
 
     RCU_READ_LOCK_GUARD();
-    caches = vring_get_region_caches(vq);
+    caches = vring_get_region_caches(&vdev->vq[n]);
     if (!caches) {
-        return !vq->vring.desc;
+        return !vring->desc;
     }
-    return caches->desc.ptr && caches->avail.ptr && caches->used.ptr;
+    return vring_part_is_in_ram(vdev, vring->desc,
+                                virtio_queue_get_desc_size(vdev, n),
+                                &caches->desc, false) &&
+           vring_part_is_in_ram(vdev, vring->avail,
+                                virtio_queue_get_avail_size(vdev, n),
+                                &caches->avail, false) &&
+           vring_part_is_in_ram(vdev, vring->used,
+                                virtio_queue_get_used_size(vdev, n),
+                                &caches->used, true);
 }

@@ -114,6 +114,66 @@ static void memory_leaves(BalloonDriver *d)
     assert_refused(d);
 }
 
+/*
+ * With an IOMMU that translates, by tables that the test keeps below AREA: the
+ * first GiB is what it is, and the second has the registers, but not those that
+ * interrupts are written to, which no page may have
+ */
+#define IOMMU 0xfed90000
+#define IOMMU_COMMAND (IOMMU + 0x18)
+#define IOMMU_STATUS (IOMMU + 0x1c)
+#define IOMMU_ROOT (IOMMU + 0x20)
+#define TABLES (AREA - 4 * BALLOON_PAGE)
+#define SET_ROOT (1u << 30)
+#define ENABLE (1u << 31)
+#define REGISTERS (3 * GiB)
+
+static void translate(BalloonDriver *d)
+{
+    const uint64_t root = TABLES, context = root + BALLOON_PAGE;
+    const uint64_t giants = context + BALLOON_PAGE;
+    const uint64_t pages = giants + BALLOON_PAGE;
+    const uint64_t read_write = 3, page = 1 << 7 | read_write;
+
+    qtest_memset(d->qts, TABLES, 0, 4 * BALLOON_PAGE);
+    qtest_writeq(d->qts, root, context | 1);
+    /* 39 bits, three levels */
+    qtest_writeq(d->qts, context + 16 * d->pci->pdev->devfn, giants | 1);
+    qtest_writeq(d->qts, context + 16 * d->pci->pdev->devfn + 8, 1 << 8 | 1);
+    qtest_writeq(d->qts, giants, page);
+    qtest_writeq(d->qts, giants + 8, pages | read_write);
+    for (uint64_t i = 0; i < GiB / HUGE / 2 + 1; i++) {
+        qtest_writeq(d->qts, pages + 8 * i, (REGISTERS + i * HUGE) | page);
+    }
+    qtest_writeq(d->qts, IOMMU_ROOT, root);
+    qtest_writel(d->qts, IOMMU_COMMAND, SET_ROOT);
+    qtest_writel(d->qts, IOMMU_COMMAND, ENABLE);
+    g_assert_cmphex(qtest_readl(d->qts, IOMMU_STATUS) & ENABLE, ==, ENABLE);
+}
+
+static void iommu(BalloonDriver *d)
+{
+    translate(d);
+    balloon_restart(d);
+    g_assert_true(d->vdev->features & 1ull << VIRTIO_F_ACCESS_PLATFORM);
+    balloon_assert_works(d);
+}
+
+static void registers_behind_iommu(BalloonDriver *d)
+{
+    translate(d);
+    balloon_reset(d);
+    balloon_negotiate(d, BALLOON_ALL_FEATURES);
+    balloon_setup_queues(d);
+    move_ring(d, INFLATE, USED, used_ring_over_status(d) - REGISTERS + GiB);
+    set_driver_ok(d);
+    balloon_kick(d, INFLATE);
+    assert_refused(d);
+}
+
+#define TRANSLATED PLAIN ",iommu_platform=on,disable-legacy=on"
+#define WITH_IOMMU MEMORY "-machine q35 -device intel-iommu"
+
 #define IN_REGISTERS(name, queue, part)                                 \
     { "ring/registers/" name, in_registers, .data = &(Ring) { queue, part } }
 
@@ -125,14 +185,20 @@ static const BalloonTest tests[] = {
     IN_REGISTERS("stats", STATS, USED),
     IN_REGISTERS("hint", HINT, USED),
     IN_REGISTERS("report", REPORT_TOO, USED),
+    { "ring/registers/iommu", registers_behind_iommu, TRANSLATED, WITH_IOMMU },
     { "ring/memory-leaves", memory_leaves,
       .options = BALLOON_DIMM_SLOTS IOTHREAD BALLOON_DIMM_PLUGGED },
+};
+
+static const BalloonTest iommu_test = {
+    "iommu", iommu, TRANSLATED, WITH_IOMMU
 };
 
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     balloon_add_tests("improved/", ALL_QUEUES, tests, ARRAY_SIZE(tests));
+    balloon_add_tests("ring/", NULL, &iommu_test, 1);
     balloon_add_hostile_load_tests();
     balloon_add_hostile_list_tests();
     balloon_add_hostile_unplug_tests();
