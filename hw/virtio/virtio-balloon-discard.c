@@ -49,7 +49,8 @@ static BalloonInhibitor discard_inhibitor(VirtIOBalloon *s, bool told)
     /*
      * While QEMU exits vCPUs may still run, but migration cannot be asked.
      * Devices or RDMA may have pinned the memory.  A page that postcopy waits
-     * for would be asked for twice.  A background snapshot still has to read it.
+     * for would be asked for twice.  A background snapshot still has to read
+     * it.
      */
     if (s->discard.exiting) {
         return BALLOON_INHIBITOR__MAX;
