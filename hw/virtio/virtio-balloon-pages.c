@@ -184,6 +184,16 @@ uint64_t virtio_balloon_pages_step(VirtIOBalloon *s)
     return s->populate_on_deflate ? BALLOON_UNIT_SIZE : UINT64_MAX;
 }
 
+/* What the host lost never comes: the guest is told when it uses it */
+static bool pages_are_lost(int error)
+{
+#ifdef EHWPOISON
+    return error == EHWPOISON;
+#else
+    return false;
+#endif
+}
+
 /* Have the host provide what is in the balloon of @range: 0, or an errno */
 static int pages_populate_host(BalloonBlock *block, const BalloonRange *range)
 {
@@ -195,9 +205,8 @@ static int pages_populate_host(BalloonBlock *block, const BalloonRange *range)
         uint64_t from = ROUND_DOWN(run.start, page);
         uint64_t to = ROUND_UP(run.start + run.size, page);
 
-        /* A page that the host has lost never comes: the guest is told then */
         if (qemu_madvise(block->rb->host + from, to - from,
-                         QEMU_MADV_POPULATE_WRITE) && errno != EHWPOISON) {
+                         QEMU_MADV_POPULATE_WRITE) && !pages_are_lost(errno)) {
             return -errno;
         }
     }
