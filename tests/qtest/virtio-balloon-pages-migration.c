@@ -456,15 +456,15 @@ typedef struct QEMU_PACKED SavedDevice {
 /* Where the state has the balloon */
 static SavedDevice *find_device(const Snapshot *s, gsize size)
 {
-    const uint32_t queues[] = { cpu_to_be32(STATS + 1), cpu_to_be32(1024) };
-    char *found = memmem(s->data, size, queues, sizeof(queues));
-    SavedDevice *device;
+    for (gsize at = 0; at + sizeof(SavedDevice) <= size; at++) {
+        SavedDevice *device = (SavedDevice *)(s->data + at);
 
-    g_assert_nonnull(found);
-    device = (SavedDevice *)(found - offsetof(SavedDevice, n_queues));
-    g_assert_cmpuint(be32_to_cpu(device->config_len), ==,
-                     sizeof(device->config));
-    return device;
+        if (device->n_queues == cpu_to_be32(STATS + 1) &&
+            device->config_len == cpu_to_be32(sizeof(device->config))) {
+            return device;
+        }
+    }
+    g_assert_not_reached();
 }
 
 /* More queues than the device has */
