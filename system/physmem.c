@@ -149,7 +149,6 @@ int ram_block_discard_ranges(RAMBlock *rb, const struct iovec *iov, size_t n,
     return first_error;
 }
 /* overlay: new */
-#ifdef CONFIG_LINUX
 /*
  * Which of @n pages from @host on are private copies, in memory or swapped out?
  * mincore() would tell of the file below them.  Returns: false when the host
@@ -158,6 +157,7 @@ int ram_block_discard_ranges(RAMBlock *rb, const struct iovec *iov, size_t n,
 static bool ram_block_has_copies(const uint8_t *host, size_t n,
                                  uint8_t *resident)
 {
+#ifdef CONFIG_LINUX
     /* Of an entry of pagemap: in memory, swapped out, a page of the file */
     const uint64_t present = 1ull << 63, swapped = 1ull << 62;
     const uint64_t of_file = 1ull << 61;
@@ -176,23 +176,25 @@ static bool ram_block_has_copies(const uint8_t *host, size_t n,
         close(fd);
     }
     return ok;
-}
+#else
+    return false;
 #endif
+}
 /* overlay: new */
 void ram_block_resident(RAMBlock *rb, uint64_t start, size_t length,
                         uint8_t *resident)
 {
-#ifdef CONFIG_LINUX
     uint8_t *host = rb->host + start;
 
-    if (!qemu_ram_is_shared(rb) && !ram_block_owns_file(rb)) {
-        if (ram_block_has_copies(host, length / qemu_real_host_page_size(),
-                                 resident)) {
+    if (qemu_ram_is_shared(rb) || ram_block_owns_file(rb)) {
+#ifdef CONFIG_LINUX
+        if (mincore(host, length, resident) == 0) {
             return;
         }
-    } else if (mincore(host, length, resident) == 0) {
+#endif
+    } else if (ram_block_has_copies(host, length / qemu_real_host_page_size(),
+                                    resident)) {
         return;
     }
-#endif
     memset(resident, 1, DIV_ROUND_UP(length, qemu_real_host_page_size()));
 }
