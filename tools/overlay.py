@@ -54,6 +54,19 @@ def is_ours(path):
     return "balloon" in name and "hv-balloon" not in name
 
 
+def check_between(text, blocks):
+    """What is in no block, an #ifdef say, would be lost without a word."""
+    last = 0
+    for block in [*blocks, None]:
+        between = text[last:block.start if block else None]
+        stray = re.sub(r"^[ \t]*(?:# .*|//.*|/\*.*\*/)$", "", between,
+                       flags=re.M).strip()
+        if stray:
+            raise OverlayError(f"'{stray.splitlines()[0]}' is in none of our"
+                               " blocks, and would not be in QEMU's file")
+        last = block.end if block else last
+
+
 def our_blocks(text, fmt):
     """Yield (block, text of the block, directive match or None) of our file."""
     directives = []
@@ -64,6 +77,7 @@ def our_blocks(text, fmt):
         directives.append((len(plain), match))
     plain += text[last:]
     blocks = fmt.parse(plain)
+    check_between(plain, blocks)
     for number, block in enumerate(blocks):
         before = blocks[number - 1].start if number else -1
         mine = [m for at, m in directives if before < at <= block.start]

@@ -34,7 +34,7 @@ class SpliceTest(unittest.TestCase):
                    theirs=KCONFIG + "\nconfig A\n    bool\n")
 
     def test_no_block_at_all(self):
-        self.fails("something else\n", ["no block found"])
+        self.fails("# something else\n", ["no block found"])
 
     def test_new_follows_the_one_before(self):
         ours = "config A\n    bool\n# overlay: new\nconfig C\n    bool\n"
@@ -60,6 +60,14 @@ class SpliceTest(unittest.TestCase):
     def test_new_that_exists(self):
         self.fails("# overlay: after A\nconfig B\n    bool\n",
                    ["'B'", "QEMU has one"])
+
+    def test_what_is_in_no_block(self):
+        function = "int f(void)\n{\n    return 1;\n}\n"
+        guarded = f"#ifdef X\n{function}#endif\n"
+        self.fails(guarded, ["'#ifdef X' is in none"], path="a.c")
+        self.fails(f"{function}#endif\n", ["'#endif' is in none"], path="a.c")
+        # A comment is for who reads our file
+        overlay.splice("hw/x/Kconfig", KCONFIG, "# That\nconfig B\n    x\n")
 
     def test_unknown_format(self):
         self.fails("text\n", ["docs/x.txt", "no format"], path="docs/x.txt")

@@ -1,11 +1,11 @@
 /* overlay: after qemu_shm_alloc */
-#ifdef SYS_process_madvise
 /*
  * Returns: a handle on this process, or -1 if the kernel does not let a process
  * advise itself; tried on a page of its own.
  */
 static int madvise_vector_probe(void)
 {
+#ifdef SYS_process_madvise
     size_t size = qemu_real_host_page_size();
     int pidfd = syscall(SYS_pidfd_open, getpid(), 0);
     struct iovec iov = {
@@ -24,22 +24,24 @@ static int madvise_vector_probe(void)
         munmap(iov.iov_base, size);
     }
     return pidfd;
-}
+#else
+    return -1;
 #endif
+}
 /* overlay: new */
 ssize_t qemu_madvise_vector(const struct iovec *iov, size_t n, int advice)
 {
-#ifdef SYS_process_madvise
     static gsize probed;
     static int pidfd;
-    ssize_t done;
 
     if (g_once_init_enter(&probed)) {
         pidfd = madvise_vector_probe();
         g_once_init_leave(&probed, 1);
     }
+#ifdef SYS_process_madvise
     if (pidfd >= 0) {
-        done = syscall(SYS_process_madvise, pidfd, iov, n, advice, 0);
+        ssize_t done = syscall(SYS_process_madvise, pidfd, iov, n, advice, 0);
+
         return done < 0 ? -errno : done;
     }
 #endif
