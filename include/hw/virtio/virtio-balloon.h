@@ -142,7 +142,7 @@ typedef struct VirtIOBalloonStats {
     VirtQueue *vq;
     /* the driver's buffer, held until news are wanted, or NULL */
     VirtQueueElement *elem;
-    /* the next in the ring was held when the VM was saved: it says nothing new */
+    /* the next in the ring was held when the VM was saved: it has no news */
     bool rewound;
     /* latest values by tag; all ones where the driver gave none */
     uint64_t values[VIRTIO_BALLOON_S_NR];
@@ -211,7 +211,7 @@ struct VirtIOBalloon {
     bool qemu_4_0_config_size;
     /* property: what no target may be less than, in bytes */
     uint64_t min_size;
-    /* properties: tell those who pin memory, of so many bytes at a time, or 0 */
+    /* properties: tell those who pin memory, of so many bytes; 0 for any */
     bool coordinated_discards;
     uint64_t discard_granule;
     /* property: a deflate waits for the host to have the memory */
