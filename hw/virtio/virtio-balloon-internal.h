@@ -39,9 +39,9 @@ bool virtio_balloon_driver_tells(VirtIOBalloon *s);
  * May rings be looked at?  Not while the VM is stopped or bus mastering is off,
  * and not before DRIVER_OK (section 2.1.2); what is in them by then is served
  * when that is over.  Legacy drivers may count on an answer before (section
- * 3.1.2).  A device that found a fault in a ring, or has one that is not in RAM,
- * waits for its reset: no timer may be armed for a ring of it, which need not
- * look empty.
+ * 3.1.2).  A device that found a fault in a ring, or has one that is not in
+ * RAM, waits for its reset: no timer may be armed for a ring of it, which need
+ * not look empty.
  */
 bool virtio_balloon_may_serve(VirtIOBalloon *s);
 
