@@ -108,11 +108,15 @@ static void coordinator_work(BalloonCoordinator *c, int64_t ns)
     c->work_ms = (get_clock() - start) / SCALE_MS;
 }
 
+static void coordinator_wake(BalloonCoordinator *c, int64_t ms)
+{
+    timer_mod(c->timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + ms);
+}
+
 /* What fails takes a fifth of the main loop's time at most */
 static void coordinator_arm(BalloonCoordinator *c)
 {
-    timer_mod(c->timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
-                        (c->error ? MAX(RETRY_MS, 4 * c->work_ms) : 0));
+    coordinator_wake(c, c->error ? MAX(RETRY_MS, 4 * c->work_ms) : 0);
 }
 
 /*
@@ -147,7 +151,7 @@ static void coordinator_hold(BalloonCoordinator *c)
         qemu_system_vmstop_request(RUN_STATE_PAUSED);
     }
     /* Who starts the machine before it has stopped takes that back, untold */
-    timer_mod(c->timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + RETRY_MS);
+    coordinator_wake(c, RETRY_MS);
 }
 
 static void coordinator_go_on(BalloonCoordinator *c)
@@ -155,7 +159,7 @@ static void coordinator_go_on(BalloonCoordinator *c)
     c->warned = false;
     if (c->holding && qemu_system_dump_in_progress()) {
         /* Of a machine that stands */
-        timer_mod(c->timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + RETRY_MS);
+        coordinator_wake(c, RETRY_MS);
     } else if (c->holding) {
         c->holding = false;
         trace_virtio_balloon_coordinator_go_on();

@@ -121,16 +121,22 @@ static void granule(BalloonDriver *d)
     balloon_vfio_assert(AREA, GRANULE, true);
 }
 
-/* By default it is so large that VFIO's mappings do for all of the memory */
-static void large(BalloonDriver *d)
+/* Another balloon is refused with another granule, and why, and not without */
+static void plug_again(BalloonDriver *d, const char *why)
 {
     balloon_unplug(d);
     balloon_assert_error(
-        d->qts, "GenericError", "discard-granule must be 8388608 bytes, as when"
-        " the machine started", BALLOON_DEVICE_ADD,
+        d->qts, "GenericError", why, BALLOON_DEVICE_ADD,
         balloon_device("{'must-tell-host': true, 'coordinated-discards': true,"
                        " 'discard-granule': 4194304}"));
     balloon_plug(d, "{'must-tell-host': true, 'coordinated-discards': true}");
+}
+
+/* By default it is so large that VFIO's mappings do for all of the memory */
+static void large(BalloonDriver *d)
+{
+    plug_again(d, "discard-granule must be 8388608 bytes, as when the"
+                  " machine started");
 }
 
 /* Devices come and go while pages do */
@@ -185,13 +191,8 @@ static void no_start(BalloonDriver *d)
 /* Another balloon has the granule that the machine started with */
 static void balloon_plugged(BalloonDriver *d)
 {
-    balloon_unplug(d);
-    balloon_assert_error(
-        d->qts, "GenericError", "discard-granule must be 2097152 bytes, as when"
-        " the machine started", BALLOON_DEVICE_ADD,
-        balloon_device("{'must-tell-host': true, 'coordinated-discards': true,"
-                       " 'discard-granule': 4194304}"));
-    balloon_plug(d, "{'must-tell-host': true, 'coordinated-discards': true}");
+    plug_again(d, "discard-granule must be 2097152 bytes, as when the"
+                  " machine started");
     balloon_start(d, BALLOON_ALL_FEATURES);
     qtest_memset(d->qts, AREA, OLD, AREA_SIZE);
     granules(d);

@@ -188,6 +188,20 @@ void balloon_renew_queue(BalloonDriver *d, int index)
     d->vq[index] = qvirtqueue_setup(d->vdev, d->alloc, index);
 }
 
+void balloon_place_ring(BalloonDriver *d, int index)
+{
+    QVirtioPCIDevice *pci = d->pci;
+    uint32_t common = pci->common_cfg_offset;
+
+    d->vdev->bus->queue_select(d->vdev, index);
+    qpci_io_writew(pci->pdev, pci->bar, common +
+                   offsetof(struct virtio_pci_common_cfg, queue_size),
+                   d->vq[index]->size);
+    d->vdev->bus->set_queue_address(d->vdev, d->vq[index]);
+    qpci_io_writew(pci->pdev, pci->bar, common +
+                   offsetof(struct virtio_pci_common_cfg, queue_enable), 1);
+}
+
 void balloon_set_bus_master(BalloonDriver *d, bool on)
 {
     uint16_t command = qpci_config_readw(d->pci->pdev, PCI_COMMAND);

@@ -150,6 +150,8 @@ void balloon_restart(BalloonDriver *d);
 /* Take a queue from the device (section 2.6.1), and give it a new one */
 void balloon_reset_queue(BalloonDriver *d, int index);
 void balloon_renew_queue(BalloonDriver *d, int index);
+/* Tell the PCI device where the ring of a queue is, which has been moved */
+void balloon_place_ring(BalloonDriver *d, int index);
 
 /* May the PCI device access memory?  If not, its driver does not run, either */
 void balloon_set_bus_master(BalloonDriver *d, bool on);

@@ -40,21 +40,12 @@ static uint64_t used_ring_over_status(BalloonDriver *d)
 static void move_ring(BalloonDriver *d, int queue, RingPart part,
                       uint64_t addr)
 {
-    QVirtioPCIDevice *pci = d->pci;
-    uint32_t common = pci->common_cfg_offset;
     QVirtQueue *vq = d->vq[queue];
-
     uint64_t *parts[] = { &vq->desc, &vq->avail, &vq->used };
 
     *parts[part] = addr;
     vq->size = RING_SIZE;
-    d->vdev->bus->queue_select(d->vdev, queue);
-    qpci_io_writew(pci->pdev, pci->bar, common +
-                   offsetof(struct virtio_pci_common_cfg, queue_size),
-                   vq->size);
-    d->vdev->bus->set_queue_address(d->vdev, vq);
-    qpci_io_writew(pci->pdev, pci->bar, common +
-                   offsetof(struct virtio_pci_common_cfg, queue_enable), 1);
+    balloon_place_ring(d, queue);
 }
 
 /* Go to DRIVER_OK, which may be the last that the device is asked for */

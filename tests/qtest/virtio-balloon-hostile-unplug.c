@@ -160,10 +160,7 @@ static void bad_ring(BalloonDriver *d)
 {
     begin(d, CONFIG);
     d->vq[INFLATE]->used = ECAM;
-    d->vdev->bus->queue_select(d->vdev, INFLATE);
-    d->vdev->bus->set_queue_address(d->vdev, d->vq[INFLATE]);
-    qpci_io_writew(d->pci->pdev, d->pci->bar, d->pci->common_cfg_offset +
-                   offsetof(struct virtio_pci_common_cfg, queue_enable), 1);
+    balloon_place_ring(d, INFLATE);
     balloon_kick(d, INFLATE);
     end(d);
 }

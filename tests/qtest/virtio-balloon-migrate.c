@@ -65,6 +65,7 @@ bool balloon_try_capability(QTestState *qts, const char *name)
         qts, "{'execute': 'migrate-set-capabilities', 'arguments':"
         " {'capabilities': [{'capability': %s, 'state': true}]}}", name);
     bool can = qdict_haskey(response, "return");
+
     if (!can) {
         g_test_skip("the host has no userfaultfd for this");
     }
@@ -87,9 +88,8 @@ QDict *balloon_migration_info(QTestState *qts)
 static char *migration_status(QTestState *qts)
 {
     g_autoptr(QDict) info = balloon_migration_info(qts);
-    char *status = g_strdup(qdict_get_try_str(info, "status"));
 
-    return status;
+    return g_strdup(qdict_get_try_str(info, "status"));
 }
 
 bool balloon_migration_is(QTestState *qts, const char *status)

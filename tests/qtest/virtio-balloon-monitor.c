@@ -133,13 +133,11 @@ uint64_t balloon_stat_at(QTestState *qts, const char *path, const char *name)
     g_autoptr(QDict) answer = qom_get(qts, path, "guest-stats");
     QDict *stats = qdict_get_qdict(qdict_get_qdict(answer, "return"), "stats");
     QObject *number;
-    uint64_t value;
 
     g_assert_nonnull(stats);
     number = qdict_get(stats, key);
     g_assert_nonnull(number);
-    value = qnum_get_uint(qobject_to(QNum, number));
-    return value;
+    return qnum_get_uint(qobject_to(QNum, number));
 }
 
 uint64_t balloon_stat(QTestState *qts, const char *name)
@@ -183,12 +181,10 @@ static uint64_t counter_of(QTestState *qts, const char *part,
 {
     g_autoptr(QDict) info = balloon_info(qts);
     QDict *counters = qdict_get_qdict(info, "counters");
-    uint64_t value;
 
     g_assert_nonnull(counters);
-    value = qdict_get_int(part ? qdict_get_qdict(counters, part) : counters,
-                          name);
-    return value;
+    return qdict_get_int(part ? qdict_get_qdict(counters, part) : counters,
+                         name);
 }
 
 uint64_t balloon_counter(QTestState *qts, const char *name)
