@@ -86,6 +86,24 @@ void balloon_boot_and_start(BalloonDriver *d)
     boot(d, true);
 }
 
+/* Why a test cannot be run, or NULL */
+static const char *missing(const BalloonTest *test)
+{
+    if (test->machine && !qtest_has_machine(test->machine)) {
+        return "this QEMU has no such machine type any more";
+    }
+    if (strstr(test->options, "-accel tcg") && !qtest_has_accel("tcg")) {
+        return "this QEMU runs no guest";
+    }
+    if (strstr(test->device, "coordinated-discards") && !CAN_COORDINATE) {
+        return "this QEMU lets no device have all discards of a guest";
+    }
+    if (test->huge_pages && !balloon_hugepages_take(RAM / HUGE)) {
+        return "the host has no huge pages to spare";
+    }
+    return NULL;
+}
+
 static void run_test(const void *data)
 {
     const BalloonTest *test = data;
@@ -94,13 +112,10 @@ static void run_test(const void *data)
         .options = test->options,
         .data = test->data,
     };
+    const char *reason = missing(test);
 
-    if (test->machine && !qtest_has_machine(test->machine)) {
-        g_test_skip("this QEMU has no such machine type any more");
-        return;
-    }
-    if (test->huge_pages && !balloon_hugepages_take(RAM / HUGE)) {
-        g_test_skip("the host has no huge pages to spare");
+    if (reason) {
+        g_test_skip(reason);
         return;
     }
     files_begin();
@@ -292,4 +307,22 @@ void balloon_use(BalloonDriver *d, uint64_t addr, uint64_t size)
 void balloon_wait_gone(BalloonDriver *d, uint64_t addr, uint64_t size)
 {
     balloon_wait_for(balloon_has_bytes(d, addr, size, 0));
+}
+
+static GSList *registered;
+
+void balloon_register(void (*add)(void))
+{
+    registered = g_slist_append(registered, add);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    for (GSList *at = registered; at; at = at->next) {
+        void (*add)(void) = at->data;
+
+        add();
+    }
+    return g_test_run();
 }

@@ -84,6 +84,28 @@ void balloon_add_tests(const char *prefix, const char *device,
 void balloon_add_bare_tests(const char *prefix, const char *device,
                             const BalloonTest *tests, unsigned n);
 
+/* A program has the tests of all its files: main() calls each @add of them */
+void balloon_register(void (*add)(void));
+#define BALLOON_ADD(add)                                                \
+    static void __attribute__((constructor)) register_##add(void)       \
+    {                                                                   \
+        balloon_register(add);                                          \
+    }
+
+/* ... or adds these, as above */
+#define BALLOON_TESTS(prefix, device, tests)                            \
+    static void add_##tests(void)                                       \
+    {                                                                   \
+        balloon_add_tests(prefix, device, tests, ARRAY_SIZE(tests));    \
+    }                                                                   \
+    BALLOON_ADD(add_##tests)
+#define BALLOON_BARE_TESTS(prefix, device, tests)                       \
+    static void add_##tests(void)                                       \
+    {                                                                   \
+        balloon_add_bare_tests(prefix, device, tests, ARRAY_SIZE(tests)); \
+    }                                                                   \
+    BALLOON_ADD(add_##tests)
+
 /*
  * Have qos-test run each of @tests on a balloon with these properties, in a
  * machine that it knows: their devices and options do not count
@@ -146,27 +168,5 @@ void balloon_give(BalloonDriver *d, uint64_t addr, uint64_t size);
 void balloon_use(BalloonDriver *d, uint64_t addr, uint64_t size);
 /* Wait until the host has got memory that is in the balloon */
 void balloon_wait_gone(BalloonDriver *d, uint64_t addr, uint64_t size);
-
-/* The groups of tests, by program: virtio-balloon-test ... */
-void balloon_add_command_tests(void);
-void balloon_add_config_tests(void);
-void balloon_add_hint_tests(void);
-void balloon_add_migration_tests(void);
-void balloon_add_packed_tests(void);
-void balloon_add_roles_tests(void);
-void balloon_add_slice_tests(void);
-/* ... -lifecycle-test ... */
-void balloon_add_backing_tests(void);
-void balloon_add_memory_tests(void);
-void balloon_add_reset_tests(void);
-/* ... -hostile-test ... */
-void balloon_add_hostile_load_tests(void);
-void balloon_add_hostile_unplug_tests(void);
-void balloon_add_hostile_list_tests(void);
-/* ... -pages-test, -coordinated-test, -manage-test */
-void balloon_add_pages_migration_tests(void);
-void balloon_add_coordinated_hold_tests(void);
-void balloon_add_counter_tests(void);
-void balloon_add_stats_tests(void);
 
 #endif

@@ -208,10 +208,9 @@ static const BalloonTest tests[] = {
     { "improved/command/actual-beyond-ram", actual_beyond_ram },
 };
 
-static const BalloonTest no_device_test = { "command/no-device", no_device };
+static const BalloonTest bare_tests[] = {
+    { "command/no-device", no_device },
+};
 
-void balloon_add_command_tests(void)
-{
-    balloon_add_bare_tests("", NULL, &no_device_test, 1);
-    balloon_add_tests("", NULL, tests, ARRAY_SIZE(tests));
-}
+BALLOON_TESTS("", NULL, tests)
+BALLOON_BARE_TESTS("", NULL, bare_tests)

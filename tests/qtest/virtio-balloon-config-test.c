@@ -395,7 +395,9 @@ static const BalloonTest transports[] = {
     { "transport/pci/legacy-msix", msix, PLAIN LEGACY, .unstarted = true },
 };
 
-static const BalloonTest mmio_test = { "transport/mmio", mmio };
+static const BalloonTest bare_tests[] = {
+    { "transport/mmio", mmio },
+};
 
 static void add_variant(const char *prefix, const char *name,
                         const Variant *v, const char *machine)
@@ -407,7 +409,7 @@ static void add_variant(const char *prefix, const char *name,
     balloon_add_tests(prefix, NULL, &test, 1);
 }
 
-void balloon_add_config_tests(void)
+static void add_variants(void)
 {
     for (int i = 0; i < ARRAY_SIZE(variants); i++) {
         const char *name = variants[i].properties;
@@ -424,7 +426,9 @@ void balloon_add_config_tests(void)
 
         add_variant(prefix, family, &m->variant, g_intern_string(name));
     }
-    balloon_add_tests("", NULL, tests, ARRAY_SIZE(tests));
-    balloon_add_tests("", NULL, transports, ARRAY_SIZE(transports));
-    balloon_add_bare_tests("", NULL, &mmio_test, 1);
 }
+
+BALLOON_ADD(add_variants)
+BALLOON_TESTS("", NULL, tests)
+BALLOON_TESTS("", NULL, transports)
+BALLOON_BARE_TESTS("", NULL, bare_tests)

@@ -300,8 +300,4 @@ static const BalloonTest tests[] = {
     { "hold/dump", hold_dump, .vfio = VFIO_ASSIGNED },
 };
 
-void balloon_add_coordinated_hold_tests(void)
-{
-    balloon_add_tests("improved/coordinated/", COORDINATED, tests,
-                      ARRAY_SIZE(tests));
-}
+BALLOON_TESTS("improved/coordinated/", COORDINATED, tests)

@@ -348,10 +348,8 @@ static void impossible(BalloonDriver *d)
     assert_no_start(DEVICE, "this QEMU does not let a device have all");
 }
 
-static const BalloonTest refused_test = { "refused", refused, PLAIN };
-static const BalloonTest impossible_test = { "impossible", impossible };
-
 static const BalloonTest tests[] = {
+    { "refused", refused, PLAIN },
     { "vfio/first/anonymous", granules, .vfio = VFIO_ASSIGNED },
     { "vfio/first/shared", granules, .options = SHARED,
       .vfio = VFIO_ASSIGNED },
@@ -384,19 +382,14 @@ static const BalloonTest bare_tests[] = {
     { "no-start", no_start, .vfio = VFIO_HOST },
 };
 
-int main(int argc, char **argv)
+static void add_impossible(void)
 {
-    const char *prefix = "improved/coordinated/";
-
-    g_test_init(&argc, &argv, NULL);
-    balloon_add_tests(prefix, NULL, &refused_test, 1);
     if (!CAN_COORDINATE) {
-        balloon_add_bare_tests(prefix, NULL, &impossible_test, 1);
-        return g_test_run();
+        balloon_add_bare_tests("improved/coordinated/", PLAIN,
+                               &(BalloonTest) { "impossible", impossible }, 1);
     }
-    balloon_add_coordinated_hold_tests();
-    balloon_add_tests(prefix, COORDINATED, tests, ARRAY_SIZE(tests));
-    balloon_add_bare_tests(prefix, COORDINATED, bare_tests,
-                           ARRAY_SIZE(bare_tests));
-    return g_test_run();
 }
+
+BALLOON_ADD(add_impossible)
+BALLOON_TESTS("improved/coordinated/", COORDINATED, tests)
+BALLOON_BARE_TESTS("improved/coordinated/", COORDINATED, bare_tests)

@@ -366,7 +366,4 @@ static const BalloonTest tests[] = {
       TELL ",populate-on-deflate=on" },
 };
 
-void balloon_add_counter_tests(void)
-{
-    balloon_add_tests("manage/", NULL, tests, ARRAY_SIZE(tests));
-}
+BALLOON_TESTS("manage/", NULL, tests)

@@ -97,23 +97,15 @@ static void ids(BalloonDriver *d)
     balloon_migrate_cancel(d->qts);
 }
 
-static void add(const char *path, void (*run)(BalloonDriver *d))
-{
-    g_autofree char *prefix = g_strconcat(path, "/", NULL);
-    BalloonTest tests[] = {
-        { "legacy", run, HINTING LEGACY_ONLY, OPTIONS },
-        { "modern", run, HINTING MODERN, OPTIONS },
-    };
+static const BalloonTest tests[] = {
+    { "endian/pages/legacy", pages, HINTING LEGACY_ONLY, OPTIONS },
+    { "endian/pages/modern", pages, HINTING MODERN, OPTIONS },
+    { "endian/stats/legacy", stats, HINTING LEGACY_ONLY, OPTIONS },
+    { "endian/stats/modern", stats, HINTING MODERN, OPTIONS },
+    { "endian/config/legacy", config, HINTING LEGACY_ONLY, OPTIONS },
+    { "endian/config/modern", config, HINTING MODERN, OPTIONS },
+    { "improved/endian/ids/legacy", ids, HINTING LEGACY_ONLY, OPTIONS },
+    { "improved/endian/ids/modern", ids, HINTING MODERN, OPTIONS },
+};
 
-    balloon_add_tests(prefix, NULL, tests, ARRAY_SIZE(tests));
-}
-
-int main(int argc, char **argv)
-{
-    g_test_init(&argc, &argv, NULL);
-    add("endian/pages", pages);
-    add("endian/stats", stats);
-    add("endian/config", config);
-    add("improved/endian/ids", ids);
-    return g_test_run();
-}
+BALLOON_TESTS("", NULL, tests)

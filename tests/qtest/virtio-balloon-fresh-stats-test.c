@@ -482,10 +482,9 @@ static const BalloonTest tests[] = {
       .options = MEMORY "-qmp unix:$FILES/monitor,server=on,wait=off" },
 };
 
-static const BalloonTest nobody_test = { "stats/nobody", nobody };
+static const BalloonTest bare_tests[] = {
+    { "stats/nobody", nobody },
+};
 
-void balloon_add_stats_tests(void)
-{
-    balloon_add_tests("manage/", NULL, tests, ARRAY_SIZE(tests));
-    balloon_add_bare_tests("manage/", NULL, &nobody_test, 1);
-}
+BALLOON_TESTS("manage/", NULL, tests)
+BALLOON_BARE_TESTS("manage/", NULL, bare_tests)

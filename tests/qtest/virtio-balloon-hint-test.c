@@ -419,7 +419,4 @@ static const BalloonTest tests[] = {
       .data = GUINT_TO_POINTER(4) },
 };
 
-void balloon_add_hint_tests(void)
-{
-    balloon_add_tests("", HINTING, tests, ARRAY_SIZE(tests));
-}
+BALLOON_TESTS("", HINTING, tests)

@@ -307,7 +307,4 @@ static const BalloonTest tests[] = {
       .options = MEMORY "-d guest_errors 2> $FILES/log" },
 };
 
-void balloon_add_hostile_list_tests(void)
-{
-    balloon_add_tests("", ALL_QUEUES, tests, ARRAY_SIZE(tests));
-}
+BALLOON_TESTS("", ALL_QUEUES, tests)

@@ -243,7 +243,4 @@ static const BalloonTest tests[] = {
     { "parked/system-reset", system_reset },
 };
 
-void balloon_add_hostile_load_tests(void)
-{
-    balloon_add_tests("", ALL_QUEUES KICKED, tests, ARRAY_SIZE(tests));
-}
+BALLOON_TESTS("", ALL_QUEUES KICKED, tests)

@@ -181,17 +181,9 @@ static const BalloonTest tests[] = {
       .options = BALLOON_DIMM_SLOTS IOTHREAD BALLOON_DIMM_PLUGGED },
 };
 
-static const BalloonTest iommu_test = {
-    "iommu", iommu, TRANSLATED, WITH_IOMMU
+static const BalloonTest iommu_tests[] = {
+    { "iommu", iommu, TRANSLATED, WITH_IOMMU },
 };
 
-int main(int argc, char **argv)
-{
-    g_test_init(&argc, &argv, NULL);
-    balloon_add_tests("improved/", ALL_QUEUES, tests, ARRAY_SIZE(tests));
-    balloon_add_tests("ring/", NULL, &iommu_test, 1);
-    balloon_add_hostile_load_tests();
-    balloon_add_hostile_list_tests();
-    balloon_add_hostile_unplug_tests();
-    return g_test_run();
-}
+BALLOON_TESTS("improved/", ALL_QUEUES, tests)
+BALLOON_TESTS("ring/", NULL, iommu_tests)

@@ -247,7 +247,4 @@ static const BalloonTest tests[] = {
     { "unplug/last-sync", last_sync, ALL_QUEUES ",must-tell-host=on" },
 };
 
-void balloon_add_hostile_unplug_tests(void)
-{
-    balloon_add_bare_tests("improved/", ALL_QUEUES, tests, ARRAY_SIZE(tests));
-}
+BALLOON_BARE_TESTS("improved/", ALL_QUEUES, tests)

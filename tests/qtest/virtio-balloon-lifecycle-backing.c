@@ -583,9 +583,5 @@ static const BalloonTest file_tests[] = {
       RAM_FILE("share=on"), &empty_pool, .huge_pages = true },
 };
 
-void balloon_add_backing_tests(void)
-{
-    balloon_add_tests("", NO_POISON, tests, ARRAY_SIZE(tests));
-    balloon_add_bare_tests("", NO_POISON, file_tests,
-                           ARRAY_SIZE(file_tests) - !CAN_COORDINATE);
-}
+BALLOON_TESTS("", NO_POISON, tests)
+BALLOON_BARE_TESTS("", NO_POISON, file_tests)

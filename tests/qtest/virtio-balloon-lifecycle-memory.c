@@ -176,12 +176,9 @@ static const BalloonTest tests[] = {
       PLAIN LEGACY, SLOTS },
 };
 
-static const BalloonTest pressure_test = {
-    "backing/pressure", pressure, .options = "-m 2G"
+static const BalloonTest bare_tests[] = {
+    { "backing/pressure", pressure, .options = "-m 2G" },
 };
 
-void balloon_add_memory_tests(void)
-{
-    balloon_add_tests("", NULL, tests, ARRAY_SIZE(tests));
-    balloon_add_bare_tests("", NULL, &pressure_test, 1);
-}
+BALLOON_TESTS("", NULL, tests)
+BALLOON_BARE_TESTS("", NULL, bare_tests)

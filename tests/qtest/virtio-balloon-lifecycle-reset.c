@@ -344,11 +344,5 @@ static const BalloonTest running_tests[] = {
     { "improved/running/clock-set-back", clock_set_back, .options = RUNNING },
 };
 
-void balloon_add_reset_tests(void)
-{
-    balloon_add_tests("", NULL, tests, ARRAY_SIZE(tests));
-    if (qtest_has_accel("tcg")) {
-        balloon_add_bare_tests("", NULL, running_tests,
-                               ARRAY_SIZE(running_tests));
-    }
-}
+BALLOON_TESTS("", NULL, tests)
+BALLOON_BARE_TESTS("", NULL, running_tests)

@@ -301,28 +301,20 @@ static const BalloonTest tests[] = {
     { "improved/tell/dimm", dimm_waiting, TELL, BALLOON_DIMM_SLOTS },
 };
 
-static void add_refused(const Refused *r)
+static void add_refused(void)
 {
-    g_autofree char *path = g_strconcat("life/refused/", r->name, NULL);
-    g_autofree char *then = g_strconcat(
-        r->improved ? "improved/" : "", "life/refused-then-correct/", r->name,
-        NULL);
+    for (const Refused *r = refused; r < refused + ARRAY_SIZE(refused); r++) {
+        g_autofree char *path = g_strconcat("life/refused/", r->name, NULL);
+        g_autofree char *then = g_strconcat(
+            r->improved ? "improved/" : "", "life/refused-then-correct/",
+            r->name, NULL);
 
-    balloon_add_tests("", NULL, (BalloonTest[]) {
-        { then, refused_then_correct, .data = r },
-        { path, refused_device, .data = r },
-    }, r->improved ? 2 : 1);
-}
-
-int main(int argc, char **argv)
-{
-    g_test_init(&argc, &argv, NULL);
-    balloon_add_tests("", NULL, tests, ARRAY_SIZE(tests));
-    for (int i = 0; i < ARRAY_SIZE(refused); i++) {
-        add_refused(&refused[i]);
+        balloon_add_tests("", NULL, (BalloonTest[]) {
+            { then, refused_then_correct, .data = r },
+            { path, refused_device, .data = r },
+        }, r->improved ? 2 : 1);
     }
-    balloon_add_reset_tests();
-    balloon_add_memory_tests();
-    balloon_add_backing_tests();
-    return g_test_run();
 }
+
+BALLOON_ADD(add_refused)
+BALLOON_TESTS("", NULL, tests)

@@ -515,13 +515,5 @@ static const BalloonTest bare_tests[] = {
     { "limits/stable", stable, LIMITED, MEMORY "-compat unstable-output=hide" },
 };
 
-int main(int argc, char **argv)
-{
-    g_test_init(&argc, &argv, NULL);
-    balloon_add_tests("manage/", NULL, tests, ARRAY_SIZE(tests));
-    balloon_add_bare_tests("manage/", NULL, bare_tests,
-                           ARRAY_SIZE(bare_tests));
-    balloon_add_counter_tests();
-    balloon_add_stats_tests();
-    return g_test_run();
-}
+BALLOON_TESTS("manage/", NULL, tests)
+BALLOON_BARE_TESTS("manage/", NULL, bare_tests)

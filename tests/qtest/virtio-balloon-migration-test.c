@@ -315,9 +315,5 @@ static const BalloonTest lost_tests[] = {
     { "improved/reset/killed", killed },
 };
 
-void balloon_add_migration_tests(void)
-{
-    balloon_add_tests("", NULL, tests, ARRAY_SIZE(tests));
-    balloon_add_tests("", HINTING ",must-tell-host=on", lost_tests,
-                      ARRAY_SIZE(lost_tests));
-}
+BALLOON_TESTS("", NULL, tests)
+BALLOON_TESTS("", HINTING ",must-tell-host=on", lost_tests)

@@ -369,7 +369,4 @@ static const BalloonTest tests[] = {
       .unstarted = true },
 };
 
-void balloon_add_packed_tests(void)
-{
-    balloon_add_tests("", PACKED, tests, ARRAY_SIZE(tests));
-}
+BALLOON_TESTS("", PACKED, tests)

@@ -551,9 +551,5 @@ static const BalloonTest stream_tests[] = {
     { "stream/queue-sel", queues_damaged, .data = queue_sel },
 };
 
-void balloon_add_pages_migration_tests(void)
-{
-    balloon_add_tests("improved/pages/", TELL, tests, ARRAY_SIZE(tests));
-    balloon_add_bare_tests("improved/pages/", TELL, stream_tests,
-                           ARRAY_SIZE(stream_tests));
-}
+BALLOON_TESTS("improved/pages/", TELL, tests)
+BALLOON_BARE_TESTS("improved/pages/", TELL, stream_tests)

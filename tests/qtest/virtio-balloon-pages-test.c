@@ -486,10 +486,4 @@ static const BalloonTest tests[] = {
     { "again/dump", same_target, TELL, SHARED, dump },
 };
 
-int main(int argc, char **argv)
-{
-    g_test_init(&argc, &argv, NULL);
-    balloon_add_tests("improved/pages/", TELL, tests, ARRAY_SIZE(tests));
-    balloon_add_pages_migration_tests();
-    return g_test_run();
-}
+BALLOON_TESTS("improved/pages/", TELL, tests)

@@ -250,9 +250,4 @@ static const BalloonTest tests[] = {
       .data = &private },
 };
 
-int main(int argc, char **argv)
-{
-    g_test_init(&argc, &argv, NULL);
-    balloon_add_bare_tests("", NULL, tests, ARRAY_SIZE(tests));
-    return g_test_run();
-}
+BALLOON_BARE_TESTS("", NULL, tests)

@@ -210,7 +210,4 @@ static const BalloonTest tests[] = {
     { "roles/gaps/queue-reset", queue_reset_with_gaps },
 };
 
-void balloon_add_roles_tests(void)
-{
-    balloon_add_tests("", ALL_QUEUES, tests, ARRAY_SIZE(tests));
-}
+BALLOON_TESTS("", ALL_QUEUES, tests)

@@ -148,7 +148,4 @@ static const BalloonTest tests[] = {
       "virtio-balloon-pci,free-page-reporting=on" },
 };
 
-void balloon_add_slice_tests(void)
-{
-    balloon_add_tests("", NULL, tests, ARRAY_SIZE(tests));
-}
+BALLOON_TESTS("", NULL, tests)

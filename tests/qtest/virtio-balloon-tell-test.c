@@ -320,9 +320,4 @@ static const BalloonTest tests[] = {
     { "frees-first/shared", frees_first, .options = SHARED },
 };
 
-int main(int argc, char **argv)
-{
-    g_test_init(&argc, &argv, NULL);
-    balloon_add_tests("improved/tell/", TELL, tests, ARRAY_SIZE(tests));
-    return g_test_run();
-}
+BALLOON_TESTS("improved/tell/", TELL, tests)

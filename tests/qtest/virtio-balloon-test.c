@@ -307,16 +307,4 @@ static const BalloonTest tests[] = {
     { "core/in-order", in_order, ALL_QUEUES ",in_order=on" },
 };
 
-int main(int argc, char **argv)
-{
-    g_test_init(&argc, &argv, NULL);
-    balloon_add_tests("", ALL_QUEUES, tests, ARRAY_SIZE(tests));
-    balloon_add_command_tests();
-    balloon_add_config_tests();
-    balloon_add_hint_tests();
-    balloon_add_migration_tests();
-    balloon_add_packed_tests();
-    balloon_add_roles_tests();
-    balloon_add_slice_tests();
-    return g_test_run();
-}
+BALLOON_TESTS("", ALL_QUEUES, tests)
