@@ -213,7 +213,7 @@ def version(binary):
 def conditions(options):
     """What a reader of the figures needs to know."""
     return {"ours": version(options.qemu), "stock": version(options.stock),
-            "kernel": os.uname().release, "processors": os.cpu_count(),
+            "kernel": os.uname().release, "processors": guests.processors(),
             "accelerator": options.accelerator, "load": os.getloadavg()[0],
             "passes": options.repeat, "quick": options.quick,
             "mib": options.size, "guest": options.guest}

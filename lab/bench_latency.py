@@ -273,7 +273,7 @@ def bench(options, progress):
     two of them.
     """
     found = {}
-    first = may_be_ahead() and os.cpu_count() > 1
+    first = may_be_ahead() and guests.processors() > 1
     for name, scenario in SCENARIOS.items():
         found[name] = {}
         sides = options.sides if scenario[0] is None else options.all_sides

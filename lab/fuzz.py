@@ -156,7 +156,7 @@ def show_progress(build, targets, done):
 
 def fuzz(build, targets, args):
     """All targets; returns whether nothing was found."""
-    at_once = min(os.cpu_count(), len(targets))
+    at_once = min(guests.processors(), len(targets))
     weight = sum(TARGETS[target] for target in targets)
 
     def run_one(target):

@@ -27,6 +27,7 @@ QEMU = os.path.join(BUILD, "qemu-system-x86_64")
 TREE = os.path.join(BUILD, "qemu")
 
 understood = image.base.understood
+processors = image.base.processors
 STARTED = time.monotonic()
 
 # What runs out of time gets SIGTERM: its QEMUs must end then, too

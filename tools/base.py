@@ -232,13 +232,20 @@ def run(command, environment, folder=None):
                         " has the mirror what it lists?")
 
 
-def apt_get(arguments, folder, suite=SUITE, architecture=None):
-    """Run apt-get in @folder; with fresh lists if the old ones do not do."""
-    command = apt_command("apt-get", *arguments)
+def with_lists(fetch, suite=SUITE, architecture=None):
+    """Call @fetch with apt's environment; once more, with fresh lists, if
+    those that are there are too old for it."""
     try:
-        run(command, apt_environment(False, suite, architecture), folder)
+        fetch(apt_environment(False, suite, architecture))
     except BaseError:
-        run(command, apt_environment(True, suite, architecture), folder)
+        fetch(apt_environment(True, suite, architecture))
+
+
+def apt_get(arguments, folder, architecture=None):
+    """Run apt-get in @folder."""
+    command = apt_command("apt-get", *arguments)
+    with_lists(lambda environment: run(command, environment, folder),
+               architecture=architecture)
 
 
 def query(arguments, environment):
@@ -341,12 +348,15 @@ def newest_source(environment, release):
 
 def fetch_source(release, folder):
     """Fetch Debian's source of that @release; returns its path."""
-    suite = BASES[release]
+    def fetch(environment):
+        version = newest_source(environment, release)
+        say(f"fetching the source of QEMU {version} (40 MB)")
+        run(apt_command("apt-get", "source", f"qemu={version}"), environment,
+            temporary)
+
     check_disk(folder, "set XDG_CACHE_HOME")
-    version = newest_source(apt_environment(suite=suite), release)
-    say(f"fetching the source of QEMU {version} (40 MB)")
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        apt_get(["source", f"qemu={version}"], temporary, suite)
+        with_lists(fetch, BASES[release])
         tree, = glob.glob(f"{temporary}/qemu-*/")
         path = os.path.join(folder, os.path.basename(tree.rstrip("/")))
         os.rename(tree, path)

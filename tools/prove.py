@@ -156,8 +156,9 @@ def compile_tree(environment):
     must("Meson fails", ["ninja", "build.ninja"], environment, BUILD)
     files = [*(command[0] for _, command in our_tests()), *our_modules()]
     programs = {os.path.relpath(path, BUILD) for path in files}
-    output = must("it does not build", ["ninja", EMULATOR, *sorted(programs)],
-                  environment, BUILD)
+    output = must("it does not build",
+                  ["ninja", f"-j{base.processors() + 1}", EMULATOR,
+                   *sorted(programs)], environment, BUILD)
     if re.search(r"\bwarning:", output):
         raise ProofError(f"it builds with a warning:\n{output[-4000:]}")
     steps = re.findall(r"^\[\d+/(\d+)\]", output, re.M)

@@ -145,6 +145,31 @@ class SourceTest(unittest.TestCase):
                              r"^QEMU 10\.2 cannot be had: .* QEMU_SRC=<a source"
                              r" tree of QEMU 10\.2>[^\n]*$")
 
+    def test_superseded(self):
+        """Lists of some weeks ago name a version that the mirror dropped."""
+        listed = ["1:10.2.1+ds-1"]
+
+        def run(command, cwd=None, **_):
+            if "update" in command:
+                listed[:] = ["1:10.2.2+ds-1"]
+            elif command[-1] != "qemu=1:10.2.2+ds-1":
+                return mock.Mock(returncode=100)
+            else:
+                os.mkdir(f"{cwd}/qemu-10.2.2+ds")
+            return mock.Mock(returncode=0)
+
+        with tempfile.TemporaryDirectory() as folder, \
+                mock.patch("base.check_disk"), \
+                mock.patch("base.mirror", return_value="mirror"), \
+                mock.patch("base.query",
+                           lambda *_: f"Version: {listed[0]}\n"), \
+                mock.patch("base.subprocess.run", run):
+            lists = f"{folder}/virtio-balloon/apt-sid/lists"
+            os.makedirs(lists)
+            with open(f"{lists}/sid_Sources", "w", encoding="ascii"):
+                pass
+            self.assertRegex(self.fetch(folder), r"/qemu-10\.2\.2\+ds$")
+
     def test_too_little_disk(self):
         with mock.patch("base.shutil.disk_usage") as usage:
             usage.return_value.free = 2**30
