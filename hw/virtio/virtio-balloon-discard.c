@@ -76,7 +76,7 @@ BalloonInhibitor virtio_balloon_discard_inhibitor(VirtIOBalloon *s)
 
 static bool may_discard(VirtIOBalloon *s, bool told)
 {
-    return virtio_balloon_may_serve(s) && !s->discard.exiting &&
+    return virtio_balloon_is_live(s) && !s->discard.exiting &&
            discard_inhibitor(s, told) == BALLOON_INHIBITOR__MAX;
 }
 

@@ -60,10 +60,54 @@ static bool driver_is_up(VirtIOBalloon *s)
                                    (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK));
 }
 
+bool virtio_balloon_is_live(VirtIOBalloon *s)
+{
+    VirtIODevice *vdev = VIRTIO_DEVICE(s);
+
+    return vdev->vm_running && !vdev->broken && !vdev->disabled &&
+           driver_is_up(s);
+}
+
+/* To ask for the rings may change the answer to the other question */
+bool virtio_balloon_may_serve(VirtIOBalloon *s)
+{
+    return virtio_balloon_is_live(s) && driver_rings_are_sound(s) &&
+           virtio_balloon_is_live(s);
+}
+
+bool virtio_balloon_has_request(VirtIOBalloon *s, VirtQueue *vq)
+{
+    return virtio_balloon_may_serve(s) && !virtio_queue_empty(vq) &&
+           virtio_balloon_is_live(s);
+}
+
+VirtQueueElement *virtio_balloon_pop(VirtIOBalloon *s, VirtQueue *vq)
+{
+    VirtQueueElement *elem = NULL;
+
+    if (virtio_balloon_may_serve(s)) {
+        elem = virtqueue_pop(vq, sizeof(*elem));
+    }
+    if (elem && !virtio_balloon_is_live(s)) {
+        virtqueue_detach_element(vq, elem, 0);
+        g_clear_pointer(&elem, g_free);
+    }
+    return elem;
+}
+
+void virtio_balloon_unpop(VirtQueue *vq, VirtQueueElement *elem)
+{
+    /* All its descriptors, where virtqueue_unpop() gives back just one */
+    virtqueue_rewind(vq, elem->ndescs);
+    elem->ndescs = 0;
+    virtqueue_detach_element(vq, elem, 0);
+    g_free(elem);
+}
+
 void virtio_balloon_push(VirtIOBalloon *s, VirtQueue *vq,
                          VirtQueueElement *elem)
 {
-    if (driver_is_up(s) && driver_rings_are_sound(s)) {
+    if (driver_rings_are_sound(s) && driver_is_up(s)) {
         virtqueue_push(vq, elem, 0);
         s->answered |= 1u << virtio_get_queue_index(vq);
     } else {
@@ -72,12 +116,12 @@ void virtio_balloon_push(VirtIOBalloon *s, VirtQueue *vq,
     g_free(elem);
 }
 
-/* Whose registers those of the device are */
+/* Whose registers those of the device are; NULL if it has been unplugged */
 static MemReentrancyGuard *driver_guard(VirtIOBalloon *s)
 {
     BusState *bus = qdev_get_parent_bus(DEVICE(s));
 
-    return &bus->parent->mem_reentrancy_guard;
+    return bus ? &bus->parent->mem_reentrancy_guard : NULL;
 }
 
 bool virtio_balloon_enter(VirtIOBalloon *s)
@@ -92,9 +136,10 @@ bool virtio_balloon_enter(VirtIOBalloon *s)
 void virtio_balloon_leave(VirtIOBalloon *s, bool within)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
+    MemReentrancyGuard *guard = driver_guard(s);
 
-    if (DEVICE(s)->realized) {
-        driver_guard(s)->engaged_in_io = within;
+    if (guard) {
+        guard->engaged_in_io = within;
     }
     while (s->answered && DEVICE(s)->realized) {
         int n = ctz32(s->answered);
@@ -104,25 +149,13 @@ void virtio_balloon_leave(VirtIOBalloon *s, bool within)
     }
 }
 
-static bool driver_may_be_served(VirtIOBalloon *s)
-{
-    VirtIODevice *vdev = VIRTIO_DEVICE(s);
-
-    return vdev->vm_running && !vdev->broken && !vdev->disabled &&
-           driver_is_up(s);
-}
-
-bool virtio_balloon_may_serve(VirtIOBalloon *s)
-{
-    return driver_may_be_served(s) && driver_rings_are_sound(s);
-}
-
 void virtio_balloon_driver_check(VirtIOBalloon *s)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
-    if ((vdev->status & VIRTIO_CONFIG_S_DRIVER_OK) &&
-        driver_may_be_served(s) && !driver_rings_are_sound(s)) {
+    if (virtio_balloon_is_live(s) && !driver_rings_are_sound(s) &&
+        virtio_balloon_is_live(s) &&
+        (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK)) {
         virtio_error(vdev, "virtio-balloon: a ring is not in RAM, or has become"
                      " too small");
     }

@@ -44,6 +44,8 @@ typedef struct BalloonHintJob {
     unsigned round;
     /* the memory hinted at: struct iovec, whole target pages of RAM */
     GArray *ranges;
+    /* ... and all of it, in bytes; counted when the buffers are returned */
+    uint64_t size;
 
     /* BQL: whom to answer, NULL when it has gone, and the buffers to return */
     VirtIOBalloon *dev;
@@ -99,21 +101,23 @@ static void hint_job_add_range(BalloonHintJob *job, const struct iovec *iov)
     }
 }
 
-static void hint_job_add(BalloonHintJob *job, VirtQueueElement *elem)
+static void hint_job_add_ranges(BalloonHintJob *job,
+                                const VirtQueueElement *elem)
 {
+    job->size += iov_size(elem->in_sg, elem->in_num);
     for (unsigned i = 0; i < elem->in_num; i++) {
         hint_job_add_range(job, &elem->in_sg[i]);
     }
-    job->elems[job->n_elems++] = elem;
 }
 
-/* Return the buffers of @job to the driver */
-static void hint_job_return(BalloonHintJob *job)
+/* Return the buffers of @job to the driver, which may unplug @s then */
+static void hint_job_return(BalloonHintJob *job, VirtIOBalloon *s)
 {
+    VirtQueue *vq = s->hinting.vq;
+
     for (unsigned i = 0; i < job->n_elems; i++) {
-        virtio_balloon_push(job->dev, job->dev->hinting.vq, job->elems[i]);
+        virtio_balloon_push(s, vq, job->elems[i]);
     }
-    job->n_elems = 0;
 }
 
 static void hinting_serve(VirtIOBalloon *s);
@@ -128,7 +132,8 @@ static void hint_job_complete(void *opaque, int ret)
         bool within = virtio_balloon_enter(s);
 
         s->hinting.job = NULL;
-        hint_job_return(job);
+        s->state.hinted += job->size;
+        hint_job_return(job, s);
         hinting_serve(s);
         virtio_balloon_leave(s, within);
     }
@@ -149,15 +154,22 @@ static bool hinting_read_id(VirtIOBalloon *s, VirtQueueElement *elem)
     return true;
 }
 
-/* Serve one buffer: into @job, or back to the driver; false on a bad one */
+/*
+ * Serve one buffer: into @job, or back to the driver; false on a bad one.  None
+ * goes back before those that came earlier.
+ */
 static bool hinting_serve_buffer(VirtIOBalloon *s, BalloonHintJob *job,
                                  VirtQueueElement *elem)
 {
     bool ok = !elem->out_num || hinting_read_id(s, elem);
+    bool counts = ok && elem->in_num &&
+                  balloon_hints_started(s->hinting.hints);
 
-    if (ok && elem->in_num && balloon_hints_started(s->hinting.hints)) {
-        s->state.hinted += iov_size(elem->in_sg, elem->in_num);
-        hint_job_add(job, elem);
+    if (counts) {
+        hint_job_add_ranges(job, elem);
+    }
+    if (counts || job->n_elems) {
+        job->elems[job->n_elems++] = elem;
     } else {
         virtio_balloon_push(s, s->hinting.vq, elem);
     }
@@ -170,21 +182,16 @@ static void hinting_fill_job(VirtIOBalloon *s, BalloonHintJob *job)
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
     VirtIOBalloonHinting *h = &s->hinting;
     BalloonSlice slice = balloon_slice_begin();
+    VirtQueueElement *elem;
+    bool ok = true;
 
-    do {
-        VirtQueueElement *elem = virtqueue_pop(h->vq, sizeof(*elem));
-
-        if (!elem) {
-            break;
-        }
-        if (!hinting_serve_buffer(s, job, elem)) {
-            if (virtio_balloon_may_serve(s)) {
-                virtio_error(vdev, "received an incorrect cmd id");
-            }
-            break;
-        }
-    } while (job->n_elems < JOB_MAX && virtio_balloon_may_serve(s) &&
-             !balloon_slice_is_over(&slice));
+    while (ok && job->n_elems < JOB_MAX && !balloon_slice_is_over(&slice) &&
+           (elem = virtio_balloon_pop(s, h->vq))) {
+        ok = hinting_serve_buffer(s, job, elem);
+    }
+    if (!ok && virtio_balloon_is_live(s)) {
+        virtio_error(vdev, "received an incorrect cmd id");
+    }
 }
 
 static void hinting_serve(VirtIOBalloon *s)
@@ -192,7 +199,7 @@ static void hinting_serve(VirtIOBalloon *s)
     VirtIOBalloonHinting *h = &s->hinting;
     BalloonHintJob *job;
 
-    if (!h->vq || h->job || !virtio_balloon_may_serve(s)) {
+    if (!h->vq || h->job || !virtio_balloon_is_live(s)) {
         return;
     }
     job = h->job = hint_job_new(s);
@@ -205,7 +212,7 @@ static void hinting_serve(VirtIOBalloon *s)
     h->job = NULL;
     hint_job_free(job);
     /* A bad buffer has broken the device */
-    if (virtio_balloon_may_serve(s) && !virtio_queue_empty(h->vq)) {
+    if (virtio_balloon_has_request(s, h->vq)) {
         balloon_slice_go_on(h->resume, BALLOON_GAP_NS);
     }
 }
@@ -298,12 +305,11 @@ void virtio_balloon_hinting_stop(VirtIOBalloon *s)
     if (!h->job) {
         return;
     }
-    /*
-     * The driver may use the memory again as soon as it has the buffers: what
-     * the worker has not applied by then must not hide what is written.
-     */
-    balloon_hints_void(h->hints);
-    hint_job_return(h->job);
+    /* The worker may still be busy with what is free, and remains that */
+    while (h->job->n_elems) {
+        virtio_balloon_unpop(h->vq, h->job->elems[--h->job->n_elems]);
+    }
+    h->job->size = 0;
 }
 
 /* Nobody is answered any more; the worker may still be busy */
@@ -359,9 +365,5 @@ void virtio_balloon_hinting_post_load(VirtIOBalloon *s)
     if (h->hints) {
         h->retell = balloon_hints_load(h->hints, h->saved_cmd_id,
                                        h->saved_state);
-    }
-    if (h->retell && h->vq) {
-        /* What was returned when the VM stopped may not have been told */
-        s->answered |= 1u << virtio_get_queue_index(h->vq);
     }
 }

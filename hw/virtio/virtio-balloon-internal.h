@@ -36,14 +36,30 @@ bool virtio_balloon_driver_is_legacy(VirtIOBalloon *s);
 bool virtio_balloon_driver_tells(VirtIOBalloon *s);
 
 /*
- * May rings be looked at?  Not while the VM is stopped or bus mastering is off,
- * and not before DRIVER_OK (section 2.1.2); what is in them by then is served
- * when that is over.  Legacy drivers may count on an answer before (section
- * 3.1.2).  A device that found a fault in a ring, or has one that is not in
- * RAM, waits for its reset: no timer may be armed for a ring of it, which need
- * not look empty.
+ * May it do anything for its driver?  Not while the VM is stopped or bus
+ * mastering is off, and not before DRIVER_OK (section 2.1.2); what is in the
+ * rings by then is served when that is over.  Legacy drivers may count on an
+ * answer before (section 3.1.2).  A device that found a fault in a ring waits
+ * for its reset: no timer may be armed for it.
+ */
+bool virtio_balloon_is_live(VirtIOBalloon *s);
+
+/*
+ * May rings be looked at as well: are all of them in RAM?
+ *
+ * A buffer need not be, and an IOMMU of the guest's tells of a fault by an
+ * interrupt: so each of the following may do anything to any device, have this
+ * one reset or unplugged, too.  The caller has nothing of it in local variables
+ * afterwards.
  */
 bool virtio_balloon_may_serve(VirtIOBalloon *s);
+bool virtio_balloon_has_request(VirtIOBalloon *s, VirtQueue *vq);
+
+/* The next request, or NULL: there is none, or the device is not live now */
+VirtQueueElement *virtio_balloon_pop(VirtIOBalloon *s, VirtQueue *vq);
+
+/* Put it back, and free it: it was the last one that was not put back */
+void virtio_balloon_unpop(VirtQueue *vq, VirtQueueElement *elem);
 
 /*
  * The driver kicks, and may not be served.  A ring that is not in RAM, or is
@@ -108,6 +124,12 @@ void virtio_balloon_roles_init(VirtIOBalloon *s);
 
 /* Remove them; nothing of them is held any more */
 void virtio_balloon_roles_cleanup(VirtIOBalloon *s);
+
+/*
+ * What was loaded may have rings of sizes that the core relies on and no driver
+ * sets up: such a queue is as it was at first.  Returns: was there one?
+ */
+bool virtio_balloon_roles_mend(VirtIOBalloon *s);
 
 /* How many virtqueues there are, for what is offered */
 unsigned virtio_balloon_roles_count(VirtIOBalloon *s);

@@ -107,9 +107,9 @@ static void queue_serve(VirtIOBalloonQueue *q)
 {
     BalloonSlice slice = balloon_slice_begin();
 
-    while (virtio_balloon_may_serve(q->dev) && !balloon_slice_is_over(&slice)) {
+    while (virtio_balloon_is_live(q->dev) && !balloon_slice_is_over(&slice)) {
         if (!q->elem) {
-            q->elem = virtqueue_pop(q->vq, sizeof(VirtQueueElement));
+            q->elem = virtio_balloon_pop(q->dev, q->vq);
         }
         if (!q->elem) {
             break;
@@ -119,8 +119,8 @@ static void queue_serve(VirtIOBalloonQueue *q)
             break;
         }
     }
-    if (virtio_balloon_may_serve(q->dev) &&
-        (q->elem || !virtio_queue_empty(q->vq))) {
+    if (virtio_balloon_is_live(q->dev) &&
+        (q->elem || virtio_balloon_has_request(q->dev, q->vq))) {
         balloon_slice_go_on(q->resume, q->held ? HELD_NS : BALLOON_GAP_NS);
     }
 }
@@ -179,14 +179,11 @@ static VirtQueueElement *queue_abandon(VirtIOBalloonQueue *q, bool final)
 void virtio_balloon_queue_put_back(VirtIOBalloonQueue *q)
 {
     size_t offset = q->offset;
-    g_autofree VirtQueueElement *elem = q->vq ? queue_abandon(q, false) : NULL;
+    VirtQueueElement *elem = q->vq ? queue_abandon(q, false) : NULL;
 
     if (elem) {
         trace_virtio_balloon_put_back(virtio_get_queue_index(q->vq), offset);
-        /* All its descriptors, where virtqueue_unpop() gives back just one */
-        virtqueue_rewind(q->vq, elem->ndescs);
-        elem->ndescs = 0;
-        virtqueue_detach_element(q->vq, elem, 0);
+        virtio_balloon_unpop(q->vq, elem);
     }
 }
 

@@ -150,24 +150,62 @@ void virtio_balloon_roles_queue_reset(VirtIOBalloon *s, VirtQueue *vq)
     }
 }
 
+/* How many entries the ring of virtqueue @n may have */
+static int roles_ring_size(VirtIOBalloon *s, int n)
+{
+    uint64_t features = roles_offered(s);
+
+    for (int i = 0; i < ROLE__MAX; i++) {
+        if (virtio_has_feature(features, roles[i].feature) &&
+            n == roles_number(features, i)) {
+            return roles[i].size;
+        }
+    }
+    return 128;
+}
+
 void virtio_balloon_roles_init(VirtIOBalloon *s)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
-    s->inflate.vq = virtio_add_queue(vdev, 128, roles_handle_output);
-    s->deflate.vq = virtio_add_queue(vdev, 128, roles_handle_output);
-    for (int i = 0; i < ROLE__MAX; i++) {
-        if (virtio_has_feature(roles_offered(s), roles[i].feature)) {
-            virtio_add_queue(vdev, roles[i].size, roles_handle_output);
-        }
+    for (int n = 0; n < virtio_balloon_roles_count(s); n++) {
+        virtio_add_queue(vdev, roles_ring_size(s, n), roles_handle_output);
     }
+    s->inflate.vq = virtio_get_queue(vdev, VQ_INFLATE);
+    s->deflate.vq = virtio_get_queue(vdev, VQ_DEFLATE);
+}
+
+static bool roles_is_size(int size)
+{
+    return size > 0 && size <= VIRTQUEUE_MAX_SIZE;
+}
+
+bool virtio_balloon_roles_mend(VirtIOBalloon *s)
+{
+    VirtIODevice *vdev = VIRTIO_DEVICE(s);
+    int count = virtio_balloon_roles_count(s);
+    bool mended = false;
+
+    for (int n = 0; n < VIRTIO_QUEUE_MAX; n++) {
+        int most = virtio_queue_get_max_num(vdev, n);
+
+        if (n < count ? roles_is_size(virtio_queue_get_num(vdev, n)) &&
+                        roles_is_size(most) : !most) {
+            continue;
+        }
+        virtio_queue_reset(vdev, n);
+        virtio_del_queue(vdev, n);
+        if (n < count) {
+            virtio_add_queue(vdev, roles_ring_size(s, n), roles_handle_output);
+        }
+        mended = true;
+    }
+    return mended;
 }
 
 void virtio_balloon_roles_cleanup(VirtIOBalloon *s)
 {
-    VirtIODevice *vdev = VIRTIO_DEVICE(s);
-
-    for (int i = virtio_get_num_queues(vdev); i-- > 0;) {
-        virtio_del_queue(vdev, i);
+    for (int n = virtio_balloon_roles_count(s); n-- > 0;) {
+        virtio_del_queue(VIRTIO_DEVICE(s), n);
     }
 }

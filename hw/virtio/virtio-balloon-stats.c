@@ -120,11 +120,12 @@ static void stats_read(VirtIOBalloon *s)
 static void stats_exchange_buffer(VirtIOBalloon *s, VirtQueueElement *elem)
 {
     VirtIOBalloonStats *st = &s->stats;
+    VirtQueueElement *old = st->elem;
 
-    if (st->elem) {
-        virtio_balloon_push(s, st->vq, st->elem);
-    }
     st->elem = elem;
+    if (old) {
+        virtio_balloon_push(s, st->vq, old);
+    }
 }
 
 /*
@@ -135,19 +136,16 @@ static bool stats_take_buffer(VirtIOBalloon *s)
 {
     VirtIOBalloonStats *st = &s->stats;
     BalloonSlice slice = balloon_slice_begin();
+    VirtQueueElement *elem;
     bool taken = false;
 
-    while (virtio_balloon_may_serve(s) && !balloon_slice_is_over(&slice)) {
-        VirtQueueElement *elem = virtqueue_pop(st->vq, sizeof(*elem));
-
-        if (!elem) {
-            break;
-        }
-        stats_exchange_buffer(s, elem);
+    while (!balloon_slice_is_over(&slice) &&
+           (elem = virtio_balloon_pop(s, st->vq))) {
         taken = !st->rewound;
         st->rewound = false;
+        stats_exchange_buffer(s, elem);
     }
-    if (virtio_balloon_may_serve(s) && !virtio_queue_empty(st->vq)) {
+    if (virtio_balloon_has_request(s, st->vq)) {
         balloon_slice_go_on(st->resume, BALLOON_GAP_NS);
     }
     return taken && st->elem;
@@ -190,7 +188,7 @@ static void stats_ask(VirtIOBalloon *s)
     if (st->rewound) {
         stats_serve(s);
     }
-    if (virtio_balloon_may_serve(s) && st->vq) {
+    if (virtio_balloon_is_live(s) && st->vq) {
         trace_virtio_balloon_stats_ask(st->elem);
         if (st->elem || !st->pending) {
             st->asked_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);

@@ -146,12 +146,13 @@ static void virtio_balloon_set_features(VirtIODevice *vdev, uint64_t features)
 
 /*
  * A load that was refused leaves what the core relies on in every use: a known
- * byte order, and places in packed rings that have 15 bits.
+ * byte order, sizes of rings, and places in packed rings that have 15 bits.
  */
 static void balloon_mend(VirtIODevice *vdev)
 {
     bool big_endian = target_needs_bswap() != HOST_BIG_ENDIAN;
 
+    virtio_balloon_roles_mend(VIRTIO_BALLOON(vdev));
     if (vdev->device_endian == VIRTIO_DEVICE_ENDIAN_UNKNOWN) {
         vdev->device_endian = big_endian ? VIRTIO_DEVICE_ENDIAN_BIG :
                                            VIRTIO_DEVICE_ENDIAN_LITTLE;
@@ -304,6 +305,8 @@ static void virtio_balloon_device_unrealize(DeviceState *dev)
 {
     VirtIOBalloon *s = VIRTIO_BALLOON(dev);
 
+    /* Who found a fault just now has nobody to tell any more */
+    VIRTIO_DEVICE(dev)->status = 0;
     qemu_remove_balloon_handler(s);
     g_clear_pointer(&s->config_rearm, qemu_bh_delete);
     virtio_balloon_queue_cleanup(&s->report);
@@ -368,24 +371,20 @@ static const VMStateDescription vmstate_balloon_poison = {
     }
 };
 
+static int balloon_check_rings(VirtIOBalloon *s)
+{
+    if (virtio_balloon_roles_mend(s)) {
+        error_report("virtio-balloon: the saved state has a ring with more"
+                     " entries than there can be, or with none");
+        return -EINVAL;
+    }
+    return 0;
+}
+
 /* The core looks at the rings next, and takes sizes for granted */
 static int balloon_post_load_device(void *opaque, int version_id)
 {
-    VirtIODevice *vdev = opaque;
-
-    for (int n = 0; n < VIRTIO_QUEUE_MAX; n++) {
-        int size = virtio_queue_get_num(vdev, n);
-
-        if (virtio_queue_get_desc_addr(vdev, n) &&
-            (size <= 0 || size > VIRTQUEUE_MAX_SIZE)) {
-            virtio_queue_reset(vdev, n);
-            error_report("virtio-balloon: the saved state has a ring of queue"
-                         " %d with %d entries, which no driver sets up", n,
-                         size);
-            return -EINVAL;
-        }
-    }
-    return 0;
+    return balloon_check_rings(opaque);
 }
 
 static const VMStateDescription vmstate_balloon_device = {
@@ -406,12 +405,31 @@ static const VMStateDescription vmstate_balloon_device = {
     }
 };
 
+/*
+ * The rings of a driver that has gone are memory like any other: the next
+ * kernel has it, without a reset maybe.  Nothing can be made of them any more,
+ * and the state would be refused.
+ */
+static void balloon_forget_rings(VirtIODevice *vdev)
+{
+    for (int n = virtio_get_num_queues(vdev); n-- > 0;) {
+        if (!virtio_queue_is_consistent(vdev, n)) {
+            virtio_queue_reset(vdev, n);
+        }
+    }
+}
+
 static int balloon_pre_save(void *opaque)
 {
+    VirtIODevice *vdev = opaque;
+
     balloon_mend(opaque);
     balloon_settle(opaque);
+    if (vdev->disabled || vdev->broken) {
+        balloon_forget_rings(vdev);
+    }
     /* The core saves its copy of config: as a driver would read it */
-    virtio_balloon_get_config(opaque, VIRTIO_DEVICE(opaque)->config);
+    virtio_balloon_get_config(vdev, vdev->config);
     return 0;
 }
 
@@ -443,7 +461,8 @@ static int virtio_balloon_post_load(VirtIODevice *vdev)
     virtio_balloon_config_rearm(s);
     virtio_balloon_stats_post_load(s);
     virtio_balloon_state_post_load(s);
-    return 0;
+    /* The sizes that a reset brings back came last */
+    return balloon_check_rings(s);
 }
 
 static const VMStateDescription vmstate_balloon = {

@@ -39,3 +39,21 @@ bool virtio_queue_is_in_ram(VirtIODevice *vdev, int n)
                                 virtio_queue_get_used_size(vdev, n),
                                 &caches->used, true);
 }
+/* overlay: new */
+bool virtio_queue_is_consistent(VirtIODevice *vdev, int n)
+{
+    VirtQueue *vq = &vdev->vq[n];
+    VRingMemoryRegionCaches *caches;
+    uint16_t waiting, in_use;
+
+    RCU_READ_LOCK_GUARD();
+    caches = vring_get_region_caches(vq);
+    if (!vq->vring.desc ||
+        virtio_vdev_has_feature(vdev, VIRTIO_F_RING_PACKED) ||
+        (caches && (!caches->avail.ptr || !caches->used.ptr))) {
+        return true;
+    }
+    waiting = vring_avail_idx(vq) - vq->last_avail_idx;
+    in_use = vq->last_avail_idx - vring_used_idx(vq);
+    return waiting <= vq->vring.num && in_use <= vq->vring.num;
+}

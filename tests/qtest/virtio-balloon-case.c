@@ -263,6 +263,11 @@ void balloon_come_between(BalloonDriver *d, bool (*attempt)(BalloonDriver *d))
     g_assert_true(between || stock);
 }
 
+void balloon_test_come_between(BalloonDriver *d)
+{
+    balloon_come_between(d, d->data);
+}
+
 void balloon_test_end_is_told(BalloonDriver *d)
 {
     void (*end)(BalloonDriver *d) = d->data;

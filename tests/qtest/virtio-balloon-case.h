@@ -152,6 +152,8 @@ bool balloon_is_stock(BalloonDriver *d);
  * if the host so likes; where it always is, it does not serve in slices.
  */
 void balloon_come_between(BalloonDriver *d, bool (*attempt)(BalloonDriver *d));
+/* A test whose data is such an attempt */
+void balloon_test_come_between(BalloonDriver *d);
 
 /*
  * A test whose data is how a balloon ends: it is empty, which is told once; the

@@ -277,6 +277,8 @@ uint32_t balloon_post_stats_value(BalloonDriver *d, uint64_t value);
  * known.  The device, named balloon0, has no buffer.
  */
 uint32_t balloon_leave_stats(BalloonDriver *d, uint64_t value);
+/* Polling begins, which returns the buffer @held */
+void balloon_begin_polling(BalloonDriver *d, int64_t seconds, uint32_t held);
 
 /* The command id for hints that the driver reads */
 uint32_t balloon_cmd_id(BalloonDriver *d);

@@ -68,6 +68,26 @@ static void unasked(BalloonDriver *d)
     assert_id(d, STOP);
 }
 
+/* The driver has its buffers back in the order in which it left them */
+static void order(BalloonDriver *d)
+{
+    uint32_t id = begin(d), stop = STOP;
+    BalloonSeg segs[] = {
+        { balloon_copy(d, &id, sizeof(id)), sizeof(id) },
+        { FREE, BLOCK, true },
+        { balloon_copy(d, &stop, sizeof(stop)), sizeof(stop) },
+    };
+
+    for (int i = 0; i < ARRAY_SIZE(segs); i++) {
+        balloon_publish(d, HINT, balloon_add(d, HINT, &segs[i], 1));
+    }
+    balloon_kick(d, HINT);
+    for (int i = 0; i < ARRAY_SIZE(segs); i++) {
+        balloon_wait_used(d, HINT, i);
+    }
+    arrive(d);
+}
+
 /* A request, hints, the end of hints, the end of migration; and once more */
 static void protocol(BalloonDriver *d)
 {
@@ -299,17 +319,6 @@ static bool config_interrupt(BalloonDriver *d)
            ISR_CONFIG;
 }
 
-/* Read the saved VM.  Returns: where in @data these @n bytes are */
-static void *read_saved(char **data, gsize *size, const void *bytes, gsize n)
-{
-    void *at;
-
-    g_assert_true(g_file_get_contents(balloon_saved(), data, size, NULL));
-    at = memmem(*data, *size, bytes, n);
-    g_assert_nonnull(at);
-    return at;
-}
-
 /*
  * The interrupt status in a saved VM: docs/devel/migration/virtio.rst has the
  * layout.  It is found by what follows: the selected queue, the features and
@@ -322,7 +331,9 @@ static uint8_t saved_isr(uint32_t features)
     uint8_t *at;
     gsize size;
 
-    at = read_saved(&data, &size, follows, sizeof(follows));
+    g_assert_true(g_file_get_contents(balloon_saved(), &data, &size, NULL));
+    at = memmem(data, size, follows, sizeof(follows));
+    g_assert_nonnull(at);
     g_assert_cmphex(at[-4], ==, VIRTIO_CONFIG_S_ACKNOWLEDGE |
                                 VIRTIO_CONFIG_S_DRIVER |
                                 VIRTIO_CONFIG_S_DRIVER_OK);
@@ -354,20 +365,6 @@ static void done_interrupt(BalloonDriver *d)
     assert_id(d, DONE);
 }
 
-/* Have the saved VM say so of a round: the id and the state, after a version */
-static void patch_round(uint32_t id, uint32_t state)
-{
-    static const char section[] = "virtio-balloon-device/free-page-report";
-    uint32_t values[] = { cpu_to_be32(id), cpu_to_be32(state) };
-    g_autofree char *data = NULL;
-    char *at;
-    gsize size;
-
-    at = read_saved(&data, &size, section, strlen(section));
-    memcpy(at + strlen(section) + 4, values, sizeof(values));
-    g_assert_true(g_file_set_contents(balloon_saved(), data, size, NULL));
-}
-
 /*
  * A VM may arrive in the middle of a round, or with nonsense for a state: the
  * migration that asked is over, so the driver gets its pages back and hears of
@@ -376,10 +373,15 @@ static void patch_round(uint32_t id, uint32_t state)
 static void half_done(BalloonDriver *d)
 {
     const uint32_t id = FIRST_ID + 5;
+    const uint32_t state = GPOINTER_TO_UINT(d->data);
 
     begin(d);
     balloon_migrate_finish(d->qts);
-    patch_round(id, GPOINTER_TO_UINT(d->data));
+    /* They come after a version */
+    balloon_patch_saved("virtio-balloon-device/free-page-report",
+                        sizeof(uint32_t), (uint32_t[]) {
+                            cpu_to_be32(id), cpu_to_be32(state),
+                        }, 2 * sizeof(uint32_t));
     balloon_arrive(d, MEMORY "-S");
     balloon_cont(d);
     balloon_wait_for(config_interrupt(d));
@@ -389,6 +391,7 @@ static void half_done(BalloonDriver *d)
 
 static const BalloonTest tests[] = {
     { "hint/unasked", unasked },
+    { "hint/order", order },
     { "hint/protocol", protocol },
     { "hint/free-pages-stay", free_pages_stay },
     { "hint/stale-id", stale_id },

@@ -16,6 +16,7 @@
 #include "standard-headers/linux/virtio_ring.h"
 
 #define PORT_SLOT 6
+#define SAS_SLOT 7
 #define MACHINE "-machine q35 "                                             \
                 "-global ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off "\
                 "-device pcie-root-port,id=port0,addr=6 "                   \
@@ -29,11 +30,27 @@
 #define WINDOW_BASE 0xe000
 #define WINDOW_LIMIT 0xeff0
 
+/* Of a SAS adapter, and where they are: as in hw/scsi/mpi.h */
+#define MPI_DOORBELL_OFFSET 0
+#define MPI_DOORBELL_FUNCTION_SHIFT 24
+#define MPI_DOORBELL_ADD_DWORDS_SHIFT 16
+#define MPI_FUNCTION_HANDSHAKE 0x42
+#define MPI_HOST_INTERRUPT_MASK_OFFSET 0x34
+#define MPI_REPLY_POST_FIFO_OFFSET 0x44
+
 /* Power controller off, power indicator off */
 #define POWERED_OFF (PCI_EXP_SLTCTL_PCC | PCI_EXP_SLTCTL_PWR_IND_OFF)
 
 /* In place of a queue */
 #define CONFIG -1
+
+typedef struct Way {
+    /* what the driver does with a queue, if it is about one ... */
+    void (*act)(BalloonDriver *d, int queue);
+    int queue;
+    /* ... and the queue, or CONFIG, whose interrupt then unplugs the device */
+    int interrupt;
+} Way;
 
 /* Its number is @devfn on bus @bus */
 static QPCIDevice *find_pci(BalloonDriver *d, int bus, int devfn)
@@ -58,19 +75,25 @@ static void open_bridge(QPCIDevice *bridge, int bus)
                        PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
 }
 
-/* Returns: where the port's register of its slot is in memory */
-static uint64_t open_bridges(BalloonDriver *d)
+/* Where the port's register of its slot is in memory */
+static uint64_t slot_register(BalloonDriver *d)
+{
+    g_autofree QPCIDevice *port = find_pci(d, 0, QPCI_DEVFN(PORT_SLOT, 0));
+    uint8_t cap = qpci_find_capability(port, PCI_CAP_ID_EXP, 0);
+
+    return ECAM + (port->devfn << 12) + cap + PCI_EXP_SLTCTL;
+}
+
+static void open_bridges(BalloonDriver *d)
 {
     g_autofree QPCIDevice *host = find_pci(d, 0, 0);
     g_autofree QPCIDevice *port = find_pci(d, 0, QPCI_DEVFN(PORT_SLOT, 0));
     g_autofree QPCIDevice *bridge = NULL;
-    uint8_t cap = qpci_find_capability(port, PCI_CAP_ID_EXP, 0);
 
     qpci_config_writel(host, PCIEXBAR, ECAM | 1);
     open_bridge(port, 0);
     bridge = find_pci(d, 1, 0);
     open_bridge(bridge, 1);
-    return ECAM + (port->devfn << 12) + cap + PCI_EXP_SLTCTL;
 }
 
 /* An interrupt of @queue, or CONFIG, writes POWERED_OFF to @addr */
@@ -95,20 +118,18 @@ static void aim_interrupt(BalloonDriver *d, int queue, uint64_t addr)
 /* A driver runs a balloon, behind that port, which that interrupt unplugs */
 static void begin(BalloonDriver *d, int queue)
 {
-    const char *device = d->device;
-    QOSState *machine = qtest_pc_boot(MACHINE MEMORY "-device %s,bus=bridge0,"
-                                      "id=balloon0,addr=%d", device,
-                                      BALLOON_SLOT);
-    uint64_t slot;
+    QOSState *machine = qtest_pc_boot(MACHINE "%s -device %s,bus=bridge0,"
+                                      "id=balloon0,addr=%d", d->options,
+                                      d->device, BALLOON_SLOT);
 
     balloon_attach(d, machine->qts, NULL, &machine->alloc);
     d->machine = machine;
-    slot = open_bridges(d);
+    open_bridges(d);
     balloon_find_at(d, 2 << 8 | QPCI_DEVFN(BALLOON_SLOT, 0));
     qpci_msix_enable(d->pci->pdev);
     balloon_negotiate(d, BALLOON_ALL_FEATURES);
     balloon_setup_queues(d);
-    aim_interrupt(d, queue, slot);
+    aim_interrupt(d, queue, slot_register(d));
     qvirtio_set_driver_ok(d->vdev);
     qtest_memset(d->qts, AREA, OLD, HUGE);
 }
@@ -121,130 +142,163 @@ static bool is_gone(BalloonDriver *d)
 }
 
 /* The balloon goes, and QEMU is well */
-static void end(BalloonDriver *d)
+static void unplug(BalloonDriver *d)
 {
+    const Way *way = d->data;
+
+    begin(d, way->interrupt);
+    way->act(d, way->queue);
     balloon_wait_for(is_gone(d));
     balloon_quit(d);
 }
 
 /* More is left than is answered by then */
-static void request(BalloonDriver *d)
+static void request(BalloonDriver *d, int queue)
 {
-    int queue = GPOINTER_TO_INT(d->data);
-
-    begin(d, queue);
     for (int i = 0; i < 3; i++) {
         balloon_publish(d, queue, balloon_add(d, queue, &(BalloonSeg) {
             AREA, BALLOON_PAGE, queue > STATS
         }, 1));
     }
     balloon_kick(d, queue);
-    end(d);
 }
 
 /* The ring names a descriptor that there is not, of which the driver is told */
-static void broken_ring(BalloonDriver *d)
+static void broken_ring(BalloonDriver *d, int queue)
 {
-    int queue = GPOINTER_TO_INT(d->data);
     BalloonSeg seg = { AREA, BALLOON_PAGE, queue > STATS };
 
-    begin(d, CONFIG);
     balloon_publish(d, queue, balloon_add(d, queue, &seg, 1));
     balloon_publish(d, queue, UINT16_MAX);
     balloon_kick(d, queue);
-    end(d);
 }
 
 /* ... and so does one that is not in RAM */
-static void bad_ring(BalloonDriver *d)
+static void bad_ring(BalloonDriver *d, int queue)
 {
-    begin(d, CONFIG);
-    d->vq[INFLATE]->used = ECAM;
-    balloon_place_ring(d, INFLATE);
-    balloon_kick(d, INFLATE);
-    end(d);
+    d->vq[queue]->used = ECAM;
+    balloon_place_ring(d, queue);
+    balloon_kick(d, queue);
+}
+
+/* A register that interrupts again when it is read, of a SAS adapter */
+static uint64_t sas_register(BalloonDriver *d)
+{
+    g_autofree QPCIDevice *sas = find_pci(d, 0, QPCI_DEVFN(SAS_SLOT, 0));
+    uint8_t cap = qpci_find_capability(sas, PCI_CAP_ID_MSI, 0);
+    QPCIBar bar;
+
+    qpci_device_enable(sas);
+    bar = qpci_iomap(sas, 1, NULL);
+    /* It has begun to listen to a message */
+    qpci_io_writel(sas, bar, MPI_DOORBELL_OFFSET,
+                   MPI_FUNCTION_HANDSHAKE << MPI_DOORBELL_FUNCTION_SHIFT |
+                   1 << MPI_DOORBELL_ADD_DWORDS_SHIFT);
+    qpci_io_writel(sas, bar, MPI_HOST_INTERRUPT_MASK_OFFSET, 0);
+    qpci_config_writel(sas, cap + PCI_MSI_ADDRESS_LO, slot_register(d));
+    qpci_config_writew(sas, cap + PCI_MSI_DATA_64, POWERED_OFF);
+    qpci_config_writew(sas, cap + PCI_MSI_FLAGS, PCI_MSI_FLAGS_ENABLE);
+    return bar.addr + MPI_REPLY_POST_FIFO_OFFSET;
+}
+
+/* The device goes when it only looks at a request */
+static void odd_buffer(BalloonDriver *d, int queue)
+{
+    balloon_post(d, queue, &(BalloonSeg) { sas_register(d), 4 }, 1);
+}
+
+/* ... in which it finds a fault besides, a segment of no bytes */
+static void broken_buffer(BalloonDriver *d, int queue)
+{
+    balloon_post(d, queue, (BalloonSeg[]) {
+        { sas_register(d), 4 }, { AREA, 0 }
+    }, 2);
 }
 
 /*
  * A snapshot brings back a buffer that was held, where the ring has become bad
  * meanwhile
  */
-static void snapshot(BalloonDriver *d)
+static void snapshot(BalloonDriver *d, int queue)
 {
-    begin(d, CONFIG);
     balloon_add_disk(d->qts);
     balloon_leave_stats(d, 4711);
-    qtest_writew(d->qts, d->vq[STATS]->avail +
+    qtest_writew(d->qts, d->vq[queue]->avail +
                  offsetof(struct vring_avail, ring), UINT16_MAX);
     balloon_snapshot(d->qts, "snapshot-save", "held");
     balloon_snapshot(d->qts, "snapshot-load", "held");
     balloon_cont(d);
-    end(d);
 }
 
-static void config(BalloonDriver *d)
+static void config(BalloonDriver *d, int none)
 {
-    begin(d, CONFIG);
     balloon_set_target(d->qts, RAM - HUGE);
-    end(d);
 }
 
 /* Statistics that are asked for by a timer */
-static void poll(BalloonDriver *d)
+static void poll(BalloonDriver *d, int queue)
 {
-    begin(d, STATS);
     balloon_leave_stats(d, 4711);
     qtest_clock_step(d->qts, 2 * SECOND);
-    end(d);
 }
 
 /* It goes while migration tells all who listen that nothing more will come */
-static void last_sync(BalloonDriver *d)
+static void last_sync(BalloonDriver *d, int none)
 {
-    begin(d, CONFIG);
     balloon_stop(d);
     balloon_migrate(d->qts);
-    end(d);
 }
 
 /* The first answer to hints, when some are with the worker or are to be */
-static void hints(BalloonDriver *d)
+static void hints(BalloonDriver *d, int queue)
 {
     BalloonSeg hint = { AREA, BALLOON_PAGE, true };
     uint32_t id;
 
-    begin(d, HINT);
     balloon_migrate_slowly(d->qts);
     id = balloon_wait_asked(d);
-    balloon_publish(d, HINT, balloon_add(d, HINT, &(BalloonSeg) {
+    balloon_publish(d, queue, balloon_add(d, queue, &(BalloonSeg) {
         balloon_copy(d, &id, sizeof(id)), sizeof(id)
     }, 1));
-    balloon_publish(d, HINT, balloon_add(d, HINT, &hint, 1));
-    balloon_kick(d, HINT);
+    balloon_publish(d, queue, balloon_add(d, queue, &hint, 1));
+    balloon_kick(d, queue);
     balloon_migrate_finish(d->qts);
-    end(d);
 }
 
+#define WAY(name, act, queue, interrupt)                                \
+    { "unplug/" name, unplug, .data = &(Way) { act, queue, interrupt } }
+#define SAS MEMORY "-device mptsas1068,msi=on,addr=" stringify(SAS_SLOT)
+#define ODD_BUFFER(name, act, queue)                                    \
+    { "unplug/buffer/" name, unplug, NULL, SAS, &(Way) { act, queue, CONFIG } }
+
 static const BalloonTest tests[] = {
-    { "unplug/inflate", request, .data = GINT_TO_POINTER(INFLATE) },
-    { "unplug/deflate", request, .data = GINT_TO_POINTER(DEFLATE) },
-    { "unplug/stats", request, .data = GINT_TO_POINTER(STATS) },
-    { "unplug/hint", request, .data = GINT_TO_POINTER(HINT) },
-    { "unplug/report", request, .data = GINT_TO_POINTER(REPORT_TOO) },
-    { "unplug/hints", hints },
-    { "unplug/broken/inflate", broken_ring,
-      .data = GINT_TO_POINTER(INFLATE) },
-    { "unplug/broken/deflate", broken_ring,
-      .data = GINT_TO_POINTER(DEFLATE) },
-    { "unplug/broken/stats", broken_ring, .data = GINT_TO_POINTER(STATS) },
-    { "unplug/broken/hint", broken_ring, .data = GINT_TO_POINTER(HINT) },
-    { "unplug/broken/report", broken_ring,
-      .data = GINT_TO_POINTER(REPORT_TOO) },
-    { "unplug/bad-ring", bad_ring },
-    { "unplug/snapshot", snapshot, PLAIN },
-    { "unplug/config", config },
-    { "unplug/poll", poll, ALL_QUEUES ",guest-stats-polling-interval=1" },
-    { "unplug/last-sync", last_sync, ALL_QUEUES ",must-tell-host=on" },
+    /* it goes with the answer to a request ... */
+    WAY("inflate", request, INFLATE, INFLATE),
+    WAY("deflate", request, DEFLATE, DEFLATE),
+    WAY("stats", request, STATS, STATS),
+    WAY("hint", request, HINT, HINT),
+    WAY("report", request, REPORT_TOO, REPORT_TOO),
+    WAY("hints", hints, HINT, HINT),
+    /* ... when one is looked at ... */
+    ODD_BUFFER("inflate", odd_buffer, INFLATE),
+    ODD_BUFFER("deflate", odd_buffer, DEFLATE),
+    ODD_BUFFER("stats", odd_buffer, STATS),
+    ODD_BUFFER("hint", odd_buffer, HINT),
+    ODD_BUFFER("broken", broken_buffer, INFLATE),
+    /* ... and with word of a bad ring, or of a target */
+    WAY("broken/inflate", broken_ring, INFLATE, CONFIG),
+    WAY("broken/deflate", broken_ring, DEFLATE, CONFIG),
+    WAY("broken/stats", broken_ring, STATS, CONFIG),
+    WAY("broken/hint", broken_ring, HINT, CONFIG),
+    WAY("broken/report", broken_ring, REPORT_TOO, CONFIG),
+    WAY("bad-ring", bad_ring, INFLATE, CONFIG),
+    WAY("config", config, 0, CONFIG),
+    { "unplug/snapshot", unplug, PLAIN, NULL,
+      &(Way) { snapshot, STATS, CONFIG } },
+    { "unplug/poll", unplug, ALL_QUEUES ",guest-stats-polling-interval=1", NULL,
+      &(Way) { poll, STATS, STATS } },
+    { "unplug/last-sync", unplug, ALL_QUEUES ",must-tell-host=on", NULL,
+      &(Way) { last_sync, 0, CONFIG } },
 };
 
 BALLOON_BARE_TESTS("improved/", ALL_QUEUES, tests)

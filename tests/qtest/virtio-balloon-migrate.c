@@ -51,6 +51,20 @@ const char *balloon_saved(void)
     return balloon_file("saved");
 }
 
+void balloon_patch_saved(const char *mark, size_t after, const void *bytes,
+                         size_t size)
+{
+    g_autofree char *data = NULL;
+    gsize length;
+    char *at;
+
+    g_assert_true(g_file_get_contents(balloon_saved(), &data, &length, NULL));
+    at = memmem(data, length, mark, strlen(mark));
+    g_assert_nonnull(at);
+    memcpy(at + strlen(mark) + after, bytes, size);
+    g_assert_true(g_file_set_contents(balloon_saved(), data, length, NULL));
+}
+
 void balloon_migrate_start(QTestState *qts)
 {
     g_autofree char *uri = file_uri();

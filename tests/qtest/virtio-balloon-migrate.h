@@ -13,6 +13,9 @@
 
 /* That file; there is none before something was saved */
 const char *balloon_saved(void);
+/* Overwrite @size bytes of it, so many after the first @mark in it */
+void balloon_patch_saved(const char *mark, size_t after, const void *bytes,
+                         size_t size);
 
 /* How fast a migration is, in bytes a second */
 void balloon_set_bandwidth(QTestState *qts, int64_t bytes);

@@ -13,7 +13,6 @@
 /* What the guest can see arrives, what management set up does not */
 static void round_trip(BalloonDriver *d)
 {
-    bool poison = d->data;
     uint64_t mem;
 
     balloon_reset(d);
@@ -28,20 +27,15 @@ static void round_trip(BalloonDriver *d)
     g_assert_cmphex(balloon_readl(d, BALLOON_CFG_NUM_PAGES), ==, 0x4000);
     g_assert_cmphex(balloon_readl(d, BALLOON_CFG_ACTUAL), ==, 0x1234);
     g_assert_cmpint(balloon_query(d->qts), ==, RAM - 0x1234000);
-    if (poison) {
+    if (d->vdev->features & 1ull << VIRTIO_BALLOON_F_PAGE_POISON) {
         g_assert_cmphex(balloon_readl(d, BALLOON_CFG_POISON), ==, 0xaabbccdd);
     }
     g_assert_cmpint(balloon_get_interval(d->qts), ==, 0);
 
     /* the queues go on */
     balloon_assert_pages(d, mem, "00xx");
-    balloon_send_range(d, INFLATE, mem + 2 * BALLOON_PAGE, 1);
-    balloon_assert_pages(d, mem, "000x");
-    balloon_send_range(d, DEFLATE, mem, 3);
-    balloon_set_target(d->qts, 96 * MiB);
-    g_assert_cmphex(balloon_readl(d, BALLOON_CFG_NUM_PAGES), ==, 0x2000);
-    balloon_writel(d, BALLOON_CFG_ACTUAL, 0);
-    g_assert_cmpint(balloon_query(d->qts), ==, RAM);
+    balloon_deflate(d, mem, 2 * BALLOON_PAGE);
+    balloon_assert_works(d);
 }
 
 /* The buffer that the device held is held by the new one, and polled */
@@ -54,8 +48,7 @@ static void held_buffer(BalloonDriver *d)
         g_assert_cmpint(balloon_get_interval(d->qts), ==, 0);
         g_assert_false(balloon_has_used(d, STATS));
     }
-    balloon_set_interval(d->qts, 1);
-    balloon_wait_served(d, STATS, head);
+    balloon_begin_polling(d, 1, head);
     for (int i = 0; i < 3; i++) {
         head = balloon_leave_stats(d, 43 + i);
         qtest_clock_step(d->qts, SECOND);
@@ -69,21 +62,9 @@ static void held_values(BalloonDriver *d)
     uint32_t head = balloon_leave_stats(d, 42);
 
     balloon_move(d);
-    balloon_set_interval(d->qts, 1);
-    balloon_wait_served(d, STATS, head);
-    g_assert_cmphex(balloon_stat(d->qts, "free-memory"), ==,
-                    BALLOON_STAT_UNSET);
+    balloon_begin_polling(d, 1, head);
+    g_assert_cmphex(balloon_free_memory(d->qts), ==, BALLOON_STAT_UNSET);
     g_assert_cmpint(balloon_last_update(d->qts), ==, 0);
-}
-
-/* How many answers there are that were not looked at */
-static unsigned answers(BalloonDriver *d, int queue)
-{
-    QVirtQueue *vq = d->vq[queue];
-    uint16_t used = qtest_readw(d->qts, vq->used +
-                                offsetof(struct vring_used, idx));
-
-    return (uint16_t)(used - vq->last_used_idx);
 }
 
 /*
@@ -96,10 +77,9 @@ static bool leave_in_flight(BalloonDriver *d)
     enum { REQUESTS = 16, SEGS = 8, PAGES = 1024 };
     g_autofree uint32_t *pfns = g_new(uint32_t, BALLOON_HUGE_PFNS);
     uint64_t mem = balloon_dirty_pages(d, PAGES + 1);
-    uint32_t heads[REQUESTS];
     BalloonSeg segs[SEGS];
     uint64_t list;
-    bool left;
+    int here;
 
     for (unsigned i = 0; i < BALLOON_HUGE_PFNS; i++) {
         pfns[i] = BALLOON_PFN(mem) + (i * 77) % PAGES;
@@ -110,8 +90,7 @@ static bool leave_in_flight(BalloonDriver *d)
     }
     balloon_free_descriptors(d, queue);
     for (int i = 0; i < REQUESTS; i++) {
-        heads[i] = balloon_add(d, queue, segs, SEGS);
-        balloon_publish(d, queue, heads[i]);
+        balloon_publish(d, queue, balloon_add(d, queue, segs, SEGS));
     }
     balloon_kick(d, queue);
     if (queue == DEFLATE) {
@@ -119,11 +98,13 @@ static bool leave_in_flight(BalloonDriver *d)
         balloon_stop(d);
     }
     balloon_migrate(d->qts);
-    left = answers(d, queue) < REQUESTS;
+    for (here = 0; here < REQUESTS && balloon_has_used(d, queue); here++) {
+        balloon_wait_used(d, queue, here * SEGS);
+    }
     balloon_arrive(d, NULL);
     balloon_cont(d);
-    for (int i = 0; i < REQUESTS; i++) {
-        balloon_wait_used(d, queue, heads[i]);
+    for (int i = here; i < REQUESTS; i++) {
+        balloon_wait_used(d, queue, i * SEGS);
     }
     balloon_query(d->qts);
     g_assert_false(balloon_has_used(d, queue));
@@ -132,7 +113,7 @@ static bool leave_in_flight(BalloonDriver *d)
     balloon_assert_pages(d, mem + PAGES * BALLOON_PAGE, "x");
     guest_free(d->alloc, mem);
     guest_free(d->alloc, list);
-    return left;
+    return here < REQUESTS;
 }
 
 /* Every request is answered exactly once, here or there */
@@ -150,9 +131,7 @@ static void requests_in_flight(BalloonDriver *d)
 #define FREE_SIZE (4 * MiB)
 #define HELD (FREE - 8 * MiB)
 #define HELD_SIZE (2 * MiB)
-
-/* How much of the stream is read before it breaks off: some of the memory */
-#define SOME (3 * MiB)
+#define BESIDE (HELD + HELD_SIZE)
 
 /* It ends when nothing of it was read yet ... */
 static void lose_in_setup(BalloonDriver *d)
@@ -188,11 +167,11 @@ static void lose_in_active(BalloonDriver *d)
     int stream = begin_hints(d, 1 * MiB);
 
     read_until_served(d, stream, balloon_post(d, HINT, &free, 1));
-    balloon_migrate_pass(stream, SOME);
+    balloon_migrate_pass(stream, 3 * MiB);
     close(stream);
 }
 
-/* The VM stops while a hint waits: the driver has it back at once, and once */
+/* The VM stops while a hint waits: the driver has it back later, and once */
 static void stop_in_hint(BalloonDriver *d)
 {
     BalloonSeg free = { FREE, FREE_SIZE, true };
@@ -200,16 +179,33 @@ static void stop_in_hint(BalloonDriver *d)
     uint32_t head = balloon_post(d, HINT, &free, 1);
 
     balloon_stop(d);
-    g_assert_true(balloon_has_used(d, HINT));
-    balloon_wait_used(d, HINT, head);
-    qtest_memset(d->qts, FREE, NEW, FREE_SIZE);
     close(stream);
     balloon_wait_for(balloon_migration_is(d->qts, "failed"));
     balloon_cont(d);
     balloon_wait_done(d);
+    balloon_wait_used(d, HINT, head);
     g_assert_false(balloon_has_used(d, HINT));
+    qtest_memset(d->qts, FREE, NEW, FREE_SIZE);
     balloon_move(d);
     balloon_assert_bytes(d, FREE, FREE_SIZE, NEW);
+}
+
+/* ... and elsewhere, if it is there that the VM goes on */
+static void stop_and_leave_in_hint(BalloonDriver *d)
+{
+    BalloonSeg free = { FREE, FREE_SIZE, true };
+    int stream = begin_hints(d, 16 * GiB);
+    uint32_t head = balloon_post(d, HINT, &free, 1);
+    bool used;
+
+    balloon_stop(d);
+    used = balloon_has_used(d, HINT);
+    balloon_migrate_end(d->qts, stream);
+    /* The memory of a machine that is stopped does not change */
+    g_assert_cmpint(balloon_has_used(d, HINT), ==, used);
+    balloon_arrive(d, NULL);
+    balloon_cont(d);
+    balloon_wait_used(d, HINT, head);
 }
 
 /* The target ends when it has all memory and is to get the devices */
@@ -233,12 +229,6 @@ static void lose_in_device(BalloonDriver *d)
     balloon_set_capability(d->qts, "pause-before-switchover", false);
 }
 
-/* What is beside the balloon, on each side */
-static void assert_kept(BalloonDriver *d)
-{
-    balloon_assert_bytes(d, HELD + HELD_SIZE, FREE - HELD - HELD_SIZE, OLD);
-}
-
 static void lost(BalloonDriver *d)
 {
     void (*lose)(BalloonDriver *d) = d->data;
@@ -250,13 +240,12 @@ static void lost(BalloonDriver *d)
         balloon_wait_for(balloon_migration_is(d->qts, "failed"));
         balloon_wait_for(balloon_vm_is_running(d->qts));
         balloon_wait_done(d);
-        assert_kept(d);
+        balloon_assert_bytes(d, BESIDE, FREE - BESIDE, OLD);
         balloon_assert_serves(d);
     }
     balloon_move(d);
-    assert_kept(d);
-    balloon_assert_bytes(d, FREE, FREE_SIZE, OLD);
     balloon_assert_bytes(d, HELD, HELD_SIZE, 0);
+    balloon_assert_bytes(d, BESIDE, FREE + FREE_SIZE - BESIDE, OLD);
     balloon_assert_serves(d);
 }
 
@@ -288,19 +277,44 @@ static void killed(BalloonDriver *d)
     balloon_assert_serves(d);
 }
 
+static void break_device(BalloonDriver *d)
+{
+    balloon_publish(d, INFLATE, UINT16_MAX);
+    balloon_kick(d, INFLATE);
+    balloon_wait_broken(d);
+}
+
+/*
+ * The rings of a driver that has gone, or whose device is broken, may be memory
+ * that the guest uses: its next kernel, for instance
+ */
+static void rings_reused(BalloonDriver *d)
+{
+    void (*end)(BalloonDriver *d) = d->data;
+
+    balloon_assert_serves(d);
+    end(d);
+    qtest_memset(d->qts, d->vq[INFLATE]->used, NEW, sizeof(struct vring_used));
+    balloon_move(d);
+    balloon_set_bus_master(d, true);
+    balloon_assert_next_driver(d);
+}
+
 static const BalloonTest tests[] = {
-    { "migration/default", round_trip, .data = "poison" },
+    { "migration/default", round_trip },
     { "migration/no-poison", round_trip, PLAIN ",page-poison=off" },
-    { "migration/all", round_trip, ALL_QUEUES ",deflate-on-oom=on",
-      .data = "poison" },
-    { "migration/legacy", round_trip, PLAIN LEGACY, .data = "poison" },
+    { "migration/all", round_trip, ALL_QUEUES ",deflate-on-oom=on" },
+    { "migration/legacy", round_trip, PLAIN LEGACY },
     { "migration/3.1", round_trip, .machine = "pc-i440fx-3.1" },
     { "migration/4.0", round_trip, .machine = "pc-i440fx-4.0" },
     { "migration/5.0", round_trip, .machine = "pc-i440fx-5.0" },
-    { "migration/9.2", round_trip, .machine = "pc-i440fx-9.2",
-      .data = "poison" },
+    { "migration/9.2", round_trip, .machine = "pc-i440fx-9.2" },
     { "migration/held-buffer", held_buffer },
     { "improved/migration/held-values", held_values },
+    { "improved/migration/rings-reused/gone", rings_reused,
+      .data = balloon_end_bus_master },
+    { "improved/migration/rings-reused/broken", rings_reused,
+      .data = break_device },
     { "migration/requests-in-flight", requests_in_flight,
       .data = GINT_TO_POINTER(INFLATE) },
     { "migration/deflates-in-flight", requests_in_flight,
@@ -312,6 +326,7 @@ static const BalloonTest lost_tests[] = {
     { "improved/migration/lost/active", lost, .data = lose_in_active },
     { "improved/migration/lost/device", lost, .data = lose_in_device },
     { "improved/hint/stop", stop_in_hint },
+    { "improved/hint/stop-and-leave", stop_and_leave_in_hint, HINTING KICKED },
     { "improved/reset/killed", killed },
 };
 

@@ -94,30 +94,24 @@ static void assert_discards(const char *options, uint64_t size)
     balloon_quit(&d);
 }
 
-/* A destination discards what it has, and nothing that it never had ... */
-static void check_destination(BalloonDriver *d, uint64_t given)
-{
-    g_autofree char *populated = g_strconcat(d->options, ",prealloc=on", NULL);
-
-    balloon_migrate(d->qts);
-    assert_discards(d->options, 0);
-    assert_discards(populated, given);
-}
-
 /*
- * ... all of it, as private memory comes as huge pages, also where only some
- * of their pages are sent
+ * A destination discards what it has, and nothing that it never had: all of
+ * it, as private memory comes as huge pages, also where only some of their
+ * pages are sent
  */
 static void destination(BalloonDriver *d)
 {
-    balloon_inflate(d, AREA, PART);
-    check_destination(d, PART);
-}
+    bool fragmented = d->data;
+    g_autofree char *populated = g_strconcat(d->options, ",prealloc=on", NULL);
 
-static void destination_shared(BalloonDriver *d)
-{
-    inflate_fragments(d, PART);
-    check_destination(d, PART / 2);
+    if (fragmented) {
+        inflate_fragments(d, PART);
+    } else {
+        balloon_inflate(d, AREA, PART);
+    }
+    balloon_migrate(d->qts);
+    assert_discards(d->options, 0);
+    assert_discards(populated, fragmented ? PART / 2 : PART);
 }
 
 #define GIVEN (HUGE / 2 + BALLOON_PAGE)
@@ -213,26 +207,44 @@ static void paused(BalloonDriver *d)
 /* Of a disk with snapshots */
 #define CLUSTER (64 * KiB)
 
-/* Some runs of pages */
-static void inflate_many(BalloonDriver *d)
+/* A state of a guest that has given some runs of pages */
+typedef struct State {
+    char *data;
+    gsize size;
+    /* where it says which they are: from its own name to the next */
+    gsize first;
+    gsize end;
+} State;
+
+static void read_state(State *s, const char *path)
 {
+    const char *at, *next;
+
+    g_assert_true(g_file_get_contents(path, &s->data, &s->size, NULL));
+    at = memmem(s->data, s->size, SECTION, strlen(SECTION));
+    g_assert_nonnull(at);
+    s->first = at + strlen(SECTION) - s->data;
+    next = memmem(s->data + s->first, s->size - s->first, NEXT, strlen(NEXT));
+    g_assert_nonnull(next);
+    s->end = next - s->data;
+}
+
+static void boot_and_inflate(BalloonDriver *d, const char *device,
+                             const char *options)
+{
+    balloon_boot(d, device, options);
+    balloon_start(d, BALLOON_ALL_FEATURES);
     balloon_inflate(d, MIDDLE, HUGE / 2);
     balloon_inflate(d, MIDDLE + HUGE, 3 * BALLOON_PAGE);
     balloon_inflate(d, LONELY, BALLOON_PAGE);
 }
 
-/* Save a state with them; it is @size bytes */
-static char *save(BalloonDriver *d, gsize *size)
+static void save(BalloonDriver *d, State *s)
 {
-    char *data;
-
-    balloon_boot(d, TELL, OPTIONS);
-    balloon_start(d, BALLOON_ALL_FEATURES);
-    inflate_many(d);
+    boot_and_inflate(d, TELL, OPTIONS);
     balloon_migrate(d->qts);
     balloon_quit(d);
-    g_assert_true(g_file_get_contents(balloon_saved(), &data, size, NULL));
-    return data;
+    read_state(s, balloon_saved());
 }
 
 /* Without the property there is no place for them, and that is said */
@@ -240,9 +252,10 @@ static void no_property(BalloonDriver *d)
 {
     bool exits = d->data;
     g_autofree char *uri = g_strconcat("file:", balloon_saved(), NULL);
-    gsize size;
+    State s;
 
-    g_free(save(d, &size));
+    save(d, &s);
+    g_free(s.data);
     balloon_boot_incoming(d, PLAIN, OPTIONS " 2> $FILES/log");
     if (exits) {
         qtest_set_expected_status(d->qts, EXIT_FAILURE);
@@ -255,48 +268,35 @@ static void no_property(BalloonDriver *d)
     g_assert_cmpuint(balloon_count_in_file("log", "must-tell-host"), >, 0);
 }
 
-/*
- * A snapshot that is refused leaves the features of its driver, which are more
- * than this QEMU offers; the operator saves that and goes on all the same
- */
+/* A snapshot is refused; the operator saves that, and goes on all the same */
+static void assert_snapshot_refused(BalloonDriver *d)
+{
+    g_assert_false(balloon_try_snapshot(d->qts, "snapshot-load", "many"));
+    balloon_snapshot(d->qts, "snapshot-save", "refused");
+    balloon_cont(d);
+    for (int queue = 0; queue < BALLOON_VQ_MAX && d->vq[queue]; queue++) {
+        balloon_place_ring(d, queue);
+        balloon_kick(d, queue);
+    }
+    balloon_query(d->qts);
+    balloon_assert_next_driver(d);
+}
+
+/* It leaves the features of its driver, which are more than this QEMU offers */
 static void refused_snapshot(BalloonDriver *d)
 {
     BalloonDriver source = {};
 
-    balloon_boot(&source, TELL ",free-page-hint=on,iothread=io0",
-                 OPTIONS " " IOTHREAD);
-    balloon_start(&source, BALLOON_ALL_FEATURES);
+    boot_and_inflate(&source, TELL ",free-page-hint=on,iothread=io0",
+                     OPTIONS " " IOTHREAD);
     balloon_add_disk(source.qts);
-    inflate_many(&source);
-    balloon_snapshot(source.qts, "snapshot-save", "told");
+    balloon_snapshot(source.qts, "snapshot-save", "many");
 
     balloon_boot(d, PLAIN, OPTIONS QUIET);
     balloon_adopt(d, &source);
     balloon_quit(&source);
     balloon_open_disk(d->qts);
-    g_assert_false(balloon_try_snapshot(d->qts, "snapshot-load", "told"));
-    balloon_snapshot(d->qts, "snapshot-save", "refused");
-    balloon_cont(d);
-    for (int queue = 0; queue < BALLOON_VQ_MAX && d->vq[queue]; queue++) {
-        balloon_kick(d, queue);
-    }
-    balloon_query(d->qts);
-    balloon_restart(d);
-    balloon_assert_serves(d);
-}
-
-/* What of @data says the pages: from its own name to the next */
-static gsize find_section(const char *data, gsize size, gsize *end)
-{
-    const char *at = memmem(data, size, SECTION, strlen(SECTION));
-    const char *next;
-
-    g_assert_nonnull(at);
-    at += strlen(SECTION);
-    next = memmem(at, data + size - at, NEXT, strlen(NEXT));
-    g_assert_nonnull(next);
-    *end = next - data;
-    return at - data;
+    assert_snapshot_refused(d);
 }
 
 /* A state is refused, and the memory of who was to have it left alone */
@@ -313,14 +313,15 @@ static void assert_refused(BalloonDriver *d, const void *data, gsize size)
 /* Cut off in it, or in what follows of the device's state */
 static void truncated(BalloonDriver *d)
 {
-    gsize size, first, end;
-    g_autofree char *data = save(d, &size);
+    State s;
 
-    first = find_section(data, size, &end);
-    for (gsize at = first; at < end; at += MAX(STEP, (end - first) / CUTS)) {
-        assert_refused(d, data, at);
+    save(d, &s);
+    for (gsize at = s.first; at < s.end;
+         at += MAX(STEP, (s.end - s.first) / CUTS)) {
+        assert_refused(d, s.data, at);
     }
-    assert_refused(d, data, end + KiB);
+    assert_refused(d, s.data, s.end + KiB);
+    g_free(s.data);
 }
 
 /*
@@ -329,12 +330,12 @@ static void truncated(BalloonDriver *d)
  */
 static void no_memory(BalloonDriver *d)
 {
-    gsize size, first, end;
-    g_autofree char *data = save(d, &size);
+    State s;
 
-    first = find_section(data, size, &end);
-    memcpy(data + first + 9, "no.ram", 6);
-    assert_refused(d, data, size);
+    save(d, &s);
+    memcpy(s.data + s.first + 9, "no.ram", 6);
+    assert_refused(d, s.data, s.size);
+    g_free(s.data);
 }
 
 /*
@@ -344,27 +345,23 @@ static void no_memory(BalloonDriver *d)
 static void twice(BalloonDriver *d)
 {
     g_autoptr(GByteArray) both = g_byte_array_new();
-    gsize size, first, end;
-    g_autofree char *data = save(d, &size);
+    gsize first, end;
+    uint8_t *data;
+    State s;
 
-    first = find_section(data, size, &end) + 8;
+    save(d, &s);
+    data = (uint8_t *)s.data;
+    first = s.first + 8;
     /* A mark and a length are before the name of what follows */
-    end -= 2;
+    end = s.end - 2;
     g_assert_cmpint(data[first - 1], ==, 1);
     data[first - 1] = 2;
-    g_byte_array_append(both, (uint8_t *)data, end);
-    g_byte_array_append(both, (uint8_t *)data + first, end - first);
-    g_byte_array_append(both, (uint8_t *)data + end, size - end);
+    g_byte_array_append(both, data, end);
+    g_byte_array_append(both, data + first, end - first);
+    g_byte_array_append(both, data + end, s.size - end);
     assert_refused(d, both->data, both->len);
+    g_free(data);
 }
-
-/* A disk with a snapshot of a guest that has given many pages ... */
-typedef struct Snapshot {
-    char *data;
-    /* where its state says which they are */
-    gsize first;
-    gsize end;
-} Snapshot;
 
 static void write_disk(gsize offset, const void *data, gsize size)
 {
@@ -376,13 +373,13 @@ static void write_disk(gsize offset, const void *data, gsize size)
 }
 
 /*
- * Load that snapshot with @n bytes at @at damaged: it goes well or it does not,
- * and QEMU lives
+ * Load that snapshot with some bytes at @at damaged: it goes well or it does
+ * not, and QEMU lives
  */
-static void load_damaged(QTestState *qts, Snapshot *s, gsize at, gsize n,
-                         uint8_t fill)
+static void load_damaged(QTestState *qts, State *s, gsize at, uint8_t fill)
 {
-    g_autofree void *damage = g_malloc(n);
+    const gsize n = MIN(DAMAGE, s->end - at);
+    uint8_t damage[DAMAGE];
 
     memset(damage, fill, n);
     write_disk(at, damage, n);
@@ -390,20 +387,18 @@ static void load_damaged(QTestState *qts, Snapshot *s, gsize at, gsize n,
     write_disk(at, s->data + at, n);
 }
 
-/* ... and then another, of the same guest when it has all but one of them */
-static void make_snapshots(BalloonDriver *d, Snapshot *s)
+/*
+ * A disk with a snapshot of such a guest, and then another, of when it has all
+ * but one of the pages
+ */
+static void make_snapshots(BalloonDriver *d, State *s)
 {
-    gsize size;
-
-    balloon_boot(d, TELL, OPTIONS QUIET);
-    balloon_start(d, BALLOON_ALL_FEATURES);
+    boot_and_inflate(d, TELL, OPTIONS QUIET);
     balloon_add_disk(d->qts);
-    inflate_many(d);
     balloon_wait_discarded(d->qts);
     balloon_snapshot(d->qts, "snapshot-save", "many");
 
-    g_assert_true(g_file_get_contents(balloon_disk(), &s->data, &size, NULL));
-    s->first = find_section(s->data, size, &s->end);
+    read_state(s, balloon_disk());
     /* What comes next in the state is elsewhere on the disk */
     s->end = MIN(s->end, ROUND_UP(s->first, CLUSTER));
 
@@ -416,14 +411,14 @@ static void make_snapshots(BalloonDriver *d, Snapshot *s)
 static void damaged(BalloonDriver *d)
 {
     const uint8_t fill = GPOINTER_TO_INT(d->data);
-    Snapshot s;
+    State s;
 
     make_snapshots(d, &s);
     for (gsize at = s.first; at < s.end; at += at - s.first < DAMAGED_MAX ?
                                                STEP : LATER_STEP) {
-        load_damaged(d->qts, &s, at, MIN(DAMAGE, s.end - at), fill);
+        load_damaged(d->qts, &s, at, fill);
     }
-    load_damaged(d->qts, &s, s.end - 1, 1, fill);
+    load_damaged(d->qts, &s, s.end - 1, fill);
     g_free(s.data);
 
     balloon_snapshot(d->qts, "snapshot-load", "one");
@@ -454,62 +449,41 @@ typedef struct QEMU_PACKED SavedDevice {
 } SavedDevice;
 
 /* Where the state has the balloon */
-static SavedDevice *find_device(const Snapshot *s, gsize size)
+static gsize find_device(const State *s)
 {
-    for (gsize at = 0; at + sizeof(SavedDevice) <= size; at++) {
+    for (gsize at = 0; at + sizeof(SavedDevice) <= s->end; at++) {
         SavedDevice *device = (SavedDevice *)(s->data + at);
 
         if (device->n_queues == cpu_to_be32(STATS + 1) &&
             device->config_len == cpu_to_be32(sizeof(device->config))) {
-            return device;
+            return at;
         }
     }
     g_assert_not_reached();
 }
 
-/* More queues than the device has */
-static void every_queue(SavedDevice *device)
-{
-    device->n_queues = cpu_to_be32(1024);
-}
+/* What bytes in there become */
+typedef struct Damage {
+    gsize at;
+    gsize size;
+    const char *bytes;
+} Damage;
 
-/* Rings with sizes that no driver can give them */
-static void ring_of_none(SavedDevice *device)
-{
-    device->queues[DEFLATE].size = 0;
-}
+#define OF(member, bytes) { offsetof(SavedDevice, member), sizeof(bytes) - 1, \
+                            bytes }
 
-static void ring_too_large(SavedDevice *device)
-{
-    device->queues[STATS].size = cpu_to_be32(2048);
-}
-
-/* What the core refuses before it asks the device, which has no byte order */
-static void queue_sel(SavedDevice *device)
-{
-    device->queue_sel = UINT16_MAX;
-}
-
-/* A snapshot is refused; the operator saves that, and goes on all the same */
+/* At two places, or at one */
 static void queues_damaged(BalloonDriver *d)
 {
-    void (*damage)(SavedDevice *device) = d->data;
-    SavedDevice *device;
-    Snapshot s;
+    const Damage *damage = d->data;
+    State s;
 
     make_snapshots(d, &s);
-    device = find_device(&s, s.end);
-    damage(device);
-    write_disk((char *)device - s.data, device, sizeof(*device));
-    g_assert_false(balloon_try_snapshot(d->qts, "snapshot-load", "many"));
-    balloon_snapshot(d->qts, "snapshot-save", "refused");
-    balloon_cont(d);
-    for (int queue = INFLATE; queue <= STATS; queue++) {
-        balloon_kick(d, queue);
+    for (int i = 0; i < 2; i++) {
+        write_disk(find_device(&s) + damage[i].at, damage[i].bytes,
+                   damage[i].size);
     }
-    balloon_query(d->qts);
-    balloon_restart(d);
-    balloon_assert_serves(d);
+    assert_snapshot_refused(d);
     g_free(s.data);
 }
 
@@ -524,7 +498,7 @@ static const BalloonTest tests[] = {
     { "fragmented/multifd", other_way,
       .options = MAPPED_RAM " -global migration.x-multifd=on" },
     { "destination/anonymous", destination, .options = MEMORY_256("ram") },
-    { "destination/shared", destination_shared,
+    { "destination/shared", destination, .data = "fragmented",
       .options = MEMORY_256("memfd,share=on") },
     { "paused/anonymous", paused, .options = MEMORY_OF("ram") },
     { "paused/shared", paused, .options = SHARED },
@@ -545,10 +519,24 @@ static const BalloonTest stream_tests[] = {
     { "stream/no-memory", no_memory },
     { "stream/twice", twice },
     { "stream/truncated", truncated },
-    { "stream/every-queue", queues_damaged, .data = every_queue },
-    { "stream/ring-of-none", queues_damaged, .data = ring_of_none },
-    { "stream/ring-too-large", queues_damaged, .data = ring_too_large },
-    { "stream/queue-sel", queues_damaged, .data = queue_sel },
+    /* more queues than the device has */
+    { "stream/every-queue", queues_damaged,
+      .data = (Damage[2]) { OF(n_queues, "\0\0\4\0") } },
+    /* rings with sizes that no driver can give them */
+    { "stream/ring-of-none", queues_damaged,
+      .data = (Damage[2]) { OF(queues[DEFLATE].size, "\0\0\0\0") } },
+    { "stream/rings-of-none", queues_damaged,
+      .data = (Damage[2]) { OF(queues[INFLATE].size, "\0\0\0\0"),
+                            OF(queues[DEFLATE].size, "\0\0\0\0") } },
+    { "stream/ring-too-large", queues_damaged,
+      .data = (Damage[2]) { OF(queues[STATS].size, "\0\0\10\0") } },
+    /* ... of a queue that has no ring, too */
+    { "stream/no-queue", queues_damaged,
+      .data = (Damage[2]) { OF(queues[INFLATE],
+                               "\0\0\0\0\0\0\0\0\0\0\0\0\0\0") } },
+    /* what the core refuses before it asks the device: no byte order yet */
+    { "stream/queue-sel", queues_damaged,
+      .data = (Damage[2]) { OF(queue_sel, "\377\377") } },
 };
 
 BALLOON_TESTS("improved/pages/", TELL, tests)

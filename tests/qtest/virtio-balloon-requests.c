@@ -267,6 +267,12 @@ uint32_t balloon_leave_stats(BalloonDriver *d, uint64_t value)
     return head;
 }
 
+void balloon_begin_polling(BalloonDriver *d, int64_t seconds, uint32_t held)
+{
+    balloon_set_interval(d->qts, seconds);
+    balloon_wait_served(d, STATS, held);
+}
+
 uint32_t balloon_cmd_id(BalloonDriver *d)
 {
     return balloon_readl(d, BALLOON_CFG_CMD_ID);

@@ -7,3 +7,10 @@
  * reset, reconfigure or unplug the one that does it.
  */
 bool virtio_queue_is_in_ram(VirtIODevice *vdev, int n);
+/* overlay: new */
+/*
+ * Is what a split ring in RAM says of queue @n in keeping with its place there?
+ * A state for which it is not may be refused when it is loaded.  True for other
+ * rings.
+ */
+bool virtio_queue_is_consistent(VirtIODevice *vdev, int n);
