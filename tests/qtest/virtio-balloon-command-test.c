@@ -206,11 +206,7 @@ static const BalloonTest tests[] = {
     { "command/memory-devices", memory_devices, .options = MEMORY_DEVICES },
     { "improved/command/hmp-suffix", hmp_suffix },
     { "improved/command/actual-beyond-ram", actual_beyond_ram },
-};
-
-static const BalloonTest bare_tests[] = {
-    { "command/no-device", no_device },
+    { "command/no-device", no_device, .bare = true },
 };
 
 BALLOON_TESTS("", NULL, tests)
-BALLOON_BARE_TESTS("", NULL, bare_tests)

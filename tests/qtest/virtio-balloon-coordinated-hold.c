@@ -19,11 +19,17 @@
 
 #define NO_MEMORY "Cannot allocate memory"
 
-/* A deflate that is not answered, because of @error: two granules */
+/* A deflate of two granules that is not answered: one fails, with @error */
 static uint32_t post_held(BalloonDriver *d, const char *error)
 {
     uint32_t head;
 
+    balloon_give(d, AREA, 2 * GRANULE);
+    if (g_str_equal(error, NO_MEMORY)) {
+        balloon_vfio_limit(GRANULE);
+    } else {
+        balloon_vfio->max_mappings = balloon_vfio->n + 1;
+    }
     qtest_clock_step(d->qts, 2 * SECOND);
     head = balloon_post_range(d, DEFLATE, AREA, 2 * GRANULE / BALLOON_PAGE);
     balloon_wait_held_event(d->qts, error);
@@ -38,9 +44,9 @@ static uint32_t post_held(BalloonDriver *d, const char *error)
  * What cannot be had is waited for: what can is kept, the rest of the balloon
  * is served, and nobody else notices
  */
-static void check_held(BalloonDriver *d, const char *error)
+static void held(BalloonDriver *d)
 {
-    uint32_t head = post_held(d, error);
+    uint32_t head = post_held(d, d->data);
     uint32_t refused;
 
     balloon_inflate(d, AREA + 2 * GRANULE, MiB);
@@ -55,28 +61,11 @@ static void check_held(BalloonDriver *d, const char *error)
     balloon_vfio_assert(AREA, 4 * GRANULE, true);
 }
 
-static void held_bytes(BalloonDriver *d)
-{
-    balloon_give(d, AREA, 2 * GRANULE);
-    balloon_vfio_limit(GRANULE);
-    check_held(d, NO_MEMORY);
-}
-
-static void held_mappings(BalloonDriver *d)
-{
-    balloon_give(d, AREA, 2 * GRANULE);
-    balloon_vfio->max_mappings = balloon_vfio->n + 1;
-    check_held(d, "No space left on device");
-}
-
 /* The machine stops and goes on meanwhile: so does the deflate */
 static void held_stop(BalloonDriver *d)
 {
-    uint32_t head;
+    uint32_t head = post_held(d, NO_MEMORY);
 
-    balloon_give(d, AREA, 2 * GRANULE);
-    balloon_vfio_limit(GRANULE);
-    head = post_held(d, NO_MEMORY);
     balloon_stop(d);
     balloon_wait_not_held_event(d->qts);
     g_assert_false(balloon_is_held(d->qts));
@@ -116,6 +105,19 @@ static void reset(BalloonDriver *d)
     }
 }
 
+/*
+ * The guest gives most of its memory, and the host keeps all but a granule.
+ * Returns: how much the guest had
+ */
+static uint64_t give_many(BalloonDriver *d)
+{
+    uint64_t all = balloon_vfio->bytes;
+
+    balloon_give(d, MANY_AREA, MANY * GRANULE);
+    balloon_vfio_limit(GRANULE);
+    return all;
+}
+
 /* Where that fails the machine stands, whoever would have it go on, or not */
 static void check_hold(BalloonDriver *d, uint64_t all)
 {
@@ -138,10 +140,8 @@ static void check_hold(BalloonDriver *d, uint64_t all)
 static void hold(BalloonDriver *d)
 {
     void (*how)(BalloonDriver *d) = d->data;
-    uint64_t all = balloon_vfio->bytes;
+    uint64_t all = give_many(d);
 
-    balloon_give(d, MANY_AREA, MANY * GRANULE);
-    balloon_vfio_limit(GRANULE);
     how(d);
     check_hold(d, all);
     balloon_lose(d);
@@ -159,10 +159,8 @@ static void end_machine(BalloonDriver *d)
 /* A machine that was stopped by somebody stays so */
 static void hold_stopped(BalloonDriver *d)
 {
-    uint64_t all = balloon_vfio->bytes;
+    uint64_t all = give_many(d);
 
-    balloon_give(d, MANY_AREA, MANY * GRANULE);
-    balloon_vfio_limit(GRANULE);
     balloon_stop(d);
     qtest_qmp_eventwait(d->qts, "STOP");
     balloon_set_bus_master(d, false);
@@ -178,10 +176,8 @@ static void hold_stopped(BalloonDriver *d)
 /* Without its balloon a machine has all its memory, even if that takes time */
 static void hold_unplugged(BalloonDriver *d)
 {
-    uint64_t all = balloon_vfio->bytes;
+    uint64_t all = give_many(d);
 
-    balloon_give(d, MANY_AREA, MANY * GRANULE);
-    balloon_vfio_limit(GRANULE);
     balloon_unplug(d);
     balloon_wait_for(!balloon_vm_is_running(d->qts));
     balloon_vfio_lift_limits();
@@ -195,8 +191,6 @@ static void hold_held(BalloonDriver *d)
 {
     uint64_t all = balloon_vfio->bytes;
 
-    balloon_give(d, AREA, 2 * GRANULE);
-    balloon_vfio_limit(GRANULE);
     post_held(d, NO_MEMORY);
     qvirtio_start_device(d->vdev);
     balloon_wait_for(!balloon_vm_is_running(d->qts));
@@ -285,8 +279,9 @@ static void hold_dump(BalloonDriver *d)
 }
 
 static const BalloonTest tests[] = {
-    { "held/bytes", held_bytes, .vfio = VFIO_ASSIGNED },
-    { "held/mappings", held_mappings, .vfio = VFIO_ASSIGNED },
+    { "held/bytes", held, .data = NO_MEMORY, .vfio = VFIO_ASSIGNED },
+    { "held/mappings", held, .data = "No space left on device",
+      .vfio = VFIO_ASSIGNED },
     { "held/stop", held_stop, .vfio = VFIO_ASSIGNED },
     { "reset", reset, .vfio = VFIO_ASSIGNED },
     { "hold/device", hold, .data = balloon_end_bus_master,

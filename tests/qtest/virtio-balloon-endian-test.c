@@ -76,13 +76,6 @@ static void config(BalloonDriver *d)
     g_assert_cmpint(balloon_query(d->qts), ==, SIZE - 0x4321 * BALLOON_PAGE);
 }
 
-/* Send a command id, and then that there are no more hints */
-static void send_id_and_stop(BalloonDriver *d, uint32_t id)
-{
-    balloon_send_id(d, id);
-    balloon_send_id(d, VIRTIO_BALLOON_CMD_ID_STOP);
-}
-
 /* The command id is known in the right order, and in no other */
 static void ids(BalloonDriver *d)
 {
@@ -90,9 +83,12 @@ static void ids(BalloonDriver *d)
 
     balloon_migrate_slowly(d->qts);
     id = balloon_wait_asked(d);
-    send_id_and_stop(d, bswap32(id));
+    /* An id, and then that there are no more hints */
+    balloon_send_id(d, bswap32(id));
+    balloon_send_id(d, VIRTIO_BALLOON_CMD_ID_STOP);
     g_assert_cmphex(balloon_cmd_id(d), ==, id);
-    send_id_and_stop(d, id);
+    balloon_send_id(d, id);
+    balloon_send_id(d, VIRTIO_BALLOON_CMD_ID_STOP);
     g_assert_cmphex(balloon_cmd_id(d), ==, VIRTIO_BALLOON_CMD_ID_STOP);
     balloon_migrate_cancel(d->qts);
 }

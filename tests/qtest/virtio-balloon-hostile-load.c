@@ -30,8 +30,7 @@
 
 typedef struct Reset {
     int queue;
-    /* the device, and not the queue only */
-    bool device;
+    enum { QUEUE, DEVICE, MACHINE } what;
 } Reset;
 
 /* An indirect table: a chain of CHAIN_MAX times the same */
@@ -67,10 +66,10 @@ static uint16_t used_index(BalloonDriver *d, QVirtQueue *vq)
     return qtest_readw(d->qts, vq->used + offsetof(struct vring_used, idx));
 }
 
-/* Returns: how many requests were served when the kick returned */
-static unsigned serve_full_ring(BalloonDriver *d, int queue)
+/* Returns: whether some requests were not served when the kick returned */
+static bool serve_full_ring(BalloonDriver *d)
 {
-    bool write = queue > STATS;
+    const int queue = *(const int *)d->data;
     uint64_t mem, table;
     unsigned served, all;
     QVirtQueue *vq;
@@ -79,7 +78,7 @@ static unsigned serve_full_ring(BalloonDriver *d, int queue)
     balloon_start(d, BALLOON_INDIRECT_TOO);
     vq = d->vq[queue];
     mem = balloon_alloc(d, BALLOON_PAGE, 1);
-    table = make_table(d, mem, write);
+    table = make_table(d, mem, queue > STATS);
     fill_ring(d, vq, table);
     balloon_kick(d, queue);
     served = used_index(d, vq);
@@ -89,7 +88,7 @@ static unsigned serve_full_ring(BalloonDriver *d, int queue)
     balloon_assert_well(d);
     guest_free(d->alloc, table);
     guest_free(d->alloc, mem);
-    return served == all ? UINT_MAX : served;
+    return served != all;
 }
 
 /*
@@ -99,22 +98,16 @@ static unsigned serve_full_ring(BalloonDriver *d, int queue)
  */
 static void full_ring(BalloonDriver *d)
 {
-    unsigned served = UINT_MAX;
+    bool between = false;
 
-    for (int i = 0; i < ATTEMPTS && served == UINT_MAX; i++) {
-        served = serve_full_ring(d, GPOINTER_TO_INT(d->data));
+    for (int i = 0; i < ATTEMPTS && !between; i++) {
+        between = serve_full_ring(d);
     }
-    g_assert_cmpuint(served, !=, UINT_MAX);
+    g_assert_true(between);
     balloon_assert_next_driver(d);
 }
 
-/* The area is the driver's again: it does not wait for a queue to use it */
-static void use_area(BalloonDriver *d)
-{
-    qtest_memset(d->qts, AREA, NEW, HUGE);
-}
-
-/* And it stays as the driver left it */
+/* What the driver has written into the area since then stays */
 static void assert_area_kept(BalloonDriver *d)
 {
     uint64_t mem = balloon_dirty_pages(d, 2);
@@ -154,7 +147,7 @@ static void idle_kicks(BalloonDriver *d)
     balloon_wait_served(d, INFLATE, head);
     g_assert_cmpuint(balloon_counter_pages(d->qts, "inflated"), ==,
                      LISTS * BALLOON_HUGE_PFNS);
-    use_area(d);
+    qtest_memset(d->qts, AREA, NEW, HUGE);
     assert_area_kept(d);
 }
 
@@ -162,11 +155,10 @@ static void idle_kicks(BalloonDriver *d)
 static bool reset_once(BalloonDriver *d)
 {
     const Reset *reset = d->data;
-    const bool report = reset->queue == REPORT_TOO;
     bool parked;
 
     qtest_memset(d->qts, AREA, 1, HUGE);
-    if (report) {
+    if (reset->queue == REPORT_TOO) {
         balloon_post_same(d, reset->queue, (BalloonSeg) {
             AREA, REPORT_SIZE, true
         }, MIN(d->vq[reset->queue]->size, SEGMENTS));
@@ -174,14 +166,20 @@ static bool reset_once(BalloonDriver *d)
         balloon_post_huge(d, AREA, BALLOON_HUGE_MAX);
     }
     parked = !balloon_has_used(d, reset->queue);
-    if (reset->device) {
-        qvirtio_reset(d->vdev);
-        use_area(d);
-        balloon_restart(d);
-    } else {
+    if (reset->what == QUEUE) {
         balloon_reset_queue(d, reset->queue);
-        use_area(d);
+    } else if (reset->what == DEVICE) {
+        qvirtio_reset(d->vdev);
+    } else {
+        qtest_system_reset(d->qts);
+        qvirtio_pci_device_enable(d->pci);
+    }
+    /* The area is the driver's again: it does not wait for a queue to use it */
+    qtest_memset(d->qts, AREA, NEW, HUGE);
+    if (reset->what == QUEUE) {
         balloon_renew_queue(d, reset->queue);
+    } else {
+        balloon_restart(d);
     }
     assert_area_kept(d);
     return parked;
@@ -189,7 +187,8 @@ static bool reset_once(BalloonDriver *d)
 
 /*
  * virtio 1.2, 2.4 and 2.6.1: nothing more is done with a request of a device,
- * or queue, that was reset.  The pages are the driver's at once.
+ * or queue, that was reset, maybe with the machine.  The pages are the driver's
+ * at once.
  */
 static void reset_parked(BalloonDriver *d)
 {
@@ -200,47 +199,23 @@ static void reset_parked(BalloonDriver *d)
     balloon_assert_next_driver(d);
 }
 
-/* A machine that is reset meanwhile starts anew */
-static bool system_reset_once(BalloonDriver *d)
-{
-    bool parked;
-
-    balloon_post_huge(d, AREA, BALLOON_HUGE_MAX);
-    parked = !balloon_has_used(d, INFLATE);
-    qtest_system_reset(d->qts);
-    use_area(d);
-    qvirtio_pci_device_enable(d->pci);
-    balloon_assert_next_driver(d);
-    assert_area_kept(d);
-    return parked;
-}
-
-static void system_reset(BalloonDriver *d)
-{
-    balloon_come_between(d, system_reset_once);
-}
-
 static const BalloonTest tests[] = {
-    { "improved/full-ring/inflate", full_ring,
-      .data = GINT_TO_POINTER(INFLATE) },
-    { "improved/full-ring/deflate", full_ring,
-      .data = GINT_TO_POINTER(DEFLATE) },
-    { "improved/full-ring/stats", full_ring, .data = GINT_TO_POINTER(STATS) },
-    { "full-ring/hint", full_ring, .data = GINT_TO_POINTER(HINT) },
-    { "improved/full-ring/report", full_ring,
-      .data = GINT_TO_POINTER(REPORT_TOO) },
+    { "improved/full-ring/inflate", full_ring, .data = &(int) { INFLATE } },
+    { "improved/full-ring/deflate", full_ring, .data = &(int) { DEFLATE } },
+    { "improved/full-ring/stats", full_ring, .data = &(int) { STATS } },
+    { "full-ring/hint", full_ring, .data = &(int) { HINT } },
+    { "improved/full-ring/report", full_ring, .data = &(int) { REPORT_TOO } },
     { "improved/parked/kicks", idle_kicks },
     { "improved/parked/queue-reset/inflate", reset_parked,
-      .data = &(Reset) { INFLATE, false } },
-    { "improved/parked/queue-reset/report", reset_parked,
-      .data = &(Reset) { REPORT_TOO, false },
-      .options = REPORT_OPTIONS },
+      .data = &(Reset) { INFLATE, QUEUE } },
+    { "improved/parked/queue-reset/report", reset_parked, NULL, REPORT_OPTIONS,
+      &(Reset) { REPORT_TOO, QUEUE } },
     { "improved/parked/reset-inflate", reset_parked,
-      .data = &(Reset) { INFLATE, true } },
-    { "improved/parked/reset-report", reset_parked,
-      .data = &(Reset) { REPORT_TOO, true },
-      .options = REPORT_OPTIONS },
-    { "parked/system-reset", system_reset },
+      .data = &(Reset) { INFLATE, DEVICE } },
+    { "improved/parked/reset-report", reset_parked, NULL, REPORT_OPTIONS,
+      &(Reset) { REPORT_TOO, DEVICE } },
+    { "parked/system-reset", reset_parked,
+      .data = &(Reset) { INFLATE, MACHINE } },
 };
 
 BALLOON_TESTS("", ALL_QUEUES KICKED, tests)

@@ -36,28 +36,32 @@ static uint64_t used_ring_over_status(BalloonDriver *d)
            offsetof(struct vring_used_elem, len);
 }
 
-/* The device has a ring at @queue; a part of it is elsewhere now */
-static void move_ring(BalloonDriver *d, int queue, RingPart part,
-                      uint64_t addr)
+/* A driver whose ring has a part elsewhere */
+static void start_with_ring(BalloonDriver *d, int queue, RingPart part,
+                            uint64_t addr)
 {
-    QVirtQueue *vq = d->vq[queue];
-    uint64_t *parts[] = { &vq->desc, &vq->avail, &vq->used };
+    QVirtQueue *vq;
+    uint64_t desc;
 
-    *parts[part] = addr;
+    balloon_reset(d);
+    balloon_negotiate(d, BALLOON_ALL_FEATURES);
+    balloon_setup_queues(d);
+    vq = d->vq[queue];
+    desc = vq->desc;
+    *(part == DESC ? &vq->desc : part == AVAIL ? &vq->avail : &vq->used) = addr;
     vq->size = RING_SIZE;
     balloon_place_ring(d, queue);
-}
-
-/* Go to DRIVER_OK, which may be the last that the device is asked for */
-static void set_driver_ok(BalloonDriver *d)
-{
+    /* Of which it is freed */
+    vq->desc = desc;
+    /* This may be the last that the device is asked for */
     d->vdev->bus->set_status(d->vdev, balloon_status(d) |
                                       VIRTIO_CONFIG_S_DRIVER_OK);
 }
 
 /* The device was not reset; it says that it needs that, and is well then */
-static void assert_refused(BalloonDriver *d)
+static void assert_refused(BalloonDriver *d, int queue)
 {
+    balloon_kick(d, queue);
     balloon_wait_broken(d);
     balloon_assert_state(d->qts, "broken", NULL);
     balloon_assert_next_driver(d);
@@ -66,43 +70,21 @@ static void assert_refused(BalloonDriver *d)
 static void in_registers(BalloonDriver *d)
 {
     const Ring *ring = d->data;
-    uint64_t desc;
 
-    balloon_reset(d);
-    balloon_negotiate(d, BALLOON_ALL_FEATURES);
-    balloon_setup_queues(d);
-    desc = d->vq[ring->queue]->desc;
-    move_ring(d, ring->queue, ring->part, used_ring_over_status(d));
-    set_driver_ok(d);
-    balloon_kick(d, ring->queue);
-    /* Of which it is freed */
-    d->vq[ring->queue]->desc = desc;
-    assert_refused(d);
+    start_with_ring(d, ring->queue, ring->part, used_ring_over_status(d));
+    assert_refused(d, ring->queue);
 }
 
 /* A ring in memory that leaves the guest, with a buffer that is held */
 static void memory_leaves(BalloonDriver *d)
 {
-    const uint64_t used = BALLOON_DIMM;
-    const uint16_t one = 1;
-
-    balloon_reset(d);
-    balloon_negotiate(d, BALLOON_ALL_FEATURES);
-    balloon_setup_queues(d);
-    move_ring(d, STATS, USED, used);
-    set_driver_ok(d);
-    for (int i = 0; i < 2; i++) {
-        BalloonSeg seg = balloon_stats_seg(d, 1000 + i);
-
-        balloon_publish(d, STATS, balloon_add(d, STATS, &seg, 1));
-        balloon_kick(d, STATS);
-        balloon_wait_for(balloon_free_memory(d->qts) == 1000 + i);
-    }
-    g_assert_cmphex(qtest_readw(d->qts, used + offsetof(struct vring_used,
-                                                        idx)), ==, one);
+    start_with_ring(d, STATS, USED, BALLOON_DIMM);
+    balloon_leave_stats(d, 1000);
+    balloon_leave_stats(d, 1001);
+    g_assert_cmphex(qtest_readw(d->qts, BALLOON_DIMM +
+                                offsetof(struct vring_used, idx)), ==, 1);
     balloon_unplug_dimm(d->qts);
-    balloon_kick(d, STATS);
-    assert_refused(d);
+    assert_refused(d, STATS);
 }
 
 /*
@@ -153,20 +135,17 @@ static void iommu(BalloonDriver *d)
 static void registers_behind_iommu(BalloonDriver *d)
 {
     translate(d);
-    balloon_reset(d);
-    balloon_negotiate(d, BALLOON_ALL_FEATURES);
-    balloon_setup_queues(d);
-    move_ring(d, INFLATE, USED, used_ring_over_status(d) - REGISTERS + GiB);
-    set_driver_ok(d);
-    balloon_kick(d, INFLATE);
-    assert_refused(d);
+    start_with_ring(d, INFLATE, USED,
+                    used_ring_over_status(d) - REGISTERS + GiB);
+    assert_refused(d, INFLATE);
 }
 
 #define TRANSLATED PLAIN ",iommu_platform=on,disable-legacy=on"
 #define WITH_IOMMU MEMORY "-machine q35 -device intel-iommu"
 
 #define IN_REGISTERS(name, queue, part)                                 \
-    { "ring/registers/" name, in_registers, .data = &(Ring) { queue, part } }
+    { "improved/ring/registers/" name, in_registers,                    \
+      .data = &(Ring) { queue, part } }
 
 static const BalloonTest tests[] = {
     IN_REGISTERS("inflate/desc", INFLATE, DESC),
@@ -176,14 +155,11 @@ static const BalloonTest tests[] = {
     IN_REGISTERS("stats", STATS, USED),
     IN_REGISTERS("hint", HINT, USED),
     IN_REGISTERS("report", REPORT_TOO, USED),
-    { "ring/registers/iommu", registers_behind_iommu, TRANSLATED, WITH_IOMMU },
-    { "ring/memory-leaves", memory_leaves,
+    { "improved/ring/registers/iommu", registers_behind_iommu, TRANSLATED,
+      WITH_IOMMU },
+    { "improved/ring/memory-leaves", memory_leaves,
       .options = BALLOON_DIMM_SLOTS IOTHREAD BALLOON_DIMM_PLUGGED },
+    { "ring/iommu", iommu, TRANSLATED, WITH_IOMMU },
 };
 
-static const BalloonTest iommu_tests[] = {
-    { "iommu", iommu, TRANSLATED, WITH_IOMMU },
-};
-
-BALLOON_TESTS("improved/", ALL_QUEUES, tests)
-BALLOON_TESTS("ring/", NULL, iommu_tests)
+BALLOON_TESTS("", ALL_QUEUES, tests)

@@ -18,6 +18,10 @@
 /* So what is reported need not read as anything */
 #define NO_POISON REPORTING ",page-poison=off"
 #define RAM_FILE(how) MEMORY_OF("file,mem-path=$FILES/ram," how)
+/* ... and a DIMM, at BALLOON_DIMM, that has such a backend */
+#define DIMM_OF(backend)                                                \
+    " -m slots=1,maxmem=1G -device pc-dimm,memdev=m0 "                  \
+    "-object memory-backend-" backend ",id=m0,size=128M"
 
 /* What is in a file that is memory, and what log QEMU has */
 #define FILE_BYTE 0x5a
@@ -52,12 +56,16 @@ static void report_unaligned(BalloonDriver *d)
     balloon_assert_pages(d, AREA, "x00x00x0x");
 }
 
-/* RAM of a file, with bytes of others before and after it */
-typedef struct File {
-    bool shared;
-    size_t lead;
-    size_t trail;
-} File;
+static bool is_shared(BalloonDriver *d)
+{
+    return strstr(d->options, "share=on");
+}
+
+/* Bytes of others in a file before its RAM; half as many are after it */
+static size_t file_lead(BalloonDriver *d)
+{
+    return strstr(d->options, "offset=2M") ? 2 * MiB : 0;
+}
 
 static void make_file(size_t size)
 {
@@ -95,22 +103,23 @@ static void assert_file_pages(const char *data, const char *map)
 }
 
 /* Of a private mapping others have the file too: not one byte of it changes */
-static void assert_file(const File *f)
+static void assert_file(BalloonDriver *d)
 {
+    const size_t lead = file_lead(d);
     g_autofree char *data = NULL;
     gsize size;
 
     g_assert_true(g_file_get_contents(balloon_file("ram"), &data, &size,
                                       NULL));
-    g_assert_cmpuint(size, ==, f->lead + RAM + f->trail);
-    if (!f->shared) {
+    g_assert_cmpuint(size, ==, lead + RAM + lead / 2);
+    if (!is_shared(d)) {
         assert_file_kept(data, 0, size);
         return;
     }
-    assert_file_kept(data, 0, f->lead);
-    assert_file_pages(data + f->lead + AREA, GIVEN_UP);
-    assert_file_pages(data + f->lead + RAM - 4 * BALLOON_PAGE, "xx00");
-    assert_file_kept(data, f->lead + RAM, size);
+    assert_file_kept(data, 0, lead);
+    assert_file_pages(data + lead + AREA, GIVEN_UP);
+    assert_file_pages(data + lead + RAM - 4 * BALLOON_PAGE, "xx00");
+    assert_file_kept(data, lead + RAM, size);
 }
 
 /*
@@ -120,27 +129,27 @@ static void assert_file(const File *f)
  */
 static void file(BalloonDriver *d)
 {
-    const File *f = d->data;
+    const bool shared = is_shared(d);
     unsigned long long blocks;
 
-    make_file(f->lead + RAM + f->trail);
+    make_file(file_lead(d) + RAM + file_lead(d) / 2);
     balloon_boot_and_start(d);
     blocks = file_blocks();
     give_up(d);
     /* The last pages of the RAM, before what is not the guest's */
     balloon_inflate(d, RAM - 2 * BALLOON_PAGE, 2 * BALLOON_PAGE);
     balloon_settle(d);
-    if (f->shared) {
+    if (shared) {
         /* To look at a page that is punched may bring it back */
         g_assert_cmpuint(file_blocks(), <, blocks);
     }
     for (int page = 0; GIVEN_UP[page]; page++) {
         balloon_assert_bytes(d, AREA + page * BALLOON_PAGE, BALLOON_PAGE,
                              GIVEN_UP[page] == 'x' ? OLD :
-                             f->shared ? 0 : FILE_BYTE);
+                             shared ? 0 : FILE_BYTE);
     }
-    assert_file(f);
-    if (!f->shared) {
+    assert_file(d);
+    if (!shared) {
         g_assert_cmpuint(balloon_counter_pages(d->qts, "discarded"), ==, 7);
     }
 }
@@ -178,11 +187,6 @@ static void unnamed_file(BalloonDriver *d)
     balloon_assert_bytes(d, AREA, HUGE, FILE_BYTE);
     g_assert_cmpuint(balloon_counter(d->qts, "discarded"), ==, HUGE);
 }
-
-static const File shared_file = { true };
-static const File shared_part = { true, 2 * MiB, MiB };
-static const File private_file = { false };
-static const File private_part = { false, 2 * MiB, MiB };
 
 /* Every byte is as the guest left it, or zero */
 static void assert_no_secret(BalloonDriver *d, uint64_t addr, uint64_t size)
@@ -244,25 +248,20 @@ static void reported_own_file(BalloonDriver *d)
 static void mixed(BalloonDriver *d)
 {
     enum { PAGES = 32 };
-    const uint64_t dimm = 4 * GiB;
     uint32_t pfns[PAGES];
 
-    qtest_memset(d->qts, dimm, OLD, PAGES * BALLOON_PAGE);
+    qtest_memset(d->qts, BALLOON_DIMM, OLD, PAGES * BALLOON_PAGE);
     for (unsigned i = 0; i < PAGES; i++) {
-        pfns[i] = BALLOON_PFN(i % 2 ? dimm : AREA) + i;
+        pfns[i] = BALLOON_PFN(i % 2 ? BALLOON_DIMM : AREA) + i;
     }
     balloon_send_pfns(d, INFLATE, pfns, PAGES);
     for (unsigned i = 0; i < PAGES; i++) {
-        balloon_assert_pages(d, AREA + i * BALLOON_PAGE, i % 2 ? "x" : "0");
-        balloon_assert_pages(d, dimm + i * BALLOON_PAGE, i % 2 ? "0" : "x");
+        uint64_t at = i * BALLOON_PAGE;
+
+        balloon_assert_pages(d, AREA + at, i % 2 ? "x" : "0");
+        balloon_assert_pages(d, BALLOON_DIMM + at, i % 2 ? "0" : "x");
     }
 }
-
-#define MIXED(ram_shared, dimm_shared)                                  \
-    "-m 128,slots=1,maxmem=1G -machine pc,memory-backend=ram "          \
-    "-object memory-backend-memfd,id=ram,size=128M,share=" ram_shared   \
-    " -object memory-backend-memfd,id=m0,size=128M,share=" dimm_shared  \
-    " -device pc-dimm,memdev=m0,addr=0x100000000"
 
 /*
  * The guest gives pages up in each way; the host keeps them, all works, and
@@ -352,8 +351,7 @@ static void no_holes_private(BalloonDriver *d)
 
     if (pid) {
         balloon_boot_and_start(d);
-        give_up(d);
-        balloon_assert_pages(d, AREA, GIVEN_UP);
+        memory(d);
         g_assert_cmpuint(balloon_counter(d->qts, "discarded"), ==,
                          5 * BALLOON_PAGE);
         g_assert_cmpuint(balloon_log_lines(), ==, 0);
@@ -366,15 +364,10 @@ static void read_only_dimm(BalloonDriver *d)
 {
     make_file(RAM);
     balloon_boot_and_start(d);
-    balloon_inflate(d, 4 * GiB, HUGE);
+    balloon_inflate(d, BALLOON_DIMM, HUGE);
     balloon_assert_all_skipped(d->qts, "unsupported", HUGE);
-    balloon_assert_bytes(d, 4 * GiB, HUGE, FILE_BYTE);
+    balloon_assert_bytes(d, BALLOON_DIMM, HUGE, FILE_BYTE);
 }
-
-#define READ_ONLY_DIMM                                                  \
-    "-m 128,slots=1,maxmem=512M -object memory-backend-file,id=file,"   \
-    "size=128M,share=on,readonly=on,mem-path=$FILES/ram "               \
-    "-device pc-dimm,memdev=file"
 
 /* A private mapping of huge pages, of a file that is QEMU's own */
 static void private_huge_pages(BalloonDriver *d)
@@ -420,8 +413,9 @@ static bool can_take(int file)
  * anybody may have it then, and the guest can use it again as long as nobody
  * does.  Of private memory the kernel keeps it for the guest.
  */
-static void check_given_up(BalloonDriver *d, int file, bool shared)
+static void check_given_up(BalloonDriver *d, int file)
 {
+    const bool shared = is_shared(d);
     bool taken;
 
     g_assert_false(can_take(file));
@@ -449,7 +443,7 @@ static void check_given_up(BalloonDriver *d, int file, bool shared)
  * A guest that wants a huge page back while the pool is empty waits for its
  * answer, and is not killed
  */
-static void check_empty(BalloonDriver *d, int file, bool shared)
+static void check_empty(BalloonDriver *d, int file)
 {
     uint32_t head;
 
@@ -478,7 +472,7 @@ static void check_empty(BalloonDriver *d, int file, bool shared)
  * With PAGE_POISON a report may be taken only if zeroes are behind it.  A file
  * of huge pages does not tell where it has holes, only that it has nothing.
  */
-static void check_reported(BalloonDriver *d, int file, bool shared)
+static void check_reported(BalloonDriver *d, int file)
 {
     balloon_send_one(d, REPORT, AREA + HUGE, HUGE, true);
     balloon_assert_bytes(d, AREA + HUGE, HUGE, 0);
@@ -489,20 +483,10 @@ static void check_reported(BalloonDriver *d, int file, bool shared)
     g_assert_cmpuint(balloon_counter(d->qts, "discarded"), ==, HUGE);
 }
 
-typedef struct Pool {
-    void (*check)(BalloonDriver *d, int file, bool shared);
-    bool shared;
-} Pool;
-
-static const Pool shared_pool = { check_given_up, true };
-static const Pool private_pool = { check_given_up, false };
-static const Pool empty_pool = { check_empty, true };
-static const Pool reported_pool = { check_reported, false };
-
 /* The pool is of a file system whose pages nobody else can have */
 static void pool(BalloonDriver *d)
 {
-    const Pool *p = d->data;
+    void (*check)(BalloonDriver *d, int file) = d->data;
     pid_t pid = balloon_hold_file(
         "hugetlbfs", "pagesize=2M,size=128M,min_size=128M", RAM + HUGE);
     int fd;
@@ -511,7 +495,7 @@ static void pool(BalloonDriver *d)
         fd = open(balloon_file("ram"), O_RDWR);
         g_assert_cmpint(fd, >=, 0);
         balloon_boot_and_start(d);
-        p->check(d, fd, p->shared);
+        check(d, fd);
         balloon_quit(d);
         close(fd);
         balloon_drop_file(pid);
@@ -520,16 +504,16 @@ static void pool(BalloonDriver *d)
 
 static const BalloonTest tests[] = {
     { "backing/anonymous", memory, .options = MEMORY_OF("ram") },
-    { "backing/anonymous-shared", memory,
-      .options = MEMORY_OF("ram,share=on") },
+    { "backing/anonymous-shared", memory, NULL, MEMORY_OF("ram,share=on") },
     { "backing/anonymous-no-merge", memory,
       .options = MEMORY_OF("ram,merge=off,dump=off") },
     { "backing/memfd", memory, .options = SHARED },
-    { "backing/memfd-private", memory,
-      .options = MEMORY_OF("memfd,share=off") },
+    { "backing/memfd-private", memory, NULL, MEMORY_OF("memfd,share=off") },
     { "improved/backing/report-unaligned", report_unaligned, REPORTING },
-    { "backing/mixed/dimm-shared", mixed, .options = MIXED("off", "on") },
-    { "backing/mixed/ram-shared", mixed, .options = MIXED("on", "off") },
+    { "backing/mixed/dimm-shared", mixed,
+      .options = MEMORY_OF("memfd,share=off") DIMM_OF("memfd,share=on") },
+    { "backing/mixed/ram-shared", mixed,
+      .options = SHARED DIMM_OF("memfd,share=off") },
     { "backing/private-huge-pages", private_huge_pages, REPORTING,
       HUGETLB("off"), .huge_pages = true },
     { "improved/backing/reported-memfd", reported_own_file, REPORTING,
@@ -538,15 +522,14 @@ static const BalloonTest tests[] = {
 
 /* Those that make a file first */
 static const BalloonTest file_tests[] = {
-    { "backing/shared-file", file, NULL, RAM_FILE("share=on"), &shared_file },
-    { "backing/file-offset/shared", file, NULL, RAM_FILE("share=on,offset=2M"),
-      &shared_part },
-    { "improved/backing/private-file", file, NULL, RAM_FILE("share=off"),
-      &private_file },
+    { "backing/shared-file", file, NULL, RAM_FILE("share=on") },
+    { "backing/file-offset/shared", file, NULL,
+      RAM_FILE("share=on,offset=2M") },
+    { "improved/backing/private-file", file, NULL, RAM_FILE("share=off") },
     { "improved/backing/private-file-tell", file,
-      NO_POISON ",must-tell-host=on", RAM_FILE("share=off"), &private_file },
+      NO_POISON ",must-tell-host=on", RAM_FILE("share=off") },
     { "improved/backing/read-only-file", file, NULL,
-      RAM_FILE("share=off,readonly=on,rom=off"), &private_file },
+      RAM_FILE("share=off,readonly=on,rom=off") },
     { "improved/backing/private-file-again", private_file_again,
       NO_POISON ",must-tell-host=on", RAM_FILE("share=off") },
     { "improved/backing/unnamed-file", unnamed_file, NULL,
@@ -554,7 +537,7 @@ static const BalloonTest file_tests[] = {
     { "improved/backing/read-only-unnamed-file", unnamed_file, NULL,
       RAM_FILE("share=off,readonly=on,rom=off") },
     { "improved/backing/file-offset/private", file, NULL,
-      RAM_FILE("share=off,offset=2M"), &private_part },
+      RAM_FILE("share=off,offset=2M") },
     { "improved/backing/reported-file", reported_file, REPORTING,
       RAM_FILE("share=off") },
     { "improved/backing/locked", locked, REPORTING,
@@ -569,18 +552,18 @@ static const BalloonTest file_tests[] = {
     { "improved/backing/no-holes-private", no_holes_private, NO_POISON,
       RAM_FILE("share=off") LOGGED },
     { "improved/backing/read-only-dimm", read_only_dimm, PLAIN,
-      READ_ONLY_DIMM },
+      MEMORY DIMM_OF("file,share=on,readonly=on,mem-path=$FILES/ram") },
     { "improved/backing/pool/shared", pool, TELL, RAM_FILE("share=on"),
-      &shared_pool, .huge_pages = true },
+      check_given_up, .huge_pages = true },
     { "improved/backing/pool/private", pool, TELL, RAM_FILE("share=off"),
-      &private_pool, .huge_pages = true },
+      check_given_up, .huge_pages = true },
     { "improved/backing/pool/reported", pool, REPORTING,
-      RAM_FILE("share=off,reserve=off"), &reported_pool, .huge_pages = true },
+      RAM_FILE("share=off,reserve=off"), check_reported, .huge_pages = true },
     { "improved/backing/pool/empty", pool, TELL ",populate-on-deflate=on",
-      RAM_FILE("share=on"), &empty_pool, .huge_pages = true },
+      RAM_FILE("share=on"), check_empty, .huge_pages = true },
     { "improved/backing/pool/coordinated", pool,
       TELL ",populate-on-deflate=on,coordinated-discards=on",
-      RAM_FILE("share=on"), &empty_pool, .huge_pages = true },
+      RAM_FILE("share=on"), check_empty, .huge_pages = true },
 };
 
 BALLOON_TESTS("", NO_POISON, tests)

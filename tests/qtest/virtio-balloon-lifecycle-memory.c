@@ -172,8 +172,7 @@ static const BalloonTest tests[] = {
     { "memory/virtio-mem-pages", device_pages, .data = "x0xx",
       .options = SLOTS DEVICE_MEMORY
                  "-device virtio-mem-pci,memdev=m0,addr=5,requested-size=32M" },
-    { "improved/memory/actual-half-saved", actual_half_saved,
-      PLAIN LEGACY, SLOTS },
+    { "improved/memory/actual-half-saved", actual_half_saved, PLAIN LEGACY },
 };
 
 static const BalloonTest bare_tests[] = {

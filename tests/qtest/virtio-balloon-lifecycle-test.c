@@ -209,27 +209,10 @@ static void reset_busy(BalloonDriver *d)
     assert_ended(d, busy);
 }
 
-/* Give half of some memory up: discards are late, and the last is later */
-static void give_half(BalloonDriver *d, uint64_t addr)
-{
-    qtest_memset(d->qts, addr, OLD, HUGE);
-    balloon_inflate(d, addr, HUGE / 2);
-}
-
-/* The device goes while discards wait: the memory is the guest's */
-static void unplug_waiting(BalloonDriver *d)
-{
-    give_half(d, AREA);
-    balloon_unplug(d);
-    balloon_use(d, AREA, HUGE);
-    balloon_plug(d, "{'must-tell-host': true}");
-    balloon_start(d, BALLOON_ALL_FEATURES);
-    give_half(d, AREA + HUGE);
-    balloon_wait_for(qtest_readb(d->qts, AREA + HUGE) == 0);
-    balloon_assert_bytes(d, AREA, HUGE, NEW);
-}
-
-/* Memory goes with pages in the balloon; those of its successor are others */
+/*
+ * Memory goes while discards in it wait, of half a huge page; those of its
+ * successor are others
+ */
 static void dimm_waiting(BalloonDriver *d)
 {
     for (int i = 0; i < 3; i++) {
@@ -238,12 +221,12 @@ static void dimm_waiting(BalloonDriver *d)
         if (i) {
             balloon_use(d, BALLOON_DIMM, HUGE);
         }
-        give_half(d, BALLOON_DIMM);
+        balloon_inflate(d, BALLOON_DIMM, HUGE / 2);
         balloon_unplug_dimm(d->qts);
         balloon_remove_dimm_memory(d->qts);
     }
-    give_half(d, AREA);
-    balloon_wait_for(qtest_readb(d->qts, AREA) == 0);
+    balloon_inflate(d, AREA, HUGE / 2);
+    balloon_wait_gone(d, AREA, HUGE / 2);
 }
 
 static void set_interval_fails(QTestState *qts, int64_t value,
@@ -297,7 +280,6 @@ static const BalloonTest tests[] = {
     { "life/polling-property", polling_property },
     { "life/stats-property", stats_property },
     { "reset/requests-in-flight", reset_busy, ALL_DEVICE },
-    { "improved/tell/unplug", unplug_waiting, TELL },
     { "improved/tell/dimm", dimm_waiting, TELL, BALLOON_DIMM_SLOTS },
 };
 

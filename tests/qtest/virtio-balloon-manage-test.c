@@ -117,8 +117,8 @@ static void near(BalloonDriver *d)
     for (int i = 0; i < ARRAY_SIZE(away); i++) {
         balloon_set_target(d->qts, TARGET);
         set_actual(d, TARGET_PAGES + away[i]);
-        qtest_clock_step(d->qts, SECOND - 2 * SCALE_MS);
-        assert_state(d, away[i] > 0 ? "deflating" : "inflating");
+        expect_after(d, SECOND - 2 * SCALE_MS,
+                     away[i] > 0 ? "deflating" : "inflating");
         expect_after(d, 2 * SCALE_MS, "reached");
         expect_after(d, 60 * SECOND, "reached");
     }
@@ -136,8 +136,7 @@ static void near_event(BalloonDriver *d)
     balloon_set_target(d->qts, TARGET);
     assert_event(d, "inflating");
     set_actual(d, TARGET_PAGES + 15);
-    qtest_clock_step(d->qts, SECOND - SCALE_MS);
-    qtest_clock_step(d->qts, 2 * SCALE_MS);
+    qtest_clock_step(d->qts, SECOND + SCALE_MS);
     /* it went beyond the target, by less than its page */
     assert_event(d, "deflating");
     qtest_clock_step(d->qts, SECOND);
@@ -193,10 +192,6 @@ static void target(BalloonDriver *d)
         g_assert_cmpuint(balloon_target(d->qts), ==, cases[i].target);
         g_assert_cmpint(balloon_query(d->qts), ==, RAM);
     }
-    balloon_assert_error(d->qts, "GenericError",
-                         "Parameter 'value' expects a size",
-                         "{'execute': 'balloon', 'arguments': {'value': 0}}");
-    g_assert_cmpuint(balloon_target(d->qts), ==, RAM);
     balloon_assert_error(d->qts, "GenericError", "Parameter 'x' is unexpected",
                          "{'execute': 'query-balloon',"
                          " 'arguments': {'x': 1}}");
@@ -434,8 +429,7 @@ static void hmp_info(BalloonDriver *d)
     balloon_set_target(d->qts, 96 * MiB);
     balloon_inflate(d, AREA, MiB);
     balloon_send_pfns(d, INFLATE, (uint32_t[]) { 0xffffffff }, 1);
-    balloon_writel(d, BALLOON_CFG_ACTUAL, 257);
-    balloon_assert_hmp(d->qts, "info balloon", "balloon: actual=126");
+    set_actual(d, 257);
     assert_shows(d, "target: 96 MiB");
     assert_shows(d, "state: inflating");
     assert_shows(d, "free page reporting: on");
@@ -508,12 +502,9 @@ static const BalloonTest tests[] = {
     { "limits/hmp-range/min-size", hmp_limited_range, LIMITED },
     { "limits/hmp-info", hmp_info, REPORTING, .unstarted = true },
     { "limits/as-ever", as_ever, LIMITED },
-};
-
-static const BalloonTest bare_tests[] = {
-    { "limits/large-min-size", large_min_size },
-    { "limits/stable", stable, LIMITED, MEMORY "-compat unstable-output=hide" },
+    { "limits/large-min-size", large_min_size, .bare = true },
+    { "limits/stable", stable, LIMITED, MEMORY "-compat unstable-output=hide",
+      .bare = true },
 };
 
 BALLOON_TESTS("manage/", NULL, tests)
-BALLOON_BARE_TESTS("manage/", NULL, bare_tests)

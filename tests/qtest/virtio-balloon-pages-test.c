@@ -13,7 +13,6 @@
 #include "qemu/osdep.h"
 #include <sys/statfs.h>
 #include <linux/magic.h>
-#include "libqos/pci-pc.h"
 #include "virtio-balloon-case.h"
 #include "virtio-balloon-host.h"
 #include "virtio-balloon-migrate.h"
@@ -36,9 +35,38 @@ static void end_dimm(BalloonDriver *d)
     balloon_plug_dimm(d->qts);
 }
 
+/* Nor does another device go on with it */
+static void end_unplug(BalloonDriver *d)
+{
+    balloon_unplug(d);
+    balloon_use(d, AREA, 2 * HUGE);
+    balloon_plug(d, "{'must-tell-host': true}");
+    balloon_start(d, BALLOON_ALL_FEATURES);
+    balloon_assert_bytes(d, AREA, 2 * HUGE, NEW);
+}
+
+/* A device that waits for its reset does nothing any more */
+static void end_broken(BalloonDriver *d)
+{
+    balloon_post(d, DEFLATE, &(BalloonSeg) { AREA, 0 }, 1);
+    balloon_wait_broken(d);
+    balloon_use(d, AREA, 2 * HUGE);
+    balloon_restart(d);
+    balloon_assert_bytes(d, AREA, 2 * HUGE, NEW);
+}
+
+/* The pages are the guest's, and nothing waits to be discarded of them */
+static void assert_not_given(BalloonDriver *d, uint64_t addr, uint64_t size)
+{
+    balloon_use(d, addr, size);
+    g_assert_cmpuint(balloon_counter(d->qts, "waiting"), ==, 0);
+    balloon_assert_sum(d->qts);
+}
+
 /*
  * Nothing is discarded of what waited for it, as half a huge page does, and
- * what was discarded is the guest's, too: all of it migrates
+ * what was discarded is the guest's, too: all of it migrates.  The next driver
+ * is served.
  */
 static void ended(BalloonDriver *d)
 {
@@ -49,10 +77,9 @@ static void ended(BalloonDriver *d)
     balloon_give(d, addr, HUGE);
     balloon_inflate(d, addr + HUGE, HUGE / 2);
     end(d);
-    balloon_use(d, addr, 2 * HUGE);
-    g_assert_cmpuint(balloon_counter(d->qts, "waiting"), ==, 0);
-    balloon_assert_sum(d->qts);
+    assert_not_given(d, addr, 2 * HUGE);
     balloon_move(d);
+    balloon_assert_next_driver(d);
     balloon_assert_stays(d, addr, 2 * HUGE, NEW);
 }
 
@@ -99,19 +126,6 @@ static void read_only(BalloonDriver *d)
     balloon_assert_stays(d, addr, BALLOON_PAGE, NEW);
 }
 
-/* A device that waits for its reset does nothing any more; then it works */
-static void broken(BalloonDriver *d)
-{
-    balloon_inflate(d, AREA, HUGE / 2);
-    balloon_post(d, DEFLATE, &(BalloonSeg) { AREA, 0 }, 1);
-    balloon_wait_broken(d);
-    balloon_use(d, AREA, HUGE);
-    balloon_restart(d);
-    balloon_assert_stays(d, AREA, HUGE, NEW);
-    balloon_give(d, AREA, HUGE);
-    balloon_assert_bytes(d, AREA, HUGE, 0);
-}
-
 /* Pages of memory that has left the guest are no part of what is saved */
 static void dimm_gone(BalloonDriver *d)
 {
@@ -122,11 +136,6 @@ static void dimm_gone(BalloonDriver *d)
     balloon_move(d);
     balloon_assert_bytes(d, AREA, HUGE / 2, 0);
     balloon_assert_bytes(d, AREA + HUGE / 2, HUGE / 2, OLD);
-}
-
-static uint32_t post_huge(BalloonDriver *d)
-{
-    return balloon_post_huge(d, AREA, BALLOON_HUGE_MAX);
 }
 
 static void end_queue_reset(BalloonDriver *d)
@@ -147,20 +156,12 @@ static void end_device_reset(BalloonDriver *d)
     qvirtio_reset(d->vdev);
 }
 
-/* The pages are the guest's, and nothing waits to be discarded of them */
-static void assert_not_given(BalloonDriver *d)
-{
-    balloon_use(d, AREA, HUGE);
-    g_assert_cmpuint(balloon_counter(d->qts, "waiting"), ==, 0);
-    balloon_assert_sum(d->qts);
-}
-
 static bool end_huge(BalloonDriver *d)
 {
     void (*end)(BalloonDriver *d) = d->data;
 
     balloon_restart(d);
-    post_huge(d);
+    balloon_post_huge(d, AREA, BALLOON_HUGE_MAX);
     end(d);
     return !balloon_has_used(d, INFLATE);
 }
@@ -169,7 +170,7 @@ static bool end_huge(BalloonDriver *d)
 static void unanswered(BalloonDriver *d)
 {
     balloon_come_between(d, end_huge);
-    assert_not_given(d);
+    assert_not_given(d, AREA, HUGE);
     balloon_move(d);
     balloon_assert_bytes(d, AREA, HUGE, NEW);
 }
@@ -184,17 +185,12 @@ static bool drop_meanwhile(BalloonDriver *d)
     uint32_t head;
 
     balloon_restart(d);
-    head = post_huge(d);
+    head = balloon_post_huge(d, AREA, BALLOON_HUGE_MAX);
     balloon_drop_tell(d);
     meanwhile = !balloon_has_used(d, INFLATE);
     balloon_wait_used(d, INFLATE, head);
-    assert_not_given(d);
+    assert_not_given(d, AREA, HUGE);
     return meanwhile;
-}
-
-static void feature_meanwhile(BalloonDriver *d)
-{
-    balloon_come_between(d, drop_meanwhile);
 }
 
 /*
@@ -206,7 +202,7 @@ static void counted_once(BalloonDriver *d)
     bool again = false;
 
     for (int i = 1; i <= ATTEMPTS && !again; i++) {
-        uint32_t head = post_huge(d);
+        uint32_t head = balloon_post_huge(d, AREA, BALLOON_HUGE_MAX);
         uint64_t before = balloon_assert_sum(d->qts);
 
         g_assert_cmpuint(balloon_assert_sum(d->qts), >=, before);
@@ -222,7 +218,7 @@ static void counted_once(BalloonDriver *d)
         balloon_assert_sum(d->qts);
     }
     g_assert_true(again);
-    post_huge(d);
+    balloon_post_huge(d, AREA, BALLOON_HUGE_MAX);
     balloon_reset(d);
 }
 
@@ -451,6 +447,8 @@ static const BalloonTest tests[] = {
     { "end/pages/feature-for-a-while", ended, TELL LEGACY, NULL,
       end_feature_for_a_while },
     { "end/pages/dimm", ended, TELL, DIMM, end_dimm },
+    { "end/pages/unplug", ended, TELL, NULL, end_unplug },
+    { "broken", ended, TELL, NULL, end_broken },
     { "end/actual/bus-master", balloon_test_end_is_told, TELL, NULL,
       balloon_end_bus_master },
     { "end/actual/driver-ok", balloon_test_end_is_told, TELL, NULL,
@@ -459,7 +457,6 @@ static const BalloonTest tests[] = {
     { "end/dimm-gone", dimm_gone, TELL, DIMM },
     { "end/not-up", not_up, TELL LEGACY, .unstarted = true },
     { "read-only", read_only, TELL, "-machine pc " MEMORY },
-    { "broken", broken, TELL },
     { "unanswered/queue-reset", unanswered, TELL KICKED, NULL,
       end_queue_reset },
     { "unanswered/stop", unanswered, TELL KICKED, NULL, end_stop },
@@ -467,7 +464,8 @@ static const BalloonTest tests[] = {
       balloon_clear_driver_ok },
     { "unanswered/device-reset", unanswered, TELL KICKED, NULL,
       end_device_reset },
-    { "end/feature-meanwhile", feature_meanwhile, TELL KICKED LEGACY },
+    { "end/feature-meanwhile", balloon_test_come_between, TELL KICKED LEGACY,
+      NULL, drop_meanwhile },
     { "counted-once/plain", counted_once, PLAIN KICKED },
     { "counted-once/tell", counted_once, TELL KICKED },
     { "wide/plain", wide, PLAIN },
@@ -479,8 +477,7 @@ static const BalloonTest tests[] = {
     { "private/unnamed/plain", private_file, PLAIN, PRIVATE_UNNAMED, UNNAMED },
     { "private/unnamed/tell", private_file, TELL, PRIVATE_UNNAMED, UNNAMED },
     { "again/vfio-gone", vfio_gone, TELL, .vfio = VFIO_HOST },
-    { "again/vfio-unseen", unasked, TELL, NULL, bring_by_vfio,
-      .vfio = VFIO_HOST },
+    { "again/vfio-unseen", unasked, .data = bring_by_vfio, .vfio = VFIO_HOST },
     { "again/snapshot", unasked, TELL, NULL, bring_by_snapshot },
     { "again/same-target", same_target, TELL, SHARED, read_area },
     { "again/dump", same_target, TELL, SHARED, dump },

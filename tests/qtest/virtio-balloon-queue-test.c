@@ -406,8 +406,7 @@ static void report_broken_ring(BalloonDriver *d)
     uint64_t mem = balloon_dirty_pages(d, 2);
 
     balloon_post(d, REPORT, (BalloonSeg[]) { { mem, 0, true } }, 1);
-    balloon_wait_broken(d);
-    balloon_restart(d);
+    assert_broken_until_reset(d);
     balloon_send_one(d, REPORT, mem, BALLOON_PAGE, true);
     balloon_assert_pages(d, mem, "0x");
 }

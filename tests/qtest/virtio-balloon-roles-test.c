@@ -128,8 +128,7 @@ static void migrated(BalloonDriver *d)
     balloon_cont(d);
     balloon_wait_served(d, queue, report);
     balloon_assert_pages(d, mem, "x0x");
-    balloon_set_interval(d->qts, 1);
-    balloon_wait_served(d, STATS, stats);
+    balloon_begin_polling(d, 1, stats);
     balloon_leave_stats(d, 6);
     assert_reports(d, queue);
 }
@@ -152,10 +151,9 @@ static void queue_reset(BalloonDriver *d)
     balloon_cont(d);
     assert_reports(d, queue);
     balloon_assert_pages(d, mem, "x");
-    balloon_set_interval(d->qts, 1);
-    balloon_wait_served(d, STATS, stats);
+    balloon_begin_polling(d, 1, stats);
 
-    stats = balloon_leave_stats(d, 6);
+    balloon_leave_stats(d, 6);
     balloon_reset_queue(d, STATS);
     balloon_renew_queue(d, STATS);
     balloon_leave_stats(d, 7);

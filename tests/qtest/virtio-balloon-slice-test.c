@@ -7,7 +7,6 @@
 #include "qemu/osdep.h"
 #include "virtio-balloon-case.h"
 #include "virtio-balloon-migrate.h"
-#include "standard-headers/linux/virtio_ring.h"
 
 /* Leave a long request for every second page of HUGE, of which one is done */
 static uint32_t begin(BalloonDriver *d)
@@ -41,13 +40,8 @@ static bool see(BalloonDriver *d)
     return half_done;
 }
 
-static void bounded(BalloonDriver *d)
-{
-    balloon_come_between(d, see);
-}
-
 /* While the VM is stopped, its memory does not change */
-static bool stop_once(BalloonDriver *d)
+static bool stop(BalloonDriver *d)
 {
     uint32_t head = begin(d);
     bool half_done;
@@ -61,11 +55,6 @@ static bool stop_once(BalloonDriver *d)
         balloon_assert_bytes(d, AREA + at, BALLOON_PAGE, NEW);
     }
     return half_done;
-}
-
-static void stop(BalloonDriver *d)
-{
-    balloon_come_between(d, stop_once);
 }
 
 /*
@@ -87,7 +76,7 @@ static void finish(BalloonDriver *d)
 }
 
 /* What is begun here is answered there */
-static bool migrate_once(BalloonDriver *d)
+static bool migrate_away(BalloonDriver *d)
 {
     uint32_t head = begin(d);
     bool half_done;
@@ -100,13 +89,8 @@ static bool migrate_once(BalloonDriver *d)
     return half_done;
 }
 
-static void migrate_away(BalloonDriver *d)
-{
-    balloon_come_between(d, migrate_once);
-}
-
 /* ... and so is a report */
-static bool migrate_report_once(BalloonDriver *d)
+static bool migrate_report(BalloonDriver *d)
 {
     BalloonSeg segs[16];
     bool half_done;
@@ -127,11 +111,6 @@ static bool migrate_report_once(BalloonDriver *d)
     return half_done;
 }
 
-static void migrate_report(BalloonDriver *d)
-{
-    balloon_come_between(d, migrate_report_once);
-}
-
 /* QEMU may end at any time: it must not fail, which kills the test */
 static void quit(BalloonDriver *d)
 {
@@ -140,12 +119,12 @@ static void quit(BalloonDriver *d)
 
 static const BalloonTest tests[] = {
     { "slice/quit", quit },
-    { "improved/slice/bounded", bounded },
-    { "slice/stop", stop },
+    { "improved/slice/bounded", balloon_test_come_between, .data = see },
+    { "slice/stop", balloon_test_come_between, .data = stop },
     { "slice/finish", finish },
-    { "slice/migrate", migrate_away },
-    { "slice/migrate-report", migrate_report,
-      "virtio-balloon-pci,free-page-reporting=on" },
+    { "slice/migrate", balloon_test_come_between, .data = migrate_away },
+    { "slice/migrate-report", balloon_test_come_between, REPORTING,
+      .data = migrate_report },
 };
 
 BALLOON_TESTS("", NULL, tests)

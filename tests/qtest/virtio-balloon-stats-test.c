@@ -111,8 +111,7 @@ static void long_buffer(BalloonDriver *d)
     head = leave(d, stats, N);
     wait_stat(d, VIRTIO_BALLOON_S_MEMFREE, 42);
     assert_only(d, VIRTIO_BALLOON_S_MEMFREE);
-    balloon_set_interval(d->qts, 1);
-    balloon_wait_served(d, STATS, head);
+    balloon_begin_polling(d, 1, head);
 }
 
 /* What a newer buffer does not say is unknown again */
@@ -125,8 +124,7 @@ static void missing_tags(BalloonDriver *d)
 
     wait_stat(d, VIRTIO_BALLOON_S_MEMTOT, 2);
     g_assert_cmpuint(balloon_stat(d->qts, "free-memory"), ==, 1);
-    balloon_set_interval(d->qts, 1);
-    balloon_wait_served(d, STATS, head);
+    balloon_begin_polling(d, 1, head);
     leave(d, &(BalloonStat) { VIRTIO_BALLOON_S_MEMTOT, 3 }, 1);
     wait_stat(d, VIRTIO_BALLOON_S_MEMTOT, 3);
     assert_only(d, VIRTIO_BALLOON_S_MEMTOT);
@@ -140,13 +138,6 @@ static void assert_not_returned(BalloonDriver *d, int64_t ns)
     }
     balloon_query(d->qts);
     g_assert_false(balloon_has_used(d, STATS));
-}
-
-/* Polling begins, which returns the buffer that is held */
-static void begin_polling(BalloonDriver *d, int64_t seconds, uint32_t head)
-{
-    balloon_set_interval(d->qts, seconds);
-    balloon_wait_served(d, STATS, head);
 }
 
 /* The buffer that is held is returned after so many seconds, not before */
@@ -167,7 +158,7 @@ static void early_buffer(BalloonDriver *d)
     head = balloon_post_stats_value(d, 4096);
     qvirtio_set_driver_ok(d->vdev);
     balloon_wait_for(balloon_free_memory(d->qts) == 4096);
-    begin_polling(d, 1, head);
+    balloon_begin_polling(d, 1, head);
 }
 
 /* A buffer is returned when polling begins, and then once an interval */
@@ -176,7 +167,7 @@ static void polling(BalloonDriver *d)
     uint32_t head = balloon_leave_stats(d, 0);
 
     assert_not_returned(d, 1000 * SECOND);
-    begin_polling(d, 3, head);
+    balloon_begin_polling(d, 3, head);
     for (int i = 1; i < 5; i++) {
         assert_returned(d, 3, balloon_leave_stats(d, i));
     }
@@ -189,13 +180,13 @@ static void polling_off(BalloonDriver *d)
 {
     uint32_t head;
 
-    begin_polling(d, 2, balloon_leave_stats(d, 76));
+    balloon_begin_polling(d, 2, balloon_leave_stats(d, 76));
     head = balloon_leave_stats(d, 77);
     balloon_set_interval(d->qts, 0);
     assert_not_returned(d, 100 * SECOND);
     g_assert_cmpuint(balloon_free_memory(d->qts), ==, 77);
     g_assert_cmpint(balloon_last_update(d->qts), !=, 0);
-    begin_polling(d, 1, head);
+    balloon_begin_polling(d, 1, head);
 }
 
 /* A change of the interval counts from now */
@@ -213,7 +204,7 @@ static void polling_changes(BalloonDriver *d)
 /* Setting what is set already changes nothing, however often it is done */
 static void polling_same(BalloonDriver *d)
 {
-    begin_polling(d, 5, balloon_leave_stats(d, 1));
+    balloon_begin_polling(d, 5, balloon_leave_stats(d, 1));
     for (int i = 2; i < 5; i++) {
         uint32_t head = balloon_leave_stats(d, i);
 
@@ -245,7 +236,7 @@ static void second_buffer(BalloonDriver *d)
     balloon_wait_for(balloon_free_memory(d->qts) == 2);
     balloon_wait_served(d, STATS, first);
     assert_not_returned(d, 0);
-    begin_polling(d, 1, second);
+    balloon_begin_polling(d, 1, second);
 }
 
 /* The buffer held while the VM is stopped is returned when it runs again */

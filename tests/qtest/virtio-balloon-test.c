@@ -17,8 +17,6 @@
 #include "standard-headers/linux/virtio_pci.h"
 #include "standard-headers/linux/virtio_ring.h"
 
-#define EVENT_IDX (1ull << VIRTIO_RING_F_EVENT_IDX)
-
 /* The queues whose requests are answered at once */
 static const int request_queues[] = { INFLATE, DEFLATE, HINT, REPORT_TOO };
 
@@ -180,7 +178,7 @@ static void used_event(BalloonDriver *d)
     qvirtio_set_features(d->vdev, qvirtio_get_features(d->vdev) &
                          ~(QVIRTIO_F_BAD_FEATURE |
                            1ull << VIRTIO_RING_F_INDIRECT_DESC));
-    g_assert_true(d->vdev->features & EVENT_IDX);
+    g_assert_true(d->vdev->features & 1ull << VIRTIO_RING_F_EVENT_IDX);
     balloon_setup_queues(d);
     qvirtio_set_driver_ok(d->vdev);
     for (int i = 0; i < ARRAY_SIZE(request_queues); i++) {
@@ -267,10 +265,9 @@ static void in_order(BalloonDriver *d)
  */
 static void broken_while_polled(BalloonDriver *d)
 {
-    uint32_t head = balloon_leave_stats(d, 1);
+    uint32_t head;
 
-    balloon_set_interval(d->qts, 1);
-    balloon_wait_served(d, STATS, head);
+    balloon_begin_polling(d, 1, balloon_leave_stats(d, 1));
     balloon_leave_stats(d, 2);
     balloon_post(d, INFLATE, (BalloonSeg[]) {
         { balloon_dirty_pages(d, 1), 0 }
