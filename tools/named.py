@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Check that the tests that COVERAGE.md names exist.
+"""Check that the tests exist that COVERAGE.md and docs/devel name.
 
 usage: named.py BUILD
 
 A table's column "Test" or "Tests" has names in backquotes: of a test program,
 alone or with the path of a test (`*` is anything, `{a,b}` each of them, and a
 path stands for all below it), of a Python test, of a suite or of a test of
-meson.build.  Programs of BUILD are asked for what they have.
+meson.build.  A cell of docs/devel/virtio-balloon.rst has paths below
+/virtio-balloon/improved/, or coordinated/ in there, of any program.  Programs
+of BUILD are asked for what they have.
 """
 
 import fnmatch
@@ -23,6 +25,7 @@ from base import REPO, read
 QOS = ("/pc/i440FX-pcihost/pci-bus-pc/pci-bus/virtio-balloon-pci/"
        "virtio-balloon/virtio-balloon-tests")
 ARCHITECTURE = "/x86_64"
+INSIDE = "docs/devel/virtio-balloon.rst"
 
 
 def tests_of(program, environment):
@@ -46,6 +49,14 @@ def named(text):
         elif tests:
             for name in re.findall(r"`([^`]+)`", cells[-1]):
                 yield number, name
+
+
+def named_in_cells(text):
+    """(line number, path) of each test in cells that have nothing else."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if re.fullmatch(r" +- (``[a-z-]+/[a-z*/-]+``(, )?)+", line):
+            for path in re.findall(r"``([^`]+)``", line):
+                yield number, path
 
 
 def expand(pattern):
@@ -88,6 +99,15 @@ class Build:
             self.lists[name] = [path.removeprefix(prefix) for path in tests]
         return self.lists[name]
 
+    def has_improved(self, path):
+        """Has any program such a test?"""
+        programs = glob.glob(f"{self.build}/qemu-build/tests/qtest/"
+                             "virtio-balloon-*test")
+        paths = [one for program in programs
+                 for one in self.paths(os.path.basename(program))]
+        return any(matches(f"/virtio-balloon/improved/{below}{path}", paths)
+                   for below in ("", "coordinated/"))
+
     def python(self, module):
         """The tests of a Python file."""
         files = glob.glob(f"{REPO}/tests/functional/{module}.py") + \
@@ -129,11 +149,14 @@ def main():
     if not build.program("qos-test"):
         sys.exit(f"named: no tests are built in {sys.argv[1]}: `./balloon"
                  " check unit` builds them")
-    text = read(os.path.join(REPO, "COVERAGE.md"))
-    wrong = missing(text, build)
-    for number, name in wrong:
-        print(f"COVERAGE.md:{number}: there is no test '{name}'")
-    print(f"{len(list(named(text)))} names, {len(wrong)} wrong")
+    coverage = read(os.path.join(REPO, "COVERAGE.md"))
+    cells = list(named_in_cells(read(os.path.join(REPO, INSIDE))))
+    wrong = [("COVERAGE.md", *one) for one in missing(coverage, build)]
+    wrong += [(INSIDE, *one) for one in cells if not build.has_improved(one[1])]
+    for file, number, name in wrong:
+        print(f"{file}:{number}: there is no test '{name}'")
+    print(f"{len(list(named(coverage))) + len(cells)} names,"
+          f" {len(wrong)} wrong")
     sys.exit(1 if wrong else 0)
 
 

@@ -29,6 +29,12 @@ class NamedTest(unittest.TestCase):
                          [(5, "a-test /x/{one,two}"), (5, "b-test"),
                           (6, "a-test /x/*/y")])
 
+    def test_cells(self):
+        self.assertEqual(list(named.named_in_cells(
+            "     - ``tell/a``\n     - ``x/a-b``, ``x/*``\n"
+            "     - as ``no/test``\nof ``no/test``\n     - ``no.c``\n")),
+            [(1, "tell/a"), (2, "x/a-b"), (2, "x/*")])
+
     def test_nothing_built(self):
         with tempfile.TemporaryDirectory() as folder, \
                 mock.patch("sys.argv", ["named", folder]), \

@@ -73,7 +73,7 @@ typedef struct BalloonTest {
     BalloonVfio vfio;
     /* its type; skipped where QEMU has none: old ones are dropped in time */
     const char *machine;
-    /* of balloon_add_bare_tests() */
+    /* boots machines, or none, as it likes, like all of a bare table */
     bool bare;
 } BalloonTest;
 
