@@ -89,8 +89,7 @@ VirtQueueElement *virtio_balloon_pop(VirtIOBalloon *s, VirtQueue *vq)
         elem = virtqueue_pop(vq, sizeof(*elem));
     }
     if (elem && !virtio_balloon_is_live(s)) {
-        virtqueue_detach_element(vq, elem, 0);
-        g_clear_pointer(&elem, g_free);
+        virtio_balloon_unpop(vq, g_steal_pointer(&elem));
     }
     return elem;
 }
@@ -145,7 +144,7 @@ void virtio_balloon_leave(VirtIOBalloon *s, bool within)
         int n = ctz32(s->answered);
 
         s->answered &= s->answered - 1;
-        virtio_notify(vdev, virtio_get_queue(vdev, n));
+        virtio_notify_safely(vdev, virtio_get_queue(vdev, n));
     }
 }
 

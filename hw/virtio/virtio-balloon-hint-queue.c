@@ -322,6 +322,7 @@ static void hinting_forget_buffers(VirtIOBalloonHinting *h)
     }
     if (h->job) {
         h->job->n_elems = 0;
+        h->job->size = 0;
     }
 }
 

@@ -122,12 +122,16 @@ void virtio_balloon_config_post_load(VirtIOBalloon *s);
 /* Add the virtqueues of what is offered; no driver has numbered them yet */
 void virtio_balloon_roles_init(VirtIOBalloon *s);
 
-/* Remove them; nothing of them is held any more */
+/*
+ * Remove them with the device's last reference: the core may look at them still
+ * when it has been unplugged
+ */
 void virtio_balloon_roles_cleanup(VirtIOBalloon *s);
 
 /*
- * What was loaded may have rings of sizes that the core relies on and no driver
- * sets up: such a queue is as it was at first.  Returns: was there one?
+ * What was loaded may have sizes of rings that the core relies on, and that
+ * there cannot be: such a queue is as it was at first.  Returns: was there one?
+ * A queue that the source did not have is none.
  */
 bool virtio_balloon_roles_mend(VirtIOBalloon *s);
 

@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/main-loop.h"
 #include "qemu/module.h"
 #include "hw/qdev-properties.h"
 #include "hw/virtio/virtio-balloon.h"
@@ -40,11 +41,40 @@ static void virtio_balloon_pci_realize(VirtIOPCIProxy *proxy, Error **errp)
     qdev_realize(DEVICE(&pci->vdev), BUS(&proxy->bus), errp);
 }
 
+static ResettablePhases virtio_balloon_pci_parent_phases;
+
+static void virtio_balloon_pci_reset_later(void *opaque)
+{
+    if (DEVICE(opaque)->realized) {
+        virtio_balloon_pci_parent_phases.hold(opaque, RESET_TYPE_COLD);
+    }
+    object_unref(opaque);
+}
+
+/*
+ * While a queue is served the guest can reset the function, or its bus, by what
+ * that does to another device, see virtio_balloon_pop().  The virtio core does
+ * not expect that, so it comes afterwards.
+ */
+static void virtio_balloon_pci_reset_hold(Object *obj, ResetType type)
+{
+    if (DEVICE(obj)->mem_reentrancy_guard.engaged_in_io) {
+        aio_bh_schedule_oneshot(qemu_get_aio_context(),
+                                virtio_balloon_pci_reset_later,
+                                object_ref(obj));
+    } else {
+        virtio_balloon_pci_parent_phases.hold(obj, type);
+    }
+}
+
 static void virtio_balloon_pci_class_init(ObjectClass *klass, void *data)
 {
     DeviceClass *dc = DEVICE_CLASS(klass);
     PCIDeviceClass *pcidev = PCI_DEVICE_CLASS(klass);
 
+    resettable_class_set_parent_phases(RESETTABLE_CLASS(klass), NULL,
+                                       virtio_balloon_pci_reset_hold, NULL,
+                                       &virtio_balloon_pci_parent_phases);
     VIRTIO_PCI_CLASS(klass)->realize = virtio_balloon_pci_realize;
     device_class_set_props(dc, virtio_balloon_pci_properties);
     set_bit(DEVICE_CATEGORY_MISC, dc->categories);

@@ -187,25 +187,27 @@ bool virtio_balloon_roles_mend(VirtIOBalloon *s)
     bool mended = false;
 
     for (int n = 0; n < VIRTIO_QUEUE_MAX; n++) {
+        bool sized = roles_is_size(virtio_queue_get_num(vdev, n));
         int most = virtio_queue_get_max_num(vdev, n);
 
-        if (n < count ? roles_is_size(virtio_queue_get_num(vdev, n)) &&
-                        roles_is_size(most) : !most) {
+        if (n < count ? sized && roles_is_size(most) : !most) {
             continue;
         }
+        mended |= n >= count || !sized || virtio_queue_get_desc_addr(vdev, n);
         virtio_queue_reset(vdev, n);
         virtio_del_queue(vdev, n);
         if (n < count) {
             virtio_add_queue(vdev, roles_ring_size(s, n), roles_handle_output);
         }
-        mended = true;
     }
     return mended;
 }
 
 void virtio_balloon_roles_cleanup(VirtIOBalloon *s)
 {
-    for (int n = virtio_balloon_roles_count(s); n-- > 0;) {
-        virtio_del_queue(VIRTIO_DEVICE(s), n);
+    VirtIODevice *vdev = VIRTIO_DEVICE(s);
+
+    for (int n = virtio_balloon_roles_count(s); vdev->vq && n-- > 0;) {
+        virtio_del_queue(vdev, n);
     }
 }

@@ -314,7 +314,6 @@ static void virtio_balloon_device_unrealize(DeviceState *dev)
     virtio_balloon_stats_cleanup(s);
     virtio_balloon_queue_cleanup(&s->deflate);
     virtio_balloon_queue_cleanup(&s->inflate);
-    virtio_balloon_roles_cleanup(s);
     if (s->pages.blocks) {
         virtio_balloon_migration_cleanup(s);
         virtio_balloon_pages_cleanup(s);
@@ -327,6 +326,11 @@ static void virtio_balloon_device_unrealize(DeviceState *dev)
 static void virtio_balloon_instance_init(Object *obj)
 {
     virtio_balloon_stats_add_properties(obj);
+}
+
+static void virtio_balloon_instance_finalize(Object *obj)
+{
+    virtio_balloon_roles_cleanup(VIRTIO_BALLOON(obj));
 }
 
 /* A load that was refused leaves features that may not be offered */
@@ -425,7 +429,8 @@ static int balloon_pre_save(void *opaque)
 
     balloon_mend(opaque);
     balloon_settle(opaque);
-    if (vdev->disabled || vdev->broken) {
+    if (vdev->disabled ||
+        !virtio_balloon_driver_runs(opaque, vdev->status)) {
         balloon_forget_rings(vdev);
     }
     /* The core saves its copy of config: as a driver would read it */
@@ -530,6 +535,7 @@ static const TypeInfo virtio_balloon_types[] = {
         .parent = TYPE_VIRTIO_DEVICE,
         .instance_size = sizeof(VirtIOBalloon),
         .instance_init = virtio_balloon_instance_init,
+        .instance_finalize = virtio_balloon_instance_finalize,
         .class_init = virtio_balloon_class_init,
     },
 };

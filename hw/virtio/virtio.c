@@ -57,3 +57,19 @@ bool virtio_queue_is_consistent(VirtIODevice *vdev, int n)
     in_use = vq->last_avail_idx - vring_used_idx(vq);
     return waiting <= vq->vring.num && in_use <= vq->vring.num;
 }
+/* overlay: new */
+void virtio_notify_safely(VirtIODevice *vdev, VirtQueue *vq)
+{
+    bool is_mapped = false;
+
+    WITH_RCU_READ_LOCK_GUARD() {
+        VRingMemoryRegionCaches *caches = vring_get_region_caches(vq);
+
+        is_mapped = caches && caches->avail.ptr && caches->used.ptr;
+    }
+    if (is_mapped) {
+        virtio_notify(vdev, vq);
+    } else {
+        virtio_irq(vq);
+    }
+}

@@ -9,6 +9,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/bswap.h"
 #include "virtio-balloon-case.h"
 #include "virtio-balloon-migrate.h"
 #include "hw/pci/pci_regs.h"
@@ -19,8 +20,7 @@
 #define SAS_SLOT 7
 #define MACHINE "-machine q35 "                                             \
                 "-global ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off "\
-                "-device pcie-root-port,id=port0,addr=6 "                   \
-                "-device pcie-pci-bridge,id=bridge0,bus=port0 "
+                "-device pcie-root-port,id=port0,addr=6 "
 
 /* Where a q35 has the config space of PCI in memory, and of its own PCIEXBAR */
 #define ECAM 0xb0000000
@@ -61,20 +61,6 @@ static QPCIDevice *find_pci(BalloonDriver *d, int bus, int devfn)
     return pci;
 }
 
-/* Bus @bus, on which it is, goes on behind this bridge */
-static void open_bridge(QPCIDevice *bridge, int bus)
-{
-    qpci_config_writeb(bridge, PCI_PRIMARY_BUS, bus);
-    qpci_config_writeb(bridge, PCI_SECONDARY_BUS, bus + 1);
-    qpci_config_writeb(bridge, PCI_SUBORDINATE_BUS, 2);
-    qpci_config_writew(bridge, PCI_MEMORY_BASE, WINDOW_BASE);
-    qpci_config_writew(bridge, PCI_MEMORY_LIMIT, WINDOW_LIMIT);
-    qpci_config_writew(bridge, PCI_PREF_MEMORY_BASE, WINDOW_BASE);
-    qpci_config_writew(bridge, PCI_PREF_MEMORY_LIMIT, WINDOW_LIMIT);
-    qpci_config_writew(bridge, PCI_COMMAND,
-                       PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
-}
-
 /* Where the port's register of its slot is in memory */
 static uint64_t slot_register(BalloonDriver *d)
 {
@@ -84,16 +70,21 @@ static uint64_t slot_register(BalloonDriver *d)
     return ECAM + (port->devfn << 12) + cap + PCI_EXP_SLTCTL;
 }
 
-static void open_bridges(BalloonDriver *d)
+/* Bus 1, on which the balloon is, is behind the port */
+static void open_port(BalloonDriver *d)
 {
     g_autofree QPCIDevice *host = find_pci(d, 0, 0);
     g_autofree QPCIDevice *port = find_pci(d, 0, QPCI_DEVFN(PORT_SLOT, 0));
-    g_autofree QPCIDevice *bridge = NULL;
 
     qpci_config_writel(host, PCIEXBAR, ECAM | 1);
-    open_bridge(port, 0);
-    bridge = find_pci(d, 1, 0);
-    open_bridge(bridge, 1);
+    qpci_config_writeb(port, PCI_SECONDARY_BUS, 1);
+    qpci_config_writeb(port, PCI_SUBORDINATE_BUS, 1);
+    qpci_config_writew(port, PCI_MEMORY_BASE, WINDOW_BASE);
+    qpci_config_writew(port, PCI_MEMORY_LIMIT, WINDOW_LIMIT);
+    qpci_config_writew(port, PCI_PREF_MEMORY_BASE, WINDOW_BASE);
+    qpci_config_writew(port, PCI_PREF_MEMORY_LIMIT, WINDOW_LIMIT);
+    qpci_config_writew(port, PCI_COMMAND,
+                       PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
 }
 
 /* An interrupt of @queue, or CONFIG, writes POWERED_OFF to @addr */
@@ -118,14 +109,13 @@ static void aim_interrupt(BalloonDriver *d, int queue, uint64_t addr)
 /* A driver runs a balloon, behind that port, which that interrupt unplugs */
 static void begin(BalloonDriver *d, int queue)
 {
-    QOSState *machine = qtest_pc_boot(MACHINE "%s -device %s,bus=bridge0,"
-                                      "id=balloon0,addr=%d", d->options,
-                                      d->device, BALLOON_SLOT);
+    QOSState *machine = qtest_pc_boot(MACHINE "%s -device %s,bus=port0,"
+                                      "id=balloon0", d->options, d->device);
 
     balloon_attach(d, machine->qts, NULL, &machine->alloc);
     d->machine = machine;
-    open_bridges(d);
-    balloon_find_at(d, 2 << 8 | QPCI_DEVFN(BALLOON_SLOT, 0));
+    open_port(d);
+    balloon_find_at(d, 1 << 8);
     qpci_msix_enable(d->pci->pdev);
     balloon_negotiate(d, BALLOON_ALL_FEATURES);
     balloon_setup_queues(d);
@@ -181,8 +171,11 @@ static void bad_ring(BalloonDriver *d, int queue)
     balloon_kick(d, queue);
 }
 
-/* A register that interrupts again when it is read, of a SAS adapter */
-static uint64_t sas_register(BalloonDriver *d)
+/*
+ * A register that interrupts again when it is read, of a SAS adapter: that
+ * writes @data to @addr
+ */
+static uint64_t sas_register(BalloonDriver *d, uint64_t addr, uint16_t data)
 {
     g_autofree QPCIDevice *sas = find_pci(d, 0, QPCI_DEVFN(SAS_SLOT, 0));
     uint8_t cap = qpci_find_capability(sas, PCI_CAP_ID_MSI, 0);
@@ -195,24 +188,63 @@ static uint64_t sas_register(BalloonDriver *d)
                    MPI_FUNCTION_HANDSHAKE << MPI_DOORBELL_FUNCTION_SHIFT |
                    1 << MPI_DOORBELL_ADD_DWORDS_SHIFT);
     qpci_io_writel(sas, bar, MPI_HOST_INTERRUPT_MASK_OFFSET, 0);
-    qpci_config_writel(sas, cap + PCI_MSI_ADDRESS_LO, slot_register(d));
-    qpci_config_writew(sas, cap + PCI_MSI_DATA_64, POWERED_OFF);
+    qpci_config_writel(sas, cap + PCI_MSI_ADDRESS_LO, addr);
+    qpci_config_writew(sas, cap + PCI_MSI_DATA_64, data);
     qpci_config_writew(sas, cap + PCI_MSI_FLAGS, PCI_MSI_FLAGS_ENABLE);
     return bar.addr + MPI_REPLY_POST_FIFO_OFFSET;
+}
+
+static uint64_t unplugging(BalloonDriver *d)
+{
+    return sas_register(d, slot_register(d), POWERED_OFF);
 }
 
 /* The device goes when it only looks at a request */
 static void odd_buffer(BalloonDriver *d, int queue)
 {
-    balloon_post(d, queue, &(BalloonSeg) { sas_register(d), 4 }, 1);
+    balloon_post(d, queue, &(BalloonSeg) { unplugging(d), 4 }, 1);
 }
 
 /* ... in which it finds a fault besides, a segment of no bytes */
 static void broken_buffer(BalloonDriver *d, int queue)
 {
     balloon_post(d, queue, (BalloonSeg[]) {
-        { sas_register(d), 4 }, { AREA, 0 }
+        { unplugging(d), 4 }, { AREA, 0 }
     }, 2);
+}
+
+/* A packed ring of one entry, whose chain goes on after its buffer at @addr */
+static void post_packed(BalloonDriver *d, int queue, uint64_t addr)
+{
+    struct vring_packed_desc desc = {
+        .addr = cpu_to_le64(addr),
+        .len = cpu_to_le32(4),
+        .flags = cpu_to_le16(1 << VRING_PACKED_DESC_F_AVAIL |
+                             VRING_DESC_F_NEXT),
+    };
+
+    qtest_memwrite(d->qts, d->vq[queue]->desc, &desc, sizeof(desc));
+    d->vq[queue]->size = 1;
+    balloon_place_ring(d, queue);
+    balloon_kick(d, queue);
+}
+
+static void packed_buffer(BalloonDriver *d, int queue)
+{
+    post_packed(d, queue, unplugging(d));
+}
+
+/* It is reset when the device looks at a request; QEMU is well */
+static void reset(BalloonDriver *d)
+{
+    uint64_t control = ECAM + (1 << 20) + PCI_EXP_DEVCTL;
+
+    begin(d, CONFIG);
+    control += qpci_find_capability(d->pci->pdev, PCI_CAP_ID_EXP, 0);
+    post_packed(d, INFLATE, sas_register(d, control, PCI_EXP_DEVCTL_BCR_FLR));
+    balloon_wait_for(!qpci_config_readw(d->pci->pdev, PCI_COMMAND));
+    balloon_query(d->qts);
+    balloon_quit(d);
 }
 
 /*
@@ -285,6 +317,11 @@ static const BalloonTest tests[] = {
     ODD_BUFFER("stats", odd_buffer, STATS),
     ODD_BUFFER("hint", odd_buffer, HINT),
     ODD_BUFFER("broken", broken_buffer, INFLATE),
+    { "unplug/buffer/in-order", unplug, ALL_QUEUES ",in_order=on", SAS,
+      &(Way) { odd_buffer, INFLATE, CONFIG } },
+    { "unplug/buffer/packed", unplug, ALL_QUEUES ",packed=on", SAS,
+      &(Way) { packed_buffer, INFLATE, CONFIG } },
+    { "unplug/buffer/reset", reset, ALL_QUEUES ",packed=on", SAS },
     /* ... and with word of a bad ring, or of a target */
     WAY("broken/inflate", broken_ring, INFLATE, CONFIG),
     WAY("broken/deflate", broken_ring, DEFLATE, CONFIG),

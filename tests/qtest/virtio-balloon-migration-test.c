@@ -277,11 +277,36 @@ static void killed(BalloonDriver *d)
     balloon_assert_serves(d);
 }
 
+/* A queue that the source does not have is as it was, for the next driver */
+static void fewer_queues(BalloonDriver *d)
+{
+    BalloonDriver source = *d;
+
+    /* How large rings may be is saved if one is not that large */
+    source.vq[STATS]->size /= 2;
+    balloon_place_ring(&source, STATS);
+    balloon_migrate(source.qts);
+    balloon_boot_incoming(d, REPORTING, source.options);
+    g_assert_true(balloon_try_load(d->qts));
+    balloon_adopt(d, &source);
+    balloon_quit(&source);
+    balloon_cont(d);
+    balloon_restart(d);
+    balloon_send_one(d, REPORT, AREA, BALLOON_PAGE, true);
+}
+
 static void break_device(BalloonDriver *d)
 {
     balloon_publish(d, INFLATE, UINT16_MAX);
     balloon_kick(d, INFLATE);
     balloon_wait_broken(d);
+}
+
+/* The next kernel may do as much before it resets the device */
+static void end_and_enable(BalloonDriver *d)
+{
+    balloon_end_bus_master(d);
+    balloon_set_bus_master(d, true);
 }
 
 /*
@@ -311,8 +336,11 @@ static const BalloonTest tests[] = {
     { "migration/9.2", round_trip, .machine = "pc-i440fx-9.2" },
     { "migration/held-buffer", held_buffer },
     { "improved/migration/held-values", held_values },
+    { "improved/migration/fewer-queues", fewer_queues },
     { "improved/migration/rings-reused/gone", rings_reused,
       .data = balloon_end_bus_master },
+    { "improved/migration/rings-reused/enabled-again", rings_reused,
+      .data = end_and_enable },
     { "improved/migration/rings-reused/broken", rings_reused,
       .data = break_device },
     { "migration/requests-in-flight", requests_in_flight,

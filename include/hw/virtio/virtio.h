@@ -14,3 +14,9 @@ bool virtio_queue_is_in_ram(VirtIODevice *vdev, int n);
  * rings.
  */
 bool virtio_queue_is_consistent(VirtIODevice *vdev, int n);
+/* overlay: new */
+/*
+ * Notify the driver of what is used in @vq.  Where an IOMMU is between, it is
+ * not asked whether it wants that: a fault could unplug the device.
+ */
+void virtio_notify_safely(VirtIODevice *vdev, VirtQueue *vq);
