@@ -278,6 +278,21 @@ static void hold_dump(BalloonDriver *d)
     balloon_wait_for(balloon_vm_is_running(d->qts));
 }
 
+/* What helps is said, where the host has room for no more pieces */
+static void hold_pieces(BalloonDriver *d)
+{
+    uint64_t all = balloon_vfio->bytes;
+
+    balloon_give(d, MANY_AREA, MANY * GRANULE);
+    balloon_vfio->max_mappings = balloon_vfio->n + 1;
+    balloon_end_bus_master(d);
+    qtest_qmp_eventwait(d->qts, "STOP");
+    balloon_wait_for(balloon_count_in_file("log", "larger discard-granule"));
+    balloon_vfio_lift_limits();
+    qtest_qmp_eventwait(d->qts, "RESUME");
+    wait_populated(d, all);
+}
+
 static const BalloonTest tests[] = {
     { "held/bytes", held, .data = NO_MEMORY, .vfio = VFIO_ASSIGNED },
     { "held/mappings", held, .data = "No space left on device",
@@ -287,6 +302,8 @@ static const BalloonTest tests[] = {
     { "hold/device", hold, .data = balloon_end_bus_master,
       .vfio = VFIO_ASSIGNED },
     { "hold/machine", hold, .data = end_machine, .vfio = VFIO_ASSIGNED },
+    { "hold/pieces", hold_pieces, .options = MEMORY " 2> $FILES/log",
+      .vfio = VFIO_ASSIGNED },
     { "hold/stopped", hold_stopped, .vfio = VFIO_ASSIGNED },
     { "hold/unplugged", hold_unplugged, .vfio = VFIO_ASSIGNED },
     { "hold/held", hold_held, .vfio = VFIO_ASSIGNED },

@@ -61,6 +61,16 @@ static void vfio_last(BalloonDriver *d)
     granules(d);
 }
 
+/* What the guest has again by then is mapped */
+static void vfio_after_reset(BalloonDriver *d)
+{
+    balloon_give(d, AREA, 2 * GRANULE);
+    balloon_restart(d);
+    balloon_plug_vfio(d->qts);
+    balloon_vfio_assert(AREA, AREA_SIZE, true);
+    balloon_unplug_vfio(d->qts);
+}
+
 /* What is in the balloon by then is not mapped; when it goes, nothing is */
 static void vfio_plugged(BalloonDriver *d)
 {
@@ -348,6 +358,7 @@ static const BalloonTest tests[] = {
     { "vfio/first/numa", granules, .options = NODES("66", "62"),
       .vfio = VFIO_ASSIGNED },
     { "vfio/plugged", vfio_plugged, .vfio = VFIO_HOST },
+    { "vfio/after-reset", vfio_after_reset, .vfio = VFIO_HOST },
     { "part", part, .vfio = VFIO_ASSIGNED },
     { "tail", tail, .options = NODES("67", "61"), .vfio = VFIO_ASSIGNED },
     { "granule", granule, COORDINATED ",discard-granule=64K",
