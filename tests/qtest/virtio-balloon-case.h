@@ -93,18 +93,16 @@ void balloon_register(void (*add)(void));
     }
 
 /* ... or adds these, as above */
+#define BALLOON_TESTS_BY(add_them, prefix, device, tests)               \
+    static void add_##tests(void)                                       \
+    {                                                                   \
+        add_them(prefix, device, tests, ARRAY_SIZE(tests));             \
+    }                                                                   \
+    BALLOON_ADD(add_##tests)
 #define BALLOON_TESTS(prefix, device, tests)                            \
-    static void add_##tests(void)                                       \
-    {                                                                   \
-        balloon_add_tests(prefix, device, tests, ARRAY_SIZE(tests));    \
-    }                                                                   \
-    BALLOON_ADD(add_##tests)
+    BALLOON_TESTS_BY(balloon_add_tests, prefix, device, tests)
 #define BALLOON_BARE_TESTS(prefix, device, tests)                       \
-    static void add_##tests(void)                                       \
-    {                                                                   \
-        balloon_add_bare_tests(prefix, device, tests, ARRAY_SIZE(tests)); \
-    }                                                                   \
-    BALLOON_ADD(add_##tests)
+    BALLOON_TESTS_BY(balloon_add_bare_tests, prefix, device, tests)
 
 /*
  * Have qos-test run each of @tests on a balloon with these properties, in a

@@ -18,6 +18,17 @@
 #define MANY_AREA (AREA / 2)
 
 #define NO_MEMORY "Cannot allocate memory"
+#define NO_ROOM "No space left on device"
+
+/* One more granule can be mapped, and then none, because of @error */
+static void limit(const char *error)
+{
+    if (g_str_equal(error, NO_MEMORY)) {
+        balloon_vfio_limit(GRANULE);
+    } else {
+        balloon_vfio->max_mappings = balloon_vfio->n + 1;
+    }
+}
 
 /* A deflate of two granules that is not answered: one fails, with @error */
 static uint32_t post_held(BalloonDriver *d, const char *error)
@@ -25,11 +36,7 @@ static uint32_t post_held(BalloonDriver *d, const char *error)
     uint32_t head;
 
     balloon_give(d, AREA, 2 * GRANULE);
-    if (g_str_equal(error, NO_MEMORY)) {
-        balloon_vfio_limit(GRANULE);
-    } else {
-        balloon_vfio->max_mappings = balloon_vfio->n + 1;
-    }
+    limit(error);
     qtest_clock_step(d->qts, 2 * SECOND);
     head = balloon_post_range(d, DEFLATE, AREA, 2 * GRANULE / BALLOON_PAGE);
     balloon_wait_held_event(d->qts, error);
@@ -106,15 +113,15 @@ static void reset(BalloonDriver *d)
 }
 
 /*
- * The guest gives most of its memory, and the host keeps all but a granule.
- * Returns: how much the guest had
+ * The guest gives most of its memory, and the host keeps all but a granule,
+ * because of @error.  Returns: how much the guest had
  */
-static uint64_t give_many(BalloonDriver *d)
+static uint64_t give_many(BalloonDriver *d, const char *error)
 {
     uint64_t all = balloon_vfio->bytes;
 
     balloon_give(d, MANY_AREA, MANY * GRANULE);
-    balloon_vfio_limit(GRANULE);
+    limit(error);
     return all;
 }
 
@@ -140,7 +147,7 @@ static void check_hold(BalloonDriver *d, uint64_t all)
 static void hold(BalloonDriver *d)
 {
     void (*how)(BalloonDriver *d) = d->data;
-    uint64_t all = give_many(d);
+    uint64_t all = give_many(d, NO_MEMORY);
 
     how(d);
     check_hold(d, all);
@@ -159,7 +166,7 @@ static void end_machine(BalloonDriver *d)
 /* A machine that was stopped by somebody stays so */
 static void hold_stopped(BalloonDriver *d)
 {
-    uint64_t all = give_many(d);
+    uint64_t all = give_many(d, NO_MEMORY);
 
     balloon_stop(d);
     qtest_qmp_eventwait(d->qts, "STOP");
@@ -176,7 +183,7 @@ static void hold_stopped(BalloonDriver *d)
 /* Without its balloon a machine has all its memory, even if that takes time */
 static void hold_unplugged(BalloonDriver *d)
 {
-    uint64_t all = give_many(d);
+    uint64_t all = give_many(d, NO_MEMORY);
 
     balloon_unplug(d);
     balloon_wait_for(!balloon_vm_is_running(d->qts));
@@ -281,10 +288,8 @@ static void hold_dump(BalloonDriver *d)
 /* What helps is said, where the host has room for no more pieces */
 static void hold_pieces(BalloonDriver *d)
 {
-    uint64_t all = balloon_vfio->bytes;
+    uint64_t all = give_many(d, NO_ROOM);
 
-    balloon_give(d, MANY_AREA, MANY * GRANULE);
-    balloon_vfio->max_mappings = balloon_vfio->n + 1;
     balloon_end_bus_master(d);
     qtest_qmp_eventwait(d->qts, "STOP");
     balloon_wait_for(balloon_count_in_file("log", "larger discard-granule"));
@@ -295,8 +300,7 @@ static void hold_pieces(BalloonDriver *d)
 
 static const BalloonTest tests[] = {
     { "held/bytes", held, .data = NO_MEMORY, .vfio = VFIO_ASSIGNED },
-    { "held/mappings", held, .data = "No space left on device",
-      .vfio = VFIO_ASSIGNED },
+    { "held/mappings", held, .data = NO_ROOM, .vfio = VFIO_ASSIGNED },
     { "held/stop", held_stop, .vfio = VFIO_ASSIGNED },
     { "reset", reset, .vfio = VFIO_ASSIGNED },
     { "hold/device", hold, .data = balloon_end_bus_master,
