@@ -43,10 +43,12 @@ static void virtio_balloon_pci_realize(VirtIOPCIProxy *proxy, Error **errp)
 
 static ResettablePhases virtio_balloon_pci_parent_phases;
 
+static void virtio_balloon_pci_reset_hold(Object *obj, ResetType type);
+
 static void virtio_balloon_pci_reset_later(void *opaque)
 {
     if (DEVICE(opaque)->realized) {
-        virtio_balloon_pci_parent_phases.hold(opaque, RESET_TYPE_COLD);
+        virtio_balloon_pci_reset_hold(opaque, RESET_TYPE_COLD);
     }
     object_unref(opaque);
 }
@@ -54,7 +56,8 @@ static void virtio_balloon_pci_reset_later(void *opaque)
 /*
  * While a queue is served the guest can reset the function, or its bus, by what
  * that does to another device, see virtio_balloon_pop().  The virtio core does
- * not expect that, so it comes afterwards.
+ * not expect that, so it comes afterwards; not at once if QEMU has yet to wait
+ * for something while the queue is served.
  */
 static void virtio_balloon_pci_reset_hold(Object *obj, ResetType type)
 {

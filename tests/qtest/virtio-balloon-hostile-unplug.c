@@ -18,6 +18,8 @@
 
 #define PORT_SLOT 6
 #define SAS_SLOT 7
+#define OTHER_SAS_SLOT 8
+#define DISK_SLOT 9
 #define MACHINE "-machine q35 "                                             \
                 "-global ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off "\
                 "-device pcie-root-port,id=port0,addr=6 "
@@ -172,12 +174,13 @@ static void bad_ring(BalloonDriver *d, int queue)
 }
 
 /*
- * A register that interrupts again when it is read, of a SAS adapter: that
- * writes @data to @addr
+ * A register that interrupts again when it is read, of the SAS adapter in
+ * @slot: that writes @data to @addr
  */
-static uint64_t sas_register(BalloonDriver *d, uint64_t addr, uint16_t data)
+static uint64_t sas_register(BalloonDriver *d, int slot, uint64_t addr,
+                             uint16_t data)
 {
-    g_autofree QPCIDevice *sas = find_pci(d, 0, QPCI_DEVFN(SAS_SLOT, 0));
+    g_autofree QPCIDevice *sas = find_pci(d, 0, QPCI_DEVFN(slot, 0));
     uint8_t cap = qpci_find_capability(sas, PCI_CAP_ID_MSI, 0);
     QPCIBar bar;
 
@@ -196,7 +199,7 @@ static uint64_t sas_register(BalloonDriver *d, uint64_t addr, uint16_t data)
 
 static uint64_t unplugging(BalloonDriver *d)
 {
-    return sas_register(d, slot_register(d), POWERED_OFF);
+    return sas_register(d, SAS_SLOT, slot_register(d), POWERED_OFF);
 }
 
 /* The device goes when it only looks at a request */
@@ -213,35 +216,62 @@ static void broken_buffer(BalloonDriver *d, int queue)
     }, 2);
 }
 
-/* A packed ring of one entry, whose chain goes on after its buffer at @addr */
-static void post_packed(BalloonDriver *d, int queue, uint64_t addr)
+/* A packed ring of @n entries, whose chain goes on after buffers at @addrs */
+static void post_packed(BalloonDriver *d, int queue, const uint64_t *addrs,
+                        unsigned n)
 {
-    struct vring_packed_desc desc = {
-        .addr = cpu_to_le64(addr),
-        .len = cpu_to_le32(4),
-        .flags = cpu_to_le16(1 << VRING_PACKED_DESC_F_AVAIL |
-                             VRING_DESC_F_NEXT),
-    };
+    for (unsigned i = 0; i < n; i++) {
+        struct vring_packed_desc desc = {
+            .addr = cpu_to_le64(addrs[i]),
+            .len = cpu_to_le32(4),
+            .flags = cpu_to_le16(1 << VRING_PACKED_DESC_F_AVAIL |
+                                 VRING_DESC_F_NEXT),
+        };
 
-    qtest_memwrite(d->qts, d->vq[queue]->desc, &desc, sizeof(desc));
-    d->vq[queue]->size = 1;
+        qtest_memwrite(d->qts, d->vq[queue]->desc + i * sizeof(desc), &desc,
+                       sizeof(desc));
+    }
+    d->vq[queue]->size = n;
     balloon_place_ring(d, queue);
     balloon_kick(d, queue);
 }
 
 static void packed_buffer(BalloonDriver *d, int queue)
 {
-    post_packed(d, queue, unplugging(d));
+    post_packed(d, queue, (uint64_t[]) { unplugging(d) }, 1);
 }
 
-/* It is reset when the device looks at a request; QEMU is well */
+/* A register of another SAS adapter, whose interrupt resets a disk in use */
+static uint64_t waiting(BalloonDriver *d)
+{
+    QPCIAddress at = { QPCI_DEVFN(DISK_SLOT, 0) };
+    g_autofree QVirtioPCIDevice *disk = virtio_pci_new(d->machine->pcibus,
+                                                       &at);
+    g_autofree QPCIDevice *pdev = disk->pdev;
+
+    qvirtio_pci_device_enable(disk);
+    qvirtio_start_device(&disk->vdev);
+    qvirtio_set_features(&disk->vdev, 1ull << VIRTIO_F_VERSION_1);
+    qvirtio_set_driver_ok(&disk->vdev);
+    return sas_register(d, OTHER_SAS_SLOT,
+                        disk->bar.addr + disk->common_cfg_offset +
+                        offsetof(struct virtio_pci_common_cfg, device_status),
+                        0);
+}
+
+/*
+ * It is reset when the device looks at a request, and what happens next has
+ * QEMU wait for something else; QEMU is well
+ */
 static void reset(BalloonDriver *d)
 {
     uint64_t control = ECAM + (1 << 20) + PCI_EXP_DEVCTL;
 
     begin(d, CONFIG);
     control += qpci_find_capability(d->pci->pdev, PCI_CAP_ID_EXP, 0);
-    post_packed(d, INFLATE, sas_register(d, control, PCI_EXP_DEVCTL_BCR_FLR));
+    post_packed(d, INFLATE, (uint64_t[]) {
+        sas_register(d, SAS_SLOT, control, PCI_EXP_DEVCTL_BCR_FLR), waiting(d)
+    }, 2);
     balloon_wait_for(!qpci_config_readw(d->pci->pdev, PCI_COMMAND));
     balloon_query(d->qts);
     balloon_quit(d);
@@ -299,7 +329,10 @@ static void hints(BalloonDriver *d, int queue)
 
 #define WAY(name, act, queue, interrupt)                                \
     { "unplug/" name, unplug, .data = &(Way) { act, queue, interrupt } }
-#define SAS MEMORY "-device mptsas1068,msi=on,addr=" stringify(SAS_SLOT)
+#define SAS MEMORY "-device mptsas1068,msi=on,addr=" stringify(SAS_SLOT) " "
+#define DISK SAS "-device mptsas1068,msi=on,addr="                          \
+    stringify(OTHER_SAS_SLOT) " -blockdev null-co,node-name=disk0 "         \
+    "-device virtio-blk-pci,drive=disk0,addr=" stringify(DISK_SLOT)
 #define ODD_BUFFER(name, act, queue)                                    \
     { "unplug/buffer/" name, unplug, NULL, SAS, &(Way) { act, queue, CONFIG } }
 
@@ -321,7 +354,7 @@ static const BalloonTest tests[] = {
       &(Way) { odd_buffer, INFLATE, CONFIG } },
     { "unplug/buffer/packed", unplug, ALL_QUEUES ",packed=on", SAS,
       &(Way) { packed_buffer, INFLATE, CONFIG } },
-    { "unplug/buffer/reset", reset, ALL_QUEUES ",packed=on", SAS },
+    { "unplug/buffer/reset", reset, ALL_QUEUES ",packed=on", DISK },
     /* ... and with word of a bad ring, or of a target */
     WAY("broken/inflate", broken_ring, INFLATE, CONFIG),
     WAY("broken/deflate", broken_ring, DEFLATE, CONFIG),
