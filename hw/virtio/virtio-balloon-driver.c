@@ -56,16 +56,16 @@ static bool driver_is_up(VirtIOBalloon *s)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
-    return DEVICE(s)->realized && (virtio_balloon_driver_is_legacy(s) ||
-                                   (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK));
+    return DEVICE(s)->realized && !vdev->disabled &&
+           (virtio_balloon_driver_is_legacy(s) ||
+            (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK));
 }
 
 bool virtio_balloon_is_live(VirtIOBalloon *s)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
-    return vdev->vm_running && !vdev->broken && !vdev->disabled &&
-           driver_is_up(s);
+    return vdev->vm_running && !vdev->broken && driver_is_up(s);
 }
 
 /* To ask for the rings may change the answer to the other question */
@@ -103,16 +103,27 @@ void virtio_balloon_unpop(VirtQueue *vq, VirtQueueElement *elem)
     g_free(elem);
 }
 
+static void driver_rings_fault(VirtIOBalloon *s)
+{
+    virtio_error(VIRTIO_DEVICE(s), "virtio-balloon: a ring is not in RAM, or"
+                 " has become too small");
+}
+
 void virtio_balloon_push(VirtIOBalloon *s, VirtQueue *vq,
                          VirtQueueElement *elem)
 {
-    if (driver_rings_are_sound(s) && driver_is_up(s)) {
+    bool sound = driver_rings_are_sound(s);
+
+    if (sound && driver_is_up(s)) {
         virtqueue_push(vq, elem, 0);
         s->answered |= 1u << virtio_get_queue_index(vq);
-    } else {
-        virtqueue_detach_element(vq, elem, 0);
+        g_free(elem);
+        return;
     }
-    g_free(elem);
+    virtio_balloon_unpop(vq, elem);
+    if (!sound && driver_is_up(s)) {
+        driver_rings_fault(s);
+    }
 }
 
 /* Whose registers those of the device are; NULL if it has been unplugged */
@@ -155,7 +166,6 @@ void virtio_balloon_driver_check(VirtIOBalloon *s)
     if (virtio_balloon_is_live(s) && !driver_rings_are_sound(s) &&
         virtio_balloon_is_live(s) &&
         (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK)) {
-        virtio_error(vdev, "virtio-balloon: a ring is not in RAM, or has become"
-                     " too small");
+        driver_rings_fault(s);
     }
 }

@@ -51,6 +51,7 @@ typedef struct BalloonHintJob {
     VirtIOBalloon *dev;
     VirtQueueElement *elems[JOB_MAX];
     unsigned n_elems;
+    unsigned n_returned;
 } BalloonHintJob;
 
 static int hint_job_run(void *opaque)
@@ -110,13 +111,11 @@ static void hint_job_add_ranges(BalloonHintJob *job,
     }
 }
 
-/* Return the buffers of @job to the driver, which may unplug @s then */
+/* Return the buffers of @job, if they are not put back meanwhile */
 static void hint_job_return(BalloonHintJob *job, VirtIOBalloon *s)
 {
-    VirtQueue *vq = s->hinting.vq;
-
-    for (unsigned i = 0; i < job->n_elems; i++) {
-        virtio_balloon_push(s, vq, job->elems[i]);
+    while (job->n_returned < job->n_elems) {
+        virtio_balloon_push(s, s->hinting.vq, job->elems[job->n_returned++]);
     }
 }
 
@@ -131,9 +130,9 @@ static void hint_job_complete(void *opaque, int ret)
     if (s) {
         bool within = virtio_balloon_enter(s);
 
-        s->hinting.job = NULL;
         s->state.hinted += job->size;
         hint_job_return(job, s);
+        s->hinting.job = NULL;
         hinting_serve(s);
         virtio_balloon_leave(s, within);
     }
@@ -204,7 +203,7 @@ static void hinting_serve(VirtIOBalloon *s)
     }
     job = h->job = hint_job_new(s);
     hinting_fill_job(s, job);
-    /* Its buffers have been forgotten if the device has been unplugged */
+    /* Its buffers have been put back if the device has been unplugged */
     if (job->n_elems) {
         thread_pool_submit_aio(hint_job_run, job, hint_job_complete, job);
         return;
@@ -297,32 +296,17 @@ void virtio_balloon_hinting_start(VirtIOBalloon *s)
 void virtio_balloon_hinting_stop(VirtIOBalloon *s)
 {
     VirtIOBalloonHinting *h = &s->hinting;
+    BalloonHintJob *job = h->job;
 
-    if (!h->vq) {
-        return;
+    if (h->vq) {
+        timer_del(h->resume);
     }
-    timer_del(h->resume);
-    if (!h->job) {
-        return;
-    }
-    /* The worker may still be busy with what is free, and remains that */
-    while (h->job->n_elems) {
-        virtio_balloon_unpop(h->vq, h->job->elems[--h->job->n_elems]);
-    }
-    h->job->size = 0;
-}
-
-/* Nobody is answered any more; the worker may still be busy */
-static void hinting_forget_buffers(VirtIOBalloonHinting *h)
-{
-    timer_del(h->resume);
-    for (unsigned i = 0; h->job && i < h->job->n_elems; i++) {
-        virtqueue_detach_element(h->vq, h->job->elems[i], 0);
-        g_free(h->job->elems[i]);
-    }
-    if (h->job) {
-        h->job->n_elems = 0;
-        h->job->size = 0;
+    if (job) {
+        /* The worker may still be busy with what is free, and remains that */
+        while (job->n_elems > job->n_returned) {
+            virtio_balloon_unpop(h->vq, job->elems[--job->n_elems]);
+        }
+        job->size = 0;
     }
 }
 
@@ -331,7 +315,7 @@ void virtio_balloon_hinting_bind(VirtIOBalloon *s, VirtQueue *vq)
     VirtIOBalloonHinting *h = &s->hinting;
 
     if (vq != h->vq) {
-        hinting_forget_buffers(h);
+        virtio_balloon_hinting_stop(s);
         balloon_hints_void(h->hints);
         h->vq = vq;
     }
@@ -344,7 +328,7 @@ void virtio_balloon_hinting_reset(VirtIOBalloon *s)
     if (!h->hints) {
         return;
     }
-    hinting_forget_buffers(h);
+    virtio_balloon_hinting_stop(s);
     balloon_hints_reset(h->hints);
     /* A stream without them must not bring back those of an earlier save */
     h->saved_cmd_id = 0;

@@ -58,7 +58,12 @@ bool virtio_balloon_has_request(VirtIOBalloon *s, VirtQueue *vq);
 /* The next request, or NULL: there is none, or the device is not live now */
 VirtQueueElement *virtio_balloon_pop(VirtIOBalloon *s, VirtQueue *vq);
 
-/* Put it back, and free it: it was the last one that was not put back */
+/*
+ * Put it back, and free it: it was the last one that was not put back.  No
+ * request is simply forgotten: in a ring that is used in order that would be in
+ * the way of all later ones, and the core would have marks of these left over
+ * in the next ring, beyond its end maybe.
+ */
 void virtio_balloon_unpop(VirtQueue *vq, VirtQueueElement *elem);
 
 /*
@@ -70,8 +75,9 @@ void virtio_balloon_driver_check(VirtIOBalloon *s);
 
 /*
  * Return @elem, which is the callee's now, to the driver, which is told when
- * virtio_balloon_leave() is called.  To a device that may not be served any
- * more nothing goes back.
+ * virtio_balloon_leave() is called; none that was popped before is still to be
+ * returned.  If there is no driver any more it is put back, and if the ring is
+ * bad that breaks the device.
  */
 void virtio_balloon_push(VirtIOBalloon *s, VirtQueue *vq,
                          VirtQueueElement *elem);
@@ -404,7 +410,7 @@ void virtio_balloon_queue_put_back(VirtIOBalloonQueue *q);
 void virtio_balloon_queue_add_counts(const VirtIOBalloonQueue *q,
                                      BalloonCounts *to);
 
-/* Forget the request in progress: the ring goes away */
+/* The same when the ring goes away: it will not be served again */
 void virtio_balloon_queue_reset(VirtIOBalloonQueue *q);
 
 /* --- virtio-balloon-state.c --------------------------------------------- */
@@ -464,7 +470,7 @@ bool virtio_balloon_stats_request(void *opaque, Error **errp);
 /* The latest news; the caller frees them */
 BalloonStatsInfo *virtio_balloon_stats_get_info(void *opaque);
 
-/* Forget the driver's buffer, keep the values: the ring goes away */
+/* Put the driver's buffer back, keep the values: it goes, or the ring does */
 void virtio_balloon_stats_reset(VirtIOBalloon *s);
 
 /* Forget the values: another guest will run */
@@ -486,10 +492,10 @@ void virtio_balloon_hinting_kick(VirtIOBalloon *s);
 /* Serve what is in the ring: the VM runs */
 void virtio_balloon_hinting_start(VirtIOBalloon *s);
 
-/* Return every buffer to the driver, without waiting: the VM stops */
+/* Put every buffer back, without waiting: the VM stops */
 void virtio_balloon_hinting_stop(VirtIOBalloon *s);
 
-/* Forget every buffer, without waiting: the ring goes away */
+/* The same, and end what migration asked for: the driver or the ring goes */
 void virtio_balloon_hinting_reset(VirtIOBalloon *s);
 
 /* Fill in what is migrated, and make sense of what was */

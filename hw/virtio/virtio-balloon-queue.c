@@ -151,15 +151,19 @@ void virtio_balloon_queue_start(VirtIOBalloonQueue *q)
 }
 
 /*
- * The request in progress, if there is one, will not be answered: its pages are
- * the guest's, and what was done with them is counted only if it is @final.
+ * The request in progress, if there is one, is not answered: its pages are the
+ * guest's, and what was done with them is counted only if it is @final.
  */
-static VirtQueueElement *queue_abandon(VirtIOBalloonQueue *q, bool final)
+static void queue_put_back(VirtIOBalloonQueue *q, bool final)
 {
     VirtIOBalloon *s = q->dev;
     VirtQueueElement *elem;
+    size_t offset = q->offset;
     bool held = q->held;
 
+    if (!q->vq) {
+        return;
+    }
     timer_del(q->resume);
     if (q == &s->inflate) {
         s->counting = &q->counts;
@@ -170,30 +174,23 @@ static VirtQueueElement *queue_abandon(VirtIOBalloonQueue *q, bool final)
         counts_add(&s->counts, &q->counts);
     }
     elem = queue_steal_request(q);
-    if (held) {
-        virtio_balloon_pages_tell_held(s);
-    }
-    return elem;
-}
-
-void virtio_balloon_queue_put_back(VirtIOBalloonQueue *q)
-{
-    size_t offset = q->offset;
-    VirtQueueElement *elem = q->vq ? queue_abandon(q, false) : NULL;
-
     if (elem) {
         trace_virtio_balloon_put_back(virtio_get_queue_index(q->vq), offset);
         virtio_balloon_unpop(q->vq, elem);
     }
+    if (held) {
+        virtio_balloon_pages_tell_held(s);
+    }
+}
+
+void virtio_balloon_queue_put_back(VirtIOBalloonQueue *q)
+{
+    queue_put_back(q, false);
 }
 
 void virtio_balloon_queue_reset(VirtIOBalloonQueue *q)
 {
-    g_autofree VirtQueueElement *elem = q->vq ? queue_abandon(q, true) : NULL;
-
-    if (elem) {
-        virtqueue_detach_element(q->vq, elem, 0);
-    }
+    queue_put_back(q, true);
 }
 
 void virtio_balloon_queue_bind(VirtIOBalloonQueue *q, VirtQueue *vq)

@@ -374,14 +374,14 @@ void virtio_balloon_stats_stop(VirtIOBalloon *s)
 
 void virtio_balloon_stats_reset(VirtIOBalloon *s)
 {
-    g_autofree VirtQueueElement *elem = g_steal_pointer(&s->stats.elem);
+    VirtQueueElement *elem = g_steal_pointer(&s->stats.elem);
 
     /* Who was asked will not answer */
     s->stats.pending = false;
     s->stats.rewound = false;
     timer_del(s->stats.resume);
     if (elem) {
-        virtqueue_detach_element(s->stats.vq, elem, 0);
+        virtio_balloon_unpop(s->stats.vq, elem);
     }
 }
 

@@ -303,6 +303,63 @@ static void ring_of_stats_shrinks(BalloonDriver *d)
     report(d);
 }
 
+/* Leave statistics in a chain of @n, which the device looks at */
+static void leave_stats(BalloonDriver *d, unsigned n)
+{
+    static uint64_t value;
+    g_autofree BalloonSeg *segs = g_new(BalloonSeg, n);
+
+    segs[0] = balloon_stats_seg(d, ++value);
+    for (unsigned i = 1; i < n; i++) {
+        segs[i] = (BalloonSeg) { AREA, 4 };
+    }
+    post(d, STATS, segs, n, value);
+    balloon_wait_for(balloon_stat(d->qts, "free-memory") == value);
+    move_on(d, STATS, &places[STATS], n);
+}
+
+/*
+ * Start with a ring of statistics of @size entries.  A chain of @n is held when
+ * the driver goes, without a reset; it comes again, and leaves chains of
+ * @after.
+ */
+static void come_again(BalloonDriver *d, unsigned size, unsigned n,
+                       const unsigned *after)
+{
+    uint8_t status;
+
+    start(d);
+    d->vq[STATS]->size = size;
+    d->vq[STATS]->desc = balloon_alloc(d, size * sizeof(struct
+                                                        vring_packed_desc), 0);
+    balloon_place_ring(d, STATS);
+    leave_stats(d, n);
+    status = balloon_status(d);
+    d->vdev->bus->set_status(d->vdev, status & ~VIRTIO_CONFIG_S_DRIVER_OK);
+    d->vdev->bus->set_status(d->vdev, status);
+    for (; *after; after++) {
+        leave_stats(d, *after);
+    }
+}
+
+/*
+ * What is held when the driver goes is neither lost nor, in rings that are used
+ * in order, in the way of all that comes after it: also not in later rings,
+ * where the core takes a stale mark for a buffer that has been used
+ */
+static void comes_again(BalloonDriver *d)
+{
+    come_again(d, 1024, 586, (unsigned[]) { 1, 1, 0 });
+    come_again(d, 1024, 1, (unsigned[]) { 1, 600, 1, 0 });
+    start(d);
+    d->vq[STATS]->size = 16;
+    balloon_place_ring(d, STATS);
+    leave_stats(d, 1);
+    leave_stats(d, 1);
+    leave_stats(d, 1);
+    balloon_assert_well(d);
+}
+
 /* A state has a place in the ring that has more bits than there are */
 static void wide_place(BalloonDriver *d)
 {
@@ -333,6 +390,8 @@ static const BalloonTest tests[] = {
     { "improved/packed/shrinks", ring_shrinks, LONG, LONG_MEMORY,
       .unstarted = true },
     { "improved/packed/shrinks-held", ring_of_stats_shrinks,
+      .unstarted = true },
+    { "improved/packed/comes-again", comes_again, PACKED ",in_order=on",
       .unstarted = true },
     { "improved/packed/wide-place/avail", wide_place, .unstarted = true },
     { "improved/packed/wide-place/used", wide_place, .data = "used",
