@@ -171,18 +171,42 @@ static void lose_in_active(BalloonDriver *d)
     close(stream);
 }
 
-/* The VM stops while a hint waits: the driver has it back later, and once */
-static void stop_in_hint(BalloonDriver *d)
+/* Neither the VM nor the ring goes, but the driver, for a moment */
+static void clear_driver_ok(BalloonDriver *d)
 {
+    d->vdev->bus->set_status(d->vdev, balloon_status(d) &
+                             ~VIRTIO_CONFIG_S_DRIVER_OK);
+}
+
+static void set_driver_ok(BalloonDriver *d)
+{
+    d->vdev->bus->set_status(d->vdev, balloon_status(d) |
+                             VIRTIO_CONFIG_S_DRIVER_OK);
+}
+
+static void cont_and_be_done(BalloonDriver *d)
+{
+    balloon_cont(d);
+    balloon_wait_done(d);
+}
+
+typedef struct Pause {
+    void (*begin)(BalloonDriver *d);
+    void (*end)(BalloonDriver *d);
+} Pause;
+
+/* A pause while a hint waits: the driver has it back later, and once */
+static void pause_in_hint(BalloonDriver *d)
+{
+    const Pause *pause = d->data;
     BalloonSeg free = { FREE, FREE_SIZE, true };
     int stream = begin_hints(d, 16 * GiB);
     uint32_t head = balloon_post(d, HINT, &free, 1);
 
-    balloon_stop(d);
+    pause->begin(d);
     close(stream);
     balloon_wait_for(balloon_migration_is(d->qts, "failed"));
-    balloon_cont(d);
-    balloon_wait_done(d);
+    pause->end(d);
     balloon_wait_used(d, HINT, head);
     g_assert_false(balloon_has_used(d, HINT));
     qtest_memset(d->qts, FREE, NEW, FREE_SIZE);
@@ -353,7 +377,10 @@ static const BalloonTest lost_tests[] = {
     { "improved/migration/lost/setup", lost, .data = lose_in_setup },
     { "improved/migration/lost/active", lost, .data = lose_in_active },
     { "improved/migration/lost/device", lost, .data = lose_in_device },
-    { "improved/hint/stop", stop_in_hint },
+    { "improved/hint/stop", pause_in_hint,
+      .data = &(Pause) { balloon_stop, cont_and_be_done } },
+    { "improved/hint/gone", pause_in_hint,
+      .data = &(Pause) { clear_driver_ok, set_driver_ok } },
     { "improved/hint/stop-and-leave", stop_and_leave_in_hint, HINTING KICKED },
     { "improved/reset/killed", killed },
 };

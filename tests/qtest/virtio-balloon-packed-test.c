@@ -286,6 +286,24 @@ static void ring_shrinks(BalloonDriver *d)
     report(d);
 }
 
+/* Nobody kicks, and the device finds it when it is to return the request */
+static bool shrinks_meanwhile(BalloonDriver *d)
+{
+    struct vring_packed_desc desc;
+    bool broken;
+
+    start(d);
+    for (int n = 0; n < 4; n++) {
+        assert_reports(d);
+    }
+    post_long(d, MOST);
+    shrink(d, REPORT);
+    balloon_wait_for((broken = balloon_status(d) == BALLOON_STATUS_BROKEN) ||
+                     read_used(d, REPORT, &desc));
+    report(d);
+    return broken;
+}
+
 /* The same with a buffer that is held, and taken again by another QEMU */
 static void ring_of_stats_shrinks(BalloonDriver *d)
 {
@@ -389,6 +407,8 @@ static const BalloonTest tests[] = {
       .unstarted = true },
     { "improved/packed/shrinks", ring_shrinks, LONG, LONG_MEMORY,
       .unstarted = true },
+    { "improved/packed/shrinks-meanwhile", balloon_test_come_between, LONG,
+      LONG_MEMORY, shrinks_meanwhile, .unstarted = true },
     { "improved/packed/shrinks-held", ring_of_stats_shrinks,
       .unstarted = true },
     { "improved/packed/comes-again", comes_again, PACKED ",in_order=on",
