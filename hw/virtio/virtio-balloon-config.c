@@ -122,7 +122,7 @@ void virtio_balloon_config_rearm(void *opaque)
              config_actual_armed(s));
 }
 
-/* Was the driver saved between two bytes of actual? */
+/* See whether the driver was saved between two bytes of actual */
 void virtio_balloon_config_post_load(VirtIOBalloon *s)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);

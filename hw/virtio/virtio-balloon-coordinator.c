@@ -19,11 +19,17 @@
 
 #define CHILD "virtio-balloon-coordinator"
 
-/* A guest that goes on at once waits no longer than this; nanoseconds */
+/*
+ * How long a release may populate before it stops the machine for the rest;
+ * nanoseconds
+ */
 #define AT_ONCE_NS (500 * SCALE_US)
-/* While the machine stands, commands are answered as often */
+/*
+ * How long the main loop is held at a time while the machine is stopped, so
+ * that monitors are answered; nanoseconds
+ */
 #define HELD_SLICE_NS (5 * SCALE_MS)
-/* How long to leave the host alone when it has said no; milliseconds */
+/* How long to wait before the next try when the host refused; milliseconds */
 #define RETRY_MS 100
 
 static void region_set_wanted(BalloonCoordinator *c, CoordinatedRegion *r,
@@ -38,7 +44,10 @@ static void region_set_wanted(BalloonCoordinator *c, CoordinatedRegion *r,
     }
 }
 
-/* Granule @g is discarded.  Returns: 0, or a negative errno, and it still is */
+/*
+ * Populate granule @g, which is discarded.  Returns: 0, or a negative errno:
+ * then it stays discarded.
+ */
 static int region_populate(BalloonCoordinator *c, CoordinatedRegion *r,
                            unsigned long g)
 {
@@ -54,7 +63,7 @@ static int region_populate(BalloonCoordinator *c, CoordinatedRegion *r,
     return ret;
 }
 
-/* Nobody has the region mapped: all of it is populated */
+/* There are no listeners: all of the region counts as populated */
 static void region_populate_all(BalloonCoordinator *c, CoordinatedRegion *r)
 {
     unsigned long g = 0;
@@ -65,9 +74,9 @@ static void region_populate_all(BalloonCoordinator *c, CoordinatedRegion *r)
     bitmap_zero(r->discarded, r->n);
 }
 
-/* --- the machine stands -------------------------------------------------- */
+/* --- while the machine is stopped ---------------------------------------- */
 
-/* For the guest, and for devices that came; in bytes */
+/* Bytes still to be populated, for the guest and for devices that came */
 static uint64_t coordinator_missing(BalloonCoordinator *c)
 {
     return c->wanted + balloon_listeners_lack(c);
@@ -95,8 +104,8 @@ static void coordinator_populate_until(BalloonCoordinator *c, int64_t end)
 }
 
 /*
- * The same for what is wanted, for @ns, after those that lack memory: each of
- * them has all of it mapped, or nothing, however long that takes
+ * Populate what the guest wants, for @ns.  Listeners that lack memory come
+ * first: each gets all of its section or nothing, however long that takes.
  */
 static void coordinator_work(BalloonCoordinator *c, int64_t ns)
 {
@@ -113,16 +122,16 @@ static void coordinator_wake(BalloonCoordinator *c, int64_t ms)
     timer_mod(c->timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + ms);
 }
 
-/* What fails takes a fifth of the main loop's time at most */
+/* Retries that fail take a fifth of the main loop's time at most */
 static void coordinator_arm(BalloonCoordinator *c)
 {
     coordinator_wake(c, c->error ? MAX(RETRY_MS, 4 * c->work_ms) : 0);
 }
 
 /*
- * The guest could have a device use memory that this does not reach.  A vCPU
- * that is here, which knows that it has its memory back, stops itself; others
- * go on until the main loop has stopped them.
+ * Stop the machine until all memory is populated: the guest could have a device
+ * use memory that is not mapped for it.  A vCPU thread that comes here stops
+ * itself at once; other vCPUs run until the main loop has stopped them.
  */
 static void coordinator_hold(BalloonCoordinator *c)
 {
@@ -150,7 +159,10 @@ static void coordinator_hold(BalloonCoordinator *c)
         qemu_system_vmstop_request_prepare();
         qemu_system_vmstop_request(RUN_STATE_PAUSED);
     }
-    /* Who starts the machine before it has stopped takes that back, untold */
+    /*
+     * A "cont" before the machine has stopped cancels the request without any
+     * notice, so check later that it did stop
+     */
     coordinator_wake(c, RETRY_MS);
 }
 
@@ -158,12 +170,12 @@ static void coordinator_go_on(BalloonCoordinator *c)
 {
     c->warned = false;
     if (c->holding && qemu_system_dump_in_progress()) {
-        /* Of a machine that stands */
+        /* The machine must not run while it is dumped */
         coordinator_wake(c, RETRY_MS);
     } else if (c->holding) {
         c->holding = false;
         trace_virtio_balloon_coordinator_go_on();
-        /* Not if it has come to an end meanwhile */
+        /* Not if it has shut down or crashed meanwhile */
         if (runstate_check(RUN_STATE_PAUSED) ||
             runstate_check(RUN_STATE_PRELAUNCH)) {
             vm_start();
@@ -181,7 +193,7 @@ static void coordinator_timer(void *opaque)
     }
     coordinator_work(c, HELD_SLICE_NS);
     if (coordinator_missing(c)) {
-        /* A guest that has woken up runs, which is told to nobody */
+        /* Waking up starts the machine without a state change notifier */
         coordinator_hold(c);
     } else {
         coordinator_go_on(c);
@@ -189,7 +201,7 @@ static void coordinator_timer(void *opaque)
     notifier_list_notify(&c->notifiers, NULL);
 }
 
-/* Who starts the machine meanwhile finds it stopped again at once */
+/* A "cont" while memory is missing: stop again at once */
 static void coordinator_vm_state_change(void *opaque, bool running,
                                         RunState state)
 {
@@ -221,7 +233,7 @@ static int find_viommu(Object *obj, void *opaque)
 
 /*
  * What the guest maps in an IOMMU of its own stays pinned when it is discarded:
- * nobody listens.
+ * VFIO does not register a listener for it.
  */
 static bool coordinator_has_viommu(BalloonCoordinator *c)
 {
@@ -242,7 +254,7 @@ bool balloon_coordinator_reaches_all(BalloonCoordinator *c)
         ram_block_coordinated_discard_require(true) < 0) {
         return false;
     }
-    /* Asking was all: who forbids all discards may still come */
+    /* This only asks: a device that forbids all discards may still come */
     ram_block_coordinated_discard_require(false);
     return true;
 }
@@ -354,7 +366,7 @@ static void coordinator_add_regions(BalloonCoordinator *c, MemoryRegion *ram)
     }
 }
 
-/* A manager cannot be changed while its memory is mapped */
+/* A region's RamDiscardManager cannot be set while the region is mapped */
 static void coordinator_attach(BalloonCoordinator *c, MemoryRegion *ram)
 {
     memory_region_set_enabled(ram, false);
@@ -432,7 +444,10 @@ static void coordinator_init(Object *obj)
     };
 }
 
-/* Only of one that QMP looks at: the machine keeps its own to its end */
+/*
+ * Runs only for the object that QMP makes to list its properties: the one of
+ * the machine lives as long as QEMU.
+ */
 static void coordinator_finalize(Object *obj)
 {
     BalloonCoordinator *c = VIRTIO_BALLOON_COORDINATOR(obj);

@@ -44,12 +44,12 @@ BalloonCoordinator *balloon_coordinator_get(uint64_t granule, bool create,
 uint64_t balloon_coordinator_granule(BalloonCoordinator *c, RAMBlock *rb);
 
 /*
- * Is everybody who forbids discards, if anybody does, told of discards of the
+ * Does everybody who forbids discards, if anybody does, listen to those of the
  * coordinated memory?
  */
 bool balloon_coordinator_reaches_all(BalloonCoordinator *c);
 
-/* The host has none of @range any more, whole granules: tell everybody */
+/* @range, whole granules, has been discarded: tell the listeners */
 void balloon_coordinator_discard(BalloonCoordinator *c, RAMBlock *rb,
                                  const BalloonRange *range);
 
@@ -67,8 +67,8 @@ int balloon_coordinator_populate(BalloonCoordinator *c, RAMBlock *rb,
                                  const BalloonRange *range);
 
 /*
- * All of @rb is the guest's: without asking, so that it may use it at once.
- * What is not populated within a moment is populated while the machine stands.
+ * All of @rb becomes the guest's at once, without its asking.  What cannot be
+ * populated within a moment is populated while the machine is stopped.
  */
 void balloon_coordinator_release(BalloonCoordinator *c, RAMBlock *rb);
 
@@ -82,7 +82,7 @@ void balloon_coordinator_release(BalloonCoordinator *c, RAMBlock *rb);
  */
 uint64_t balloon_coordinator_missing(BalloonCoordinator *c, int *error);
 
-/* Have @notifier told when it is worth asking that again */
+/* Have @notifier told when that may have changed */
 void balloon_coordinator_add_notifier(BalloonCoordinator *c,
                                       Notifier *notifier);
 

@@ -23,14 +23,14 @@
 #include "virtio-balloon-coordinator.h"
 #include "virtio-balloon-internal.h"
 
-/* As many as the kernel takes at a time */
+/* What the kernel takes in one vectored call (IOV_MAX) */
 #define VEC_MAX 1024
-/* Shared pages go one by one within a call: a millisecond's work */
+/* Shared pages are removed one by one within a call: a millisecond's work */
 #define VEC_SHARED_MAX 256
 
 /*
- * Does anybody need the memory to stay where it is?  Not if a discard is @told
- * to all of them.
+ * Does anybody need guest memory to stay where it is?  If @told, those who
+ * learn of discards from the coordinator do not count.
  */
 static bool discard_is_pinned(VirtIOBalloon *s, bool told)
 {
@@ -47,10 +47,10 @@ static BalloonInhibitor discard_inhibitor(VirtIOBalloon *s, bool told)
     BalloonInhibitor inhibitor = BALLOON_INHIBITOR__MAX;
 
     /*
-     * While QEMU exits vCPUs may still run, but migration cannot be asked.
-     * Devices or RDMA may have pinned the memory.  A page that postcopy waits
-     * for would be asked for twice.  A background snapshot still has to read
-     * it.
+     * While QEMU exits vCPUs may still run, but migration must not be asked.
+     * Devices or RDMA may have pinned the memory.  Incoming postcopy requests a
+     * missing page only once, so a discarded one would never come.  A
+     * background snapshot still has to read what it has not saved.
      */
     if (s->discard.exiting) {
         return BALLOON_INHIBITOR__MAX;
@@ -61,7 +61,10 @@ static BalloonInhibitor discard_inhibitor(VirtIOBalloon *s, bool told)
     } else if (migration_in_bg_snapshot()) {
         inhibitor = BALLOON_INHIBITOR_BACKGROUND_SNAPSHOT;
     }
-    /* It brings back what is in the balloon, unless that is told */
+    /*
+     * Whatever inhibits may bring memory back that was discarded; pinning does
+     * not if the coordinator tells of discards
+     */
     if (inhibitor != BALLOON_INHIBITOR__MAX &&
         (told || !s->pages.coordinator)) {
         s->discard.was_inhibited = true;
@@ -190,7 +193,10 @@ static bool region_is_plugged(MemoryRegion *mr)
     return found;
 }
 
-/* The machine's own?  Some have theirs in one piece, and tell nobody which */
+/*
+ * Is @mr main memory?  Machines that do not set MachineState.ram have it in one
+ * region of ram_size bytes.
+ */
 static bool region_is_main(MemoryRegion *mr)
 {
     MemoryRegion *ram = current_machine->ram;
@@ -201,8 +207,8 @@ static bool region_is_main(MemoryRegion *mr)
 }
 
 /*
- * NVDIMMs, virtio-pmem, ivshmem and other devices have memory as well, which is
- * to be kept or is somebody else's.
+ * The memory of NVDIMMs, virtio-pmem, ivshmem and other devices is persistent,
+ * or shared, and not the guest's to give up.
  */
 bool virtio_balloon_is_guest_ram(VirtIOBalloon *s, MemoryRegion *mr)
 {
@@ -229,7 +235,7 @@ void virtio_balloon_discard_block(VirtIOBalloon *s, RAMBlock *rb,
     }
 }
 
-/* Why it is that @mr is not ours to give back */
+/* Why @mr is not the balloon's to give back */
 static BalloonSkip region_skip_cause(MemoryRegion *mr)
 {
     return mr->ram_block && (mr->ram_block->flags & RAM_READONLY_FD) ?
@@ -335,7 +341,7 @@ uint64_t virtio_balloon_discard_host(VirtIOBalloon *s,
     return now.size;
 }
 
-/* Devices may have come or gone: which memory is whose is asked anew */
+/* The memory map has changed: forget what is known of MemoryRegions */
 static void discard_memory_commit(MemoryListener *listener)
 {
     VirtIOBalloonDiscard *d = container_of(listener, VirtIOBalloonDiscard,

@@ -26,17 +26,23 @@ bool virtio_balloon_driver_runs(VirtIOBalloon *s, uint8_t status)
     return virtio_device_started(vdev, status) && !vdev->broken;
 }
 
-/* A packed ring may have been made smaller, and the core does not check */
+/*
+ * The driver may make a packed ring smaller while it is in use; the core does
+ * not check its own indices against the new size
+ */
 static bool driver_ring_has_place(VirtIODevice *vdev, int n)
 {
     unsigned places = virtio_queue_get_last_avail_idx(vdev, n);
     unsigned size = virtio_queue_get_num(vdev, n);
 
-    /* One for what the driver has left, one for what goes back to it */
+    /*
+     * last_avail_idx is in bits 0 to 14, used_idx in bits 16 to 30; bits 15 and
+     * 31 are the wrap counters
+     */
     return (places & 0x7fff) < size && (places >> 16 & 0x7fff) < size;
 }
 
-/* Are the rings in RAM, and has the device its place within each? */
+/* Are all rings in RAM, and the core's indices within them? */
 static bool driver_rings_are_sound(VirtIOBalloon *s)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
@@ -51,7 +57,7 @@ static bool driver_rings_are_sound(VirtIOBalloon *s)
     return true;
 }
 
-/* Is there a driver?  Legacy ones are not always done with their set-up */
+/* Is there a driver?  Legacy ones may use queues before DRIVER_OK. */
 static bool driver_is_up(VirtIOBalloon *s)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
@@ -68,7 +74,10 @@ bool virtio_balloon_is_live(VirtIOBalloon *s)
     return vdev->vm_running && !vdev->broken && driver_is_up(s);
 }
 
-/* To ask for the rings may change the answer to the other question */
+/*
+ * To look a ring up may raise a fault in a vIOMMU, and the guest's handler of
+ * its interrupt may stop the device: ask again afterwards
+ */
 bool virtio_balloon_may_serve(VirtIOBalloon *s)
 {
     return virtio_balloon_is_live(s) && driver_rings_are_sound(s) &&
@@ -96,7 +105,7 @@ VirtQueueElement *virtio_balloon_pop(VirtIOBalloon *s, VirtQueue *vq)
 
 void virtio_balloon_unpop(VirtQueue *vq, VirtQueueElement *elem)
 {
-    /* All its descriptors, where virtqueue_unpop() gives back just one */
+    /* virtqueue_unpop() would give back one descriptor, not the whole chain */
     virtqueue_rewind(vq, elem->ndescs);
     elem->ndescs = 0;
     virtqueue_detach_element(vq, elem, 0);
@@ -126,7 +135,7 @@ void virtio_balloon_push(VirtIOBalloon *s, VirtQueue *vq,
     }
 }
 
-/* Whose registers those of the device are; NULL if it has been unplugged */
+/* The guard of the device's registers; NULL if it has been unplugged */
 static MemReentrancyGuard *driver_guard(VirtIOBalloon *s)
 {
     BusState *bus = qdev_get_parent_bus(DEVICE(s));

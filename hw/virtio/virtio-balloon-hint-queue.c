@@ -35,7 +35,7 @@
 #include "virtio-balloon-internal.h"
 #include "virtio-balloon-slice.h"
 
-/* How many buffers a worker gets at a time */
+/* The most buffers that a worker gets at a time */
 #define JOB_MAX 64
 
 typedef struct BalloonHintJob {
@@ -47,7 +47,10 @@ typedef struct BalloonHintJob {
     /* ... and all of it, in bytes; counted when the buffers are returned */
     uint64_t size;
 
-    /* BQL: whom to answer, NULL when it has gone, and the buffers to return */
+    /*
+     * Under the BQL: the device, NULL when it has been unplugged, and the
+     * buffers to return to its driver
+     */
     VirtIOBalloon *dev;
     VirtQueueElement *elems[JOB_MAX];
     unsigned n_elems;
@@ -58,7 +61,7 @@ static int hint_job_run(void *opaque)
 {
     BalloonHintJob *job = opaque;
 
-    /* RAMBlocks are looked up; pool threads are no RCU readers by themselves */
+    /* RAMBlocks are looked up under RCU: a pool thread must register */
     rcu_register_thread();
     for (guint i = 0; i < job->ranges->len; i++) {
         balloon_hints_apply(job->hints, job->round,
@@ -154,8 +157,9 @@ static bool hinting_read_id(VirtIOBalloon *s, VirtQueueElement *elem)
 }
 
 /*
- * Serve one buffer: into @job, or back to the driver; false on a bad one.  None
- * goes back before those that came earlier.
+ * Add a buffer to @job, or return it at once if it is no hint that counts and
+ * no earlier one waits: buffers are returned in order.  Returns: false if the
+ * buffer is malformed.
  */
 static bool hinting_serve_buffer(VirtIOBalloon *s, BalloonHintJob *job,
                                  VirtQueueElement *elem)
@@ -210,7 +214,7 @@ static void hinting_serve(VirtIOBalloon *s)
     }
     h->job = NULL;
     hint_job_free(job);
-    /* A bad buffer has broken the device */
+    /* There is none to serve if a malformed buffer has broken the device */
     if (virtio_balloon_has_request(s, h->vq)) {
         balloon_slice_go_on(h->resume, BALLOON_GAP_NS);
     }
@@ -302,7 +306,10 @@ void virtio_balloon_hinting_stop(VirtIOBalloon *s)
         timer_del(h->resume);
     }
     if (job) {
-        /* The worker may still be busy with what is free, and remains that */
+        /*
+         * The worker may go on: the driver does not use hinted pages before it
+         * has its buffers back
+         */
         while (job->n_elems > job->n_returned) {
             virtio_balloon_unpop(h->vq, job->elems[--job->n_elems]);
         }
@@ -330,7 +337,10 @@ void virtio_balloon_hinting_reset(VirtIOBalloon *s)
     }
     virtio_balloon_hinting_stop(s);
     balloon_hints_reset(h->hints);
-    /* A stream without them must not bring back those of an earlier save */
+    /*
+     * They are loaded by a subsection; a stream without it must not leave the
+     * values of an earlier save
+     */
     h->saved_cmd_id = 0;
     h->saved_state = 0;
     h->retell = false;

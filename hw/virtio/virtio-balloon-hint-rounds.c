@@ -15,7 +15,7 @@
 #include "trace.h"
 #include "virtio-balloon-hint-rounds.h"
 
-/* Smaller ids have meanings of their own */
+/* Smaller ids are reserved: 0 means stop, 1 means done */
 #define CMD_ID_MIN 0x80000000
 
 /* The values are migrated */
@@ -32,7 +32,10 @@ static const char *const state_names[] = {
 
 struct BalloonHints {
     QemuMutex lock;
-    /* told of each step of precopy while this exists: for a worker's sake */
+    /*
+     * registered as long as this exists, which may be longer than the device: a
+     * worker may still be applying hints
+     */
     NotifierWithReturn precopy;
 
     /* All that follows is protected by @lock */
@@ -42,7 +45,7 @@ struct BalloonHints {
     uint32_t cmd_id;
     /* the driver was asked since it was last told that migration is over */
     bool asked;
-    /* hints taken from the ring while this was less are not to be applied */
+    /* the current round; hints that were popped in an earlier one are void */
     unsigned round;
     /* a hint is being applied; @idle says when that is over */
     bool applying;
@@ -89,7 +92,7 @@ void balloon_hints_unref(BalloonHints *hints)
     }
 }
 
-/* The guest hears of it from the main loop: nothing is notified from here */
+/* A bottom half notifies the guest: @lock is held here, maybe not the BQL */
 static void hints_set_state_locked(BalloonHints *hints, HintingState state)
 {
     if (state != hints->state) {
@@ -198,7 +201,10 @@ static void hints_request(BalloonHints *hints)
     }
 }
 
-/* From here on no hint is being applied, and none will be before a request */
+/*
+ * End the round.  When this returns no hint is being applied, and none will be
+ * before the next request.
+ */
 static void hints_settle(BalloonHints *hints, HintingState state)
 {
     QEMU_LOCK_GUARD(&hints->lock);

@@ -21,7 +21,7 @@ BalloonHints *balloon_hints_ref(BalloonHints *hints);
 /* The last one stops following precopy.  BQL */
 void balloon_hints_unref(BalloonHints *hints);
 
-/* The device goes away: nobody is to be told of a change any more.  BQL */
+/* The device is unplugged: there is nobody to notify any more.  BQL */
 void balloon_hints_unplug(BalloonHints *hints);
 
 /* The ring goes away: what was taken from it is void */

@@ -45,12 +45,11 @@ bool virtio_balloon_driver_tells(VirtIOBalloon *s);
 bool virtio_balloon_is_live(VirtIOBalloon *s);
 
 /*
- * May rings be looked at as well: are all of them in RAM?
- *
- * A buffer need not be, and an IOMMU of the guest's tells of a fault by an
- * interrupt: so each of the following may do anything to any device, have this
- * one reset or unplugged, too.  The caller has nothing of it in local variables
- * afterwards.
+ * May rings be looked at as well: are all of them in RAM?  A buffer need not be
+ * in RAM, and a fault in an IOMMU of the guest's raises an interrupt, which may
+ * be written anywhere: so each of the following calls may change any device,
+ * and reset or unplug this one.  The caller keeps nothing of its state in local
+ * variables.
  */
 bool virtio_balloon_may_serve(VirtIOBalloon *s);
 bool virtio_balloon_has_request(VirtIOBalloon *s, VirtQueue *vq);
@@ -67,9 +66,9 @@ VirtQueueElement *virtio_balloon_pop(VirtIOBalloon *s, VirtQueue *vq);
 void virtio_balloon_unpop(VirtQueue *vq, VirtQueueElement *elem);
 
 /*
- * The driver kicks, and may not be served.  A ring that is not in RAM, or is
- * smaller than what has been used of it, breaks the device: which may unplug
- * it, as virtio_balloon_leave() may.
+ * For a kick that is not served: a ring that is not in RAM, or has become
+ * smaller than the core's indices into it, breaks the device.  That raises an
+ * interrupt, which may unplug it.
  */
 void virtio_balloon_driver_check(VirtIOBalloon *s);
 
@@ -83,12 +82,11 @@ void virtio_balloon_push(VirtIOBalloon *s, VirtQueue *vq,
                          VirtQueueElement *elem);
 
 /*
- * Whoever is called from outside serves queues between these two: the driver
- * cannot have the device's registers be written to meanwhile.  The second, with
- * what the first returned, tells the driver of what it has got back.  Where an
- * interrupt is written to is up to the driver: it may reset the device, have it
- * negotiate anew, or unplug it.  So that is the last that a handler or a
- * callback does.
+ * Kicks, timers, workers and commands serve queues between these two.  In
+ * between the device's registers cannot be accessed.  The second, with @within
+ * as the first returned it, notifies the driver of what it got back.  Where an
+ * interrupt is written to is up to the driver: it may reset, renegotiate or
+ * unplug the device, so this is the last thing that a handler does.
  */
 bool virtio_balloon_enter(VirtIOBalloon *s);
 void virtio_balloon_leave(VirtIOBalloon *s, bool within);
@@ -129,15 +127,15 @@ void virtio_balloon_config_post_load(VirtIOBalloon *s);
 void virtio_balloon_roles_init(VirtIOBalloon *s);
 
 /*
- * Remove them with the device's last reference: the core may look at them still
- * when it has been unplugged
+ * Called with the device's last reference: the core may still look at the
+ * queues of a device that has been unplugged
  */
 void virtio_balloon_roles_cleanup(VirtIOBalloon *s);
 
 /*
- * What was loaded may have sizes of rings that the core relies on, and that
- * there cannot be: such a queue is as it was at first.  Returns: was there one?
- * A queue that the source did not have is none.
+ * Make each queue anew whose ring got an impossible size from a load: the core
+ * relies on sizes.  Returns: true if there was one.  A queue that the source
+ * did not have does not count.
  */
 bool virtio_balloon_roles_mend(VirtIOBalloon *s);
 
@@ -146,8 +144,8 @@ unsigned virtio_balloon_roles_count(VirtIOBalloon *s);
 
 /*
  * Give the virtqueues their roles, by what the driver negotiated and set up.
- * What is held of one that gets another role is forgotten: that takes a driver
- * that sets up rings when it runs already.
+ * If one gets another role, which takes a driver that sets up rings while it
+ * runs, what is held of it is put back.
  */
 void virtio_balloon_roles_bind(VirtIOBalloon *s);
 
@@ -162,10 +160,7 @@ void virtio_balloon_roles_queue_reset(VirtIOBalloon *s, VirtQueue *vq);
 void virtio_balloon_discard_init(VirtIOBalloon *s);
 void virtio_balloon_discard_cleanup(VirtIOBalloon *s);
 
-/*
- * What in QEMU cannot bear now that guest memory goes away;
- * BALLOON_INHIBITOR__MAX for nothing
- */
+/* What in QEMU forbids discards now; BALLOON_INHIBITOR__MAX for nothing */
 BalloonInhibitor virtio_balloon_discard_inhibitor(VirtIOBalloon *s);
 
 /*
@@ -240,7 +235,7 @@ bool virtio_balloon_discard_host_range(VirtIOBalloon *s,
 uint64_t virtio_balloon_discard_host(VirtIOBalloon *s,
                                      const BalloonRange *range, bool zero);
 
-/* Do what was gathered */
+/* Carry out the discards that were gathered */
 void virtio_balloon_discard_flush(VirtIOBalloon *s);
 
 /* --- virtio-balloon-pages.c --------------------------------------------- */
@@ -306,14 +301,13 @@ void virtio_balloon_pages_remove(VirtIOBalloon *s, RAMBlock *rb,
 void virtio_balloon_pages_reset(VirtIOBalloon *s);
 
 /*
- * What the guest wants back, and cannot have yet; NULL: there is no such thing.
- * The caller frees it.
+ * What the guest wants back and cannot have yet, or NULL; the caller frees it
  */
 BalloonHeld *virtio_balloon_pages_held(VirtIOBalloon *s);
 
 /*
- * Tell how much is held, if that is another size now: a queue was served, or
- * the coordinator has tried to have memory
+ * Tell how much is held, if that has changed: call it when a queue was served,
+ * or the coordinator has tried to populate memory
  */
 void virtio_balloon_pages_tell_held(VirtIOBalloon *s);
 
@@ -427,7 +421,7 @@ void virtio_balloon_state_moved(VirtIOBalloon *s);
  */
 void virtio_balloon_state_served(VirtIOBalloon *s, BalloonHeld *held);
 
-/* See whether anything has changed that nobody tells */
+/* Look for changes that have no notifier */
 void virtio_balloon_state_look(VirtIOBalloon *s);
 
 /* The guest moved, and the virtual clock is another one */
@@ -455,7 +449,7 @@ void virtio_balloon_stats_kick(VirtIOBalloon *s);
  */
 void virtio_balloon_stats_start(VirtIOBalloon *s);
 
-/* Poll an interval from now on: the virtual clock is another one */
+/* A load has changed the virtual clock: poll an interval from now on */
 void virtio_balloon_stats_post_load(VirtIOBalloon *s);
 
 /* Leave the ring alone: the VM stops */

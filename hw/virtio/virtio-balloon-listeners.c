@@ -13,17 +13,17 @@
 #include "migration/misc.h"
 #include "virtio-balloon-listeners.h"
 
-/* Somebody who pins a section of a region */
+/* Somebody, such as VFIO, who pins a section of a region */
 typedef struct CoordinatedListener {
     RamDiscardListener *rdl;
-    /* it could not have its section when it came, and has nothing of it */
+    /* its section could not be populated when it registered */
     bool lacks;
 } CoordinatedListener;
 
 struct BalloonListeners {
     /* of CoordinatedListener */
     GArray *all;
-    /* there while there are listeners */
+    /* blocks migration while there are listeners */
     Error *blocker;
     BalloonLackFn *lacking;
 };
@@ -265,9 +265,9 @@ static int replay_discard(MemoryRegionSection *part, void *opaque)
 }
 
 /*
- * Migration leaves out what is discarded.  Postcopy would wait for that; and of
- * what the guest has back, and writes to, before a background snapshot stops
- * it, nobody would take note.
+ * Migration leaves out what is replayed here.  Postcopy would wait for such a
+ * page for ever.  A background snapshot would miss what the guest writes to a
+ * page that it takes back before the snapshot stops it.
  */
 static void listeners_replay_discarded(const RamDiscardManager *rdm,
                                        MemoryRegionSection *section,
@@ -284,8 +284,9 @@ static void listeners_replay_discarded(const RamDiscardManager *rdm,
 }
 
 /*
- * vfio_sync_dirty_bitmap() has a manager call it with a pointer of the wrong
- * type, and crashes.  Not for each device, but which ones is VFIO's to know.
+ * vfio_sync_dirty_bitmap() passes a RamDiscardManager the wrong type of pointer
+ * for its callback, and crashes.  Not every device gets there, but only VFIO
+ * knows which ones do.
  */
 static void listeners_block_migration(BalloonCoordinator *c)
 {
@@ -299,7 +300,7 @@ static void listeners_block_migration(BalloonCoordinator *c)
     }
 }
 
-/* Before the machine is ready there is somebody to tell, and nothing to lose */
+/* Before the machine is ready there is no guest yet that would be lost */
 static void listeners_refuse(BalloonCoordinator *c, const CoordinatedRegion *r)
 {
     error_report("virtio-balloon: memory '%s' cannot be mapped for assigned"

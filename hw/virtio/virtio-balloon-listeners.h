@@ -49,11 +49,13 @@ struct BalloonCoordinator {
     bool warned;
     /* how long the last attempt took, in milliseconds */
     int64_t work_ms;
-    /* populates them while the machine stands: follows the host's clock */
+    /* populates it while the machine is stopped: follows the host's clock */
     QEMUTimer *timer;
-    /* it stands because of us, and goes on when all is populated */
+    /*
+     * the coordinator stopped the machine, and starts it when all is populated
+     */
     bool holding;
-    /* told of each attempt while it stands */
+    /* told of each attempt meanwhile */
     NotifierList notifiers;
 };
 
@@ -78,11 +80,11 @@ static inline uint64_t balloon_region_offset(const CoordinatedRegion *r,
     return MIN(g * r->granule, r->size);
 }
 
-/* What a type has to be for listeners to be told by it */
+/* The interfaces that a type needs to be a RamDiscardManager */
 extern InterfaceInfo balloon_listeners_interfaces[];
 void balloon_listeners_class_init(ObjectClass *klass);
 
-/* Somebody has come who cannot have its memory: nothing may use it yet */
+/* A listener came whose section cannot be populated: nothing may use it yet */
 typedef void BalloonLackFn(BalloonCoordinator *c);
 
 void balloon_listeners_init(BalloonCoordinator *c, BalloonLackFn *lacking);
@@ -94,13 +96,13 @@ bool balloon_listeners_possible(Error **errp);
 /* Listeners of the region's memory, which is not mapped, listen to @c */
 void balloon_listeners_attach(BalloonCoordinator *c, CoordinatedRegion *r);
 
-/* Is there anybody? */
+/* Are there listeners? */
 bool balloon_listeners_any(BalloonCoordinator *c);
 
-/* What those lack who could not have all of it when they came, in bytes */
+/* What is still to be populated for listeners that came, in bytes */
 uint64_t balloon_listeners_lack(BalloonCoordinator *c);
 
-/* Try again; a failure is in the coordinator's @error */
+/* Populate that; a failure is in the coordinator's @error */
 void balloon_listeners_retry(BalloonCoordinator *c);
 
 /* Granules @g to before @end are discarded */
@@ -108,8 +110,8 @@ void balloon_listeners_discard(BalloonCoordinator *c, CoordinatedRegion *r,
                                unsigned long g, unsigned long end);
 
 /*
- * All listeners have granule @g, which is still marked as discarded, or an
- * error is returned, a negative errno, and none has.
+ * Populate granule @g, which stays marked as discarded, for all listeners, or
+ * for none.  Returns: 0, or a negative errno.
  */
 int balloon_listeners_populate(BalloonCoordinator *c, CoordinatedRegion *r,
                                unsigned long g);

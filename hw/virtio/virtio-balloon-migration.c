@@ -83,7 +83,9 @@ static int migration_precopy_notify(NotifierWithReturn *n, void *data,
     PrecopyNotifyData *step = data;
 
     if (step->reason == PRECOPY_NOTIFY_SETUP && migrate_background_snapshot()) {
-        /* It reads all memory, maybe while nobody looks what inhibits */
+        /*
+         * It reads all memory, maybe before the inhibitors are looked at again
+         */
         s->discard.was_inhibited = true;
     }
     /*

@@ -31,15 +31,15 @@
 #include "virtio-balloon-coordinator.h"
 #include "virtio-balloon-internal.h"
 
-/* A request that comes to more ranges has the others discarded at once */
+/* How many ranges of a request are staged; others are discarded at once */
 #define STAGED_MAX 4096
-/* The largest discard-granule: nobody can stop a discard half-way */
+/* The largest discard-granule: one discard is not interrupted */
 #define GRANULE_MAX GiB
-/* As many are made of the machine's memory, if nothing else is asked for */
+/* The default granule is so large that there are no more of them than this */
 #define GRANULES_DEFAULT_MAX 32768
 /*
- * The largest piece whose pages wait for each other; transparent huge pages
- * have 512 MiB on hosts with pages of 64 KiB
+ * The largest unit; transparent huge pages may be larger (512 MiB on hosts with
+ * pages of 64 KiB), too large to wait for
  */
 #define UNIT_MAX (32 * MiB)
 /* The most that a deflate populates at a time, where granules are smaller */
@@ -184,7 +184,10 @@ uint64_t virtio_balloon_pages_step(VirtIOBalloon *s)
     return s->populate_on_deflate ? BALLOON_UNIT_SIZE : UINT64_MAX;
 }
 
-/* What the host lost never comes: the guest is told when it uses it */
+/*
+ * A page with a memory error cannot be populated; the guest learns of it when
+ * it uses the page
+ */
 static bool pages_are_lost(int error)
 {
 #ifdef EHWPOISON
@@ -194,7 +197,10 @@ static bool pages_are_lost(int error)
 #endif
 }
 
-/* Have the host provide what is in the balloon of @range: 0, or an errno */
+/*
+ * Have the host provide the memory of @range that is in the balloon.  Returns:
+ * 0, or a negative errno.
+ */
 static int pages_populate_host(BalloonBlock *block, const BalloonRange *range)
 {
     uint64_t page = qemu_ram_pagesize(block->rb);
@@ -213,7 +219,10 @@ static int pages_populate_host(BalloonBlock *block, const BalloonRange *range)
     return 0;
 }
 
-/* The guest may use @range, whoever else has to have it; false: not now */
+/*
+ * Make @range usable for the guest, and for those who pin its memory.  Returns:
+ * false if that is not possible now.
+ */
 static bool pages_populate(VirtIOBalloon *s, BalloonBlock *block,
                            const BalloonRange *range)
 {
@@ -250,7 +259,10 @@ void virtio_balloon_pages_remove(VirtIOBalloon *s, RAMBlock *rb,
         waited = balloon_map_remove(block->map, range, &again);
         trace_virtio_balloon_pages_remove(rb->idstr, range->start,
                                           range->size, waited, again);
-        /* Also if the request is put back: the pages are the guest's */
+        /*
+         * Counted for good, even if the request is put back later: the pages
+         * are the guest's now
+         */
         s->counts.skipped[BALLOON_SKIP_TAKEN_BACK] += waited;
         s->counts.revived += again;
     }
@@ -290,7 +302,7 @@ BalloonHeld *virtio_balloon_pages_held(VirtIOBalloon *s)
 
 void virtio_balloon_pages_tell_held(VirtIOBalloon *s)
 {
-    /* What broke the device may have unplugged it as well */
+    /* A fault in a ring is told by an interrupt, which may unplug the device */
     if (DEVICE(s)->realized) {
         virtio_balloon_state_served(s, virtio_balloon_pages_held(s));
     }
@@ -324,8 +336,8 @@ void virtio_balloon_pages_reset(VirtIOBalloon *s)
 }
 
 /*
- * The guest's memory has changed.  What has left it is not in the balloon: if
- * the same memory is plugged again, the guest has it anew.
+ * Memory may have been unplugged.  Then its pages are no longer in the balloon:
+ * if it is plugged again, all of it is the guest's.
  */
 static void pages_memory_commit(MemoryListener *listener)
 {
@@ -354,7 +366,10 @@ static void pages_missing(Notifier *notifier, void *data)
                                                 pages.missing));
 }
 
-/* As small as is useful, and not more than half of what VFIO maps by default */
+/*
+ * 2 MiB, or larger, so that all memory takes no more than half of the mappings
+ * that VFIO allows by default
+ */
 static uint64_t pages_default_granule(void)
 {
     uint64_t granule = BALLOON_UNIT_SIZE;

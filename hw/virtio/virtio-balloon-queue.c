@@ -17,12 +17,12 @@
 #include "virtio-balloon-internal.h"
 #include "virtio-balloon-slice.h"
 
-/* A chain has no more segments, and lists are read in parts of so many pages */
+/* The most segments of a chain; lists are read in parts of as many pages */
 #define RANGES_MAX VIRTQUEUE_MAX_SIZE
 QEMU_BUILD_BUG_ON(RANGES_MAX << VIRTIO_BALLOON_PFN_SHIFT >
                   BALLOON_DISCARD_STEP);
 
-/* When to try again what cannot be done at the moment */
+/* When to retry a deflate whose memory cannot be had */
 #define HELD_NS (100 * SCALE_MS)
 
 static void counts_add(BalloonCounts *to, const BalloonCounts *counts)
@@ -44,7 +44,7 @@ void virtio_balloon_queue_add_counts(const VirtIOBalloonQueue *q,
     counts_add(to, &q->counts);
 }
 
-/* The caller gets the request in progress; the next one starts afresh */
+/* Hand the request in progress to the caller, and start afresh */
 static VirtQueueElement *queue_steal_request(VirtIOBalloonQueue *q)
 {
     q->offset = 0;
@@ -137,7 +137,10 @@ static void queue_resume(void *opaque)
 
 void virtio_balloon_queue_kick(VirtIOBalloonQueue *q)
 {
-    /* A driver that kicks again and again gets no more time for it */
+    /*
+     * While the timer is pending a kick does nothing, so that a driver which
+     * kicks all the time gets no more of the BQL
+     */
     if (!timer_pending(q->resume)) {
         queue_serve(q);
     }
@@ -280,7 +283,7 @@ static void list_seen(VirtIOBalloonQueue *q, size_t n)
     }
 }
 
-/* What a driver lists twice comes to one range */
+/* Pages that a list has twice are in its ranges once: count the others */
 static void inflate_count_repeated(VirtIOBalloonQueue *q, uint64_t n)
 {
     uint64_t size = n << VIRTIO_BALLOON_PFN_SHIFT;
@@ -359,7 +362,7 @@ static bool deflate_take(VirtIOBalloonQueue *q, BalloonRange *range)
     };
     uint64_t size = now.size;
 
-    /* What is skipped was counted when it was given up */
+    /* What is no RAM was counted as skipped when it was inflated */
     virtio_balloon_for_each_block(q->dev, &now, virtio_balloon_pages_remove,
                                   false);
     if (!q->held) {

@@ -15,20 +15,20 @@
 #include "virtio-balloon-internal.h"
 #include "virtio-balloon-slice.h"
 
-/* Enough for a few requests to arrive, which make larger pieces together */
+/* After an inflate: for a few more requests to arrive and complete pieces */
 #define GATHER_NS (1 * SCALE_MS)
-/* So long after the last request, nothing is waited for that is missing ... */
+/* Incomplete pieces wait for so long after the last request ... */
 #define SETTLE_NS (100 * SCALE_MS)
-/* ... nor for longer than this, if the driver goes on and on */
+/* ... and for no longer than this in all, if the driver goes on and on */
 #define SETTLE_MAX_NS (1000 * SCALE_MS)
-/* A number that no block has: nothing is to be looked at */
+/* The number of no block: everything has been looked at */
 #define LOOK_DONE UINT_MAX
-/* How often to see what inhibits: nobody tells */
+/* How often to ask what inhibits: there is no notifier for all of it */
 #define INHIBITED_NS (10 * NANOSECONDS_PER_SECOND)
-/* Nobody waits for this work: it takes a fifth of the main loop's time */
+/* Pause for so many times what a slice took: nobody waits for this work */
 #define IDLE_SHARE 4
 
-/* Has something pinned what is not coordinated? */
+/* Is memory pinned that the coordinator does not manage? */
 static bool reclaim_is_pinned(VirtIOBalloon *s)
 {
     return s->pages.coordinator && ram_block_discard_is_disabled();
@@ -114,7 +114,7 @@ static bool reclaim_look(VirtIOBalloon *s)
     ram_block_resident(block->rb, row.start, seen, resident);
     for (uint64_t at = 0; at < row.size; at += piece) {
         BalloonRange range = { row.start + at, MIN(piece, row.size - at) };
-        /* Of a granule that large, nothing is known */
+        /* The rest of a large granule may be in memory: discard it */
         bool unseen = page < row.size && at + range.size > seen;
 
         reclaim_look_at(s, block, &range, unseen || reclaim_is_resident(
@@ -130,7 +130,7 @@ static void reclaim_look_from_start(VirtIOBalloonPages *p)
     p->look_offset = 0;
 }
 
-/* First the memory goes, then everybody lets go of it */
+/* Discard before the coordinator unmaps it for devices */
 static void reclaim_discard_piece(VirtIOBalloon *s, BalloonBlock *block,
                                   BalloonRange range)
 {
@@ -191,7 +191,7 @@ static void reclaim_wake_later(VirtIOBalloon *s, const BalloonSlice *slice,
         timer_mod_ns(p->timer, MIN(p->last_insert + SETTLE_NS,
                                    p->first_insert + SETTLE_MAX_NS));
     } else if (p->blocks->len) {
-        /* Whether something begins to inhibit, which brings pages back */
+        /* See whether something inhibits in between: it may bring pages back */
         balloon_slice_go_on(p->timer, INHIBITED_NS);
     }
 }
@@ -216,7 +216,7 @@ static void reclaim_work(void *opaque)
         reclaim_look_from_start(p);
     }
     while (more && !balloon_slice_is_over(&slice)) {
-        /* All of what came back waits before any of it goes */
+        /* Find all that came back before any of it is discarded */
         more = reclaim_look(s) || reclaim_discard(s, partial);
     }
     virtio_balloon_discard_flush(s);
@@ -239,7 +239,10 @@ void virtio_balloon_reclaim_soon(VirtIOBalloon *s)
 
 void virtio_balloon_reclaim_loaded(VirtIOBalloon *s)
 {
-    /* They did not come, but the host may have them in memory all the same */
+    /*
+     * Their contents were not migrated, but something on this host may have
+     * touched them
+     */
     reclaim_look_from_start(&s->pages);
     s->pages.last_insert = 0;
     s->pages.first_insert = 0;

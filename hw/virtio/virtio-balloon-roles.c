@@ -81,9 +81,9 @@ void virtio_balloon_roles_bind(VirtIOBalloon *s)
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
     uint64_t features;
 
-    /* A reset of its last queue does not make a driver number anew */
+    /* Once seen, a gap is remembered: the queue that shows it may be reset */
     s->gaps = s->gaps || roles_leave_gaps(vdev);
-    /* A load that was refused leaves features that may not be offered */
+    /* A refused load may leave guest_features that are not offered */
     features = roles_offered(s);
     if (!s->gaps) {
         features &= vdev->guest_features;
@@ -106,7 +106,7 @@ void virtio_balloon_roles_start(VirtIOBalloon *s)
 
 static void roles_kick(VirtIOBalloon *s, VirtQueue *vq)
 {
-    /* A legacy driver need not be done with its set-up */
+    /* A legacy driver may kick before it has set up all of its queues */
     virtio_balloon_roles_bind(s);
     if (vq == s->inflate.vq) {
         virtio_balloon_queue_kick(&s->inflate);

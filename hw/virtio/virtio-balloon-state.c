@@ -24,7 +24,7 @@
 #define NEAR_PAGES 16
 #define NEAR_MS 1000
 
-/* How often to see what nobody tells: what inhibits, whether a ring broke */
+/* How often to look for what has no notifier: inhibitors, a broken ring */
 #define LOOK_MS 10000
 
 static bool state_is_near(VirtIOBalloon *s)
@@ -66,7 +66,7 @@ static void state_update(VirtIOBalloon *s, uint8_t status, bool held_changes)
     BalloonInhibitor inhibitor;
 
     if (s->discard.exiting) {
-        /* Migration cannot be asked any more, and nobody listens */
+        /* QEMU exits: migration must not be asked, and no monitor listens */
         return;
     }
     inhibitor = virtio_balloon_discard_inhibitor(s);
@@ -81,7 +81,7 @@ static void state_update(VirtIOBalloon *s, uint8_t status, bool held_changes)
     }
 }
 
-/* Look again @ms from now; the clock stands while the VM does */
+/* Look again @ms from now; the clock stops with the VM */
 static void state_watch(VirtIOBalloonState *st, int64_t ms)
 {
     timer_mod(st->watch, qemu_clock_get_ms(QEMU_CLOCK_VIRTUAL) + ms);
@@ -149,7 +149,7 @@ void virtio_balloon_state_set_status(VirtIOBalloon *s, uint8_t status)
     }
 }
 
-/* It may have pinned the memory, and may be gone before the next look */
+/* A device may pin memory and be unplugged before the next look */
 static void state_device_came(DeviceListener *listener, DeviceState *dev)
 {
     virtio_balloon_state_look(container_of(listener, VirtIOBalloon,

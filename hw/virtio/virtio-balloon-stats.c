@@ -173,13 +173,16 @@ void virtio_balloon_stats_kick(VirtIOBalloon *s)
     }
 }
 
-/* Ask for news @ms milliseconds from now; the clock stands while the VM does */
+/* Ask for news @ms milliseconds from now; the clock stops with the VM */
 static void stats_arm(VirtIOBalloonStats *st, int64_t ms)
 {
     timer_mod(st->timer, qemu_clock_get_ms(QEMU_CLOCK_VIRTUAL) + ms);
 }
 
-/* A driver that has no buffer here has been asked already, or comes to it */
+/*
+ * Return the held buffer, which asks the driver for news.  Without one it has
+ * been asked before, or its first buffer is still to come.
+ */
 static void stats_ask(VirtIOBalloon *s)
 {
     VirtIOBalloonStats *st = &s->stats;
@@ -272,7 +275,7 @@ static void stats_set_interval(Object *obj, Visitor *v, const char *name,
         return;
     }
     if (interval == st->interval) {
-        /* A script may set it again and again: the next poll comes in time */
+        /* To set the same interval does not put the next poll off */
         return;
     }
     st->interval = interval;
@@ -353,7 +356,7 @@ void virtio_balloon_stats_start(VirtIOBalloon *s)
     if (!st->vq) {
         return;
     }
-    /* A buffer held by the source is in use as far as the ring goes */
+    /* A buffer that the source held was popped and not pushed: pop it again */
     for (int n = VIRTQUEUE_MAX_SIZE; !st->elem && n && !st->rewound; n--) {
         st->rewound = virtqueue_rewind(st->vq, n);
     }
@@ -376,7 +379,7 @@ void virtio_balloon_stats_reset(VirtIOBalloon *s)
 {
     VirtQueueElement *elem = g_steal_pointer(&s->stats.elem);
 
-    /* Who was asked will not answer */
+    /* There will be no answer to the last request */
     s->stats.pending = false;
     s->stats.rewound = false;
     timer_del(s->stats.resume);

@@ -96,7 +96,7 @@ static void balloon_set_target(void *opaque, uint64_t target)
     s->num_pages = MIN(pages, UINT32_MAX);
     trace_virtio_balloon_target(target, s->num_pages);
     if (s->num_pages == before) {
-        /* Something may have read what was given back, a dump for instance */
+        /* Memory may have come back since: a dump reads all of it, for one */
         virtio_balloon_reclaim_look_again(s);
     }
     virtio_balloon_state_moved(s);
@@ -120,17 +120,17 @@ static uint64_t virtio_balloon_get_features(VirtIODevice *vdev,
 }
 
 /*
- * A driver agrees on how rings are laid out before it sets them up.  One that
- * changes its mind loses them: what the core has mapped, and where it is in
- * them, is of the other layout, and it would not check that.  One that does not
- * tell any more uses pages that are in the balloon unasked.
+ * A driver chooses packed or split rings before it sets them up.  One that
+ * changes its mind loses its rings: the mappings and indices that the core has
+ * are for the other layout, which it does not check.  One that drops
+ * MUST_TELL_HOST may use pages that are in the balloon without telling.
  */
 static void virtio_balloon_set_features(VirtIODevice *vdev, uint64_t features)
 {
     VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
 
     if (!virtio_has_feature(features, VIRTIO_BALLOON_F_MUST_TELL_HOST)) {
-        /* What is being served is served anew, with the features of then */
+        /* The request in progress is served anew, with the new features */
         if (s->inflate.elem) {
             virtio_balloon_queue_put_back(&s->inflate);
             virtio_balloon_queue_start(&s->inflate);
@@ -145,8 +145,8 @@ static void virtio_balloon_set_features(VirtIODevice *vdev, uint64_t features)
 }
 
 /*
- * A load that was refused leaves what the core relies on in every use: a known
- * byte order, sizes of rings, and places in packed rings that have 15 bits.
+ * A refused load may leave a state that the core does not expect: no byte
+ * order, bad sizes of rings, indices into packed rings with more than 15 bits.
  */
 static void balloon_mend(VirtIODevice *vdev)
 {
@@ -165,7 +165,7 @@ static void balloon_mend(VirtIODevice *vdev)
     }
 }
 
-/* Nothing may be half done when the rings are looked at from outside */
+/* The VM stops, or is saved: put half-done requests back into their rings */
 static void balloon_settle(VirtIOBalloon *s)
 {
     virtio_balloon_queue_put_back(&s->inflate);
@@ -176,7 +176,7 @@ static void balloon_settle(VirtIOBalloon *s)
     virtio_balloon_reclaim_stop(s);
 }
 
-/* Who drives the device next, if anybody, does not know of pages given up */
+/* The next driver, if there is one, does not know which pages were given up */
 static void balloon_forget_pages(VirtIOBalloon *s)
 {
     virtio_balloon_pages_reset(s);
@@ -190,7 +190,7 @@ static void virtio_balloon_set_status(VirtIODevice *vdev, uint8_t status)
     VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
 
     balloon_mend(vdev);
-    /* The driver ends, or the core says so: bus mastering may be off */
+    /* DRIVER_OK goes, or bus mastering does */
     if (vdev->disabled ||
         ((vdev->status & ~status) & VIRTIO_CONFIG_S_DRIVER_OK)) {
         virtio_balloon_queue_put_back(&s->inflate);
@@ -198,7 +198,7 @@ static void virtio_balloon_set_status(VirtIODevice *vdev, uint8_t status)
         virtio_balloon_hinting_reset(s);
         balloon_forget_pages(s);
     }
-    /* What is legacy may have been negotiated */
+    /* Whether the driver is a legacy one may have been negotiated */
     virtio_balloon_config_rearm(s);
     if (!vdev->vm_running) {
         balloon_settle(s);
@@ -305,7 +305,7 @@ static void virtio_balloon_device_unrealize(DeviceState *dev)
 {
     VirtIOBalloon *s = VIRTIO_BALLOON(dev);
 
-    /* Who found a fault just now has nobody to tell any more */
+    /* A virtio_error() that led here must not go on to notify the driver */
     VIRTIO_DEVICE(dev)->status = 0;
     qemu_remove_balloon_handler(s);
     g_clear_pointer(&s->config_rearm, qemu_bh_delete);
@@ -333,7 +333,7 @@ static void virtio_balloon_instance_finalize(Object *obj)
     virtio_balloon_roles_cleanup(VIRTIO_BALLOON(obj));
 }
 
-/* A load that was refused leaves features that may not be offered */
+/* A refused load may leave features in guest_features that are not offered */
 static bool hinting_needed(void *opaque)
 {
     return VIRTIO_BALLOON(opaque)->hinting.hints &&
@@ -385,7 +385,7 @@ static int balloon_check_rings(VirtIOBalloon *s)
     return 0;
 }
 
-/* The core looks at the rings next, and takes sizes for granted */
+/* The core looks at the rings next, and relies on their sizes */
 static int balloon_post_load_device(void *opaque, int version_id)
 {
     return balloon_check_rings(opaque);
@@ -410,9 +410,9 @@ static const VMStateDescription vmstate_balloon_device = {
 };
 
 /*
- * The rings of a driver that has gone are memory like any other: the next
- * kernel has it, without a reset maybe.  Nothing can be made of them any more,
- * and the state would be refused.
+ * When its driver has gone, a ring is memory that the guest may use for
+ * anything; a kernel started by kexec does.  The indices there would make no
+ * sense, and the destination would refuse the state.
  */
 static void balloon_forget_rings(VirtIODevice *vdev)
 {
@@ -433,18 +433,21 @@ static int balloon_pre_save(void *opaque)
         !virtio_balloon_driver_runs(opaque, vdev->status)) {
         balloon_forget_rings(vdev);
     }
-    /* The core saves its copy of config: as a driver would read it */
+    /* The core saves its copy of config: bring it up to date */
     virtio_balloon_get_config(vdev, vdev->config);
     return 0;
 }
 
-/* The load has begun, and may be refused from here on */
+/* Called when a load begins, which may still be refused */
 static int virtio_balloon_pre_load_queues(VirtIODevice *vdev, uint32_t n)
 {
     VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
     unsigned count = virtio_balloon_roles_count(s);
 
-    /* The memory that is loaded with it has nothing of an earlier balloon */
+    /*
+     * The memory that is loaded is all of the guest: nothing is in the balloon
+     * before vmstate_virtio_balloon_pages says so
+     */
     virtio_balloon_pages_reset(s);
     virtio_balloon_stats_reset(s);
     if (n > count) {
@@ -466,7 +469,7 @@ static int virtio_balloon_post_load(VirtIODevice *vdev)
     virtio_balloon_config_rearm(s);
     virtio_balloon_stats_post_load(s);
     virtio_balloon_state_post_load(s);
-    /* The sizes that a reset brings back came last */
+    /* The default sizes of rings are loaded last */
     return balloon_check_rings(s);
 }
 

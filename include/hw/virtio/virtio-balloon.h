@@ -89,20 +89,20 @@ typedef struct VirtIOBalloonPages {
     GPtrArray *blocks;
     /* BalloonStaged: pages of the inflate in progress, the guest's still */
     GArray *staged;
-    /* wakes the work that waits; that asks itself whether it may be done */
+    /* for reclaim, which asks by itself whether it may discard now */
     QEMUTimer *timer;
     /*
-     * when a page was last given up, and the first of those that were not all
-     * seen to; nanoseconds of BALLOON_CLOCK
+     * when pages were last given up, and when the first of those that still
+     * wait were; nanoseconds of BALLOON_CLOCK
      */
     int64_t last_insert;
     int64_t first_insert;
     /* block and offset to look at next for pages that came back */
     unsigned look_block;
     uint64_t look_offset;
-    /* tells those who pin memory; the machine's, or NULL for nobody */
+    /* the machine's, or NULL: tells those who pin memory of discards */
     BalloonCoordinator *coordinator;
-    /* told of what becomes of memory that the machine stands for */
+    /* told when memory is missing for which the machine is stopped */
     Notifier missing;
     /* discards were seen to be forbidden for what is not coordinated */
     bool was_pinned;
