@@ -124,13 +124,13 @@ void virtio_balloon_push(VirtIOBalloon *s, VirtQueue *vq,
     bool sound = driver_rings_are_sound(s);
 
     if (sound && driver_is_up(s)) {
-        virtqueue_push(vq, elem, 0);
+        virtqueue_push_in_order(vq, elem, 0);
         s->answered |= 1u << virtio_get_queue_index(vq);
         g_free(elem);
         return;
     }
     virtio_balloon_unpop(vq, elem);
-    if (!sound && driver_is_up(s)) {
+    if (!sound && virtio_balloon_is_live(s)) {
         driver_rings_fault(s);
     }
 }

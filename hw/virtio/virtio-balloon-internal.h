@@ -60,8 +60,7 @@ VirtQueueElement *virtio_balloon_pop(VirtIOBalloon *s, VirtQueue *vq);
 /*
  * Put it back, and free it: it was the last one that was not put back.  No
  * request is simply forgotten: in a ring that is used in order that would be in
- * the way of all later ones, and the core would have marks of these left over
- * in the next ring, beyond its end maybe.
+ * the way of all later ones.
  */
 void virtio_balloon_unpop(VirtQueue *vq, VirtQueueElement *elem);
 

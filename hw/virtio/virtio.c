@@ -73,3 +73,17 @@ void virtio_notify_safely(VirtIODevice *vdev, VirtQueue *vq)
         virtio_irq(vq);
     }
 }
+/* overlay: new */
+void virtqueue_push_in_order(VirtQueue *vq, const VirtQueueElement *elem,
+                             unsigned int len)
+{
+    if (virtio_vdev_has_feature(vq->vdev, VIRTIO_F_IN_ORDER)) {
+        unsigned int i = vq->used_idx % vq->vring.num;
+
+        vq->used_elems[i].in_order_filled = false;
+        i += vq->used_elems[i].ndescs;
+        i -= i >= vq->vring.num ? vq->vring.num : 0;
+        vq->used_elems[i].in_order_filled = false;
+    }
+    virtqueue_push(vq, elem, len);
+}

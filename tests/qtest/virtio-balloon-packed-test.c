@@ -321,8 +321,8 @@ static void ring_of_stats_shrinks(BalloonDriver *d)
     report(d);
 }
 
-/* Leave statistics in a chain of @n, which the device looks at */
-static void leave_stats(BalloonDriver *d, unsigned n)
+/* Leave statistics in a chain of @n, which are read.  Returns: the id */
+static uint16_t leave_stats(BalloonDriver *d, unsigned n)
 {
     static uint64_t value;
     g_autofree BalloonSeg *segs = g_new(BalloonSeg, n);
@@ -334,48 +334,90 @@ static void leave_stats(BalloonDriver *d, unsigned n)
     post(d, STATS, segs, n, value);
     balloon_wait_for(balloon_stat(d->qts, "free-memory") == value);
     move_on(d, STATS, &places[STATS], n);
+    return value;
+}
+
+/* What the device holds is asked for */
+static void ask(BalloonDriver *d)
+{
+    balloon_set_interval(d->qts, 1);
+    qtest_clock_step(d->qts, 2 * SECOND);
+    balloon_set_interval(d->qts, 0);
+}
+
+/* Start with a ring of SHORT entries, and use it */
+#define SHORT 16
+static void start_short(BalloonDriver *d)
+{
+    start(d);
+    d->vq[STATS]->size = SHORT;
+    balloon_place_ring(d, STATS);
+    leave_stats(d, 1);
+    ask(d);
+    leave_stats(d, 1);
+    leave_stats(d, 1);
+    balloon_assert_well(d);
 }
 
 /*
- * Start with a ring of statistics of @size entries.  A chain of @n is held when
- * the driver goes, without a reset; it comes again, and leaves chains of
- * @after.
+ * A chain of @n is held when the driver goes, without a reset; it comes again,
+ * leaves chains of @after, and has the first one back
  */
-static void come_again(BalloonDriver *d, unsigned size, unsigned n,
-                       const unsigned *after)
+static void come_again(BalloonDriver *d, unsigned n, const unsigned *after)
 {
-    uint8_t status;
+    uint16_t id = leave_stats(d, n);
+    uint8_t status = balloon_status(d);
 
-    start(d);
-    d->vq[STATS]->size = size;
-    d->vq[STATS]->desc = balloon_alloc(d, size * sizeof(struct
-                                                        vring_packed_desc), 0);
-    balloon_place_ring(d, STATS);
-    leave_stats(d, n);
-    status = balloon_status(d);
     d->vdev->bus->set_status(d->vdev, status & ~VIRTIO_CONFIG_S_DRIVER_OK);
     d->vdev->bus->set_status(d->vdev, status);
     for (; *after; after++) {
         leave_stats(d, *after);
     }
+    places[STATS] = (Place) { 0, true };
+    wait_served(d, STATS, n, id);
 }
 
 /*
  * What is held when the driver goes is neither lost nor, in rings that are used
- * in order, in the way of all that comes after it: also not in later rings,
- * where the core takes a stale mark for a buffer that has been used
+ * in order, in the way of all that comes after it.  In a later and smaller ring
+ * the core does not come upon marks of it, one beyond the ring's end.
  */
 static void comes_again(BalloonDriver *d)
 {
-    come_again(d, 1024, 586, (unsigned[]) { 1, 1, 0 });
-    come_again(d, 1024, 1, (unsigned[]) { 1, 600, 1, 0 });
+    unsigned beyond;
+
     start(d);
-    d->vq[STATS]->size = 16;
+    beyond = d->vq[STATS]->size / 2;
+    come_again(d, beyond, (unsigned[]) { 1, 1, 0 });
+    start(d);
+    come_again(d, 1, (unsigned[]) { 1, beyond - 2 + SHORT, 1, 0 });
+    start_short(d);
+}
+
+/* After a chain of @n one of @held is asked for, and has no ring to go to */
+static void take_ring(BalloonDriver *d, unsigned n, unsigned held)
+{
+    uint64_t desc = d->vq[STATS]->desc;
+
+    leave_stats(d, n);
+    leave_stats(d, held);
+    d->vq[STATS]->desc = 0;
     balloon_place_ring(d, STATS);
-    leave_stats(d, 1);
-    leave_stats(d, 1);
-    leave_stats(d, 1);
-    balloon_assert_well(d);
+    d->vq[STATS]->desc = desc;
+    ask(d);
+}
+
+/* The same of a driver that takes the ring away before it has its answer */
+static void ring_goes(BalloonDriver *d)
+{
+    unsigned beyond;
+
+    start(d);
+    beyond = d->vq[STATS]->size / 2;
+    take_ring(d, beyond, 1);
+    start(d);
+    take_ring(d, 1, beyond - 1 + SHORT);
+    start_short(d);
 }
 
 /* A state has a place in the ring that has more bits than there are */
@@ -412,6 +454,8 @@ static const BalloonTest tests[] = {
     { "improved/packed/shrinks-held", ring_of_stats_shrinks,
       .unstarted = true },
     { "improved/packed/comes-again", comes_again, PACKED ",in_order=on",
+      .unstarted = true },
+    { "improved/packed/ring-goes", ring_goes, PACKED ",in_order=on",
       .unstarted = true },
     { "improved/packed/wide-place/avail", wide_place, .unstarted = true },
     { "improved/packed/wide-place/used", wide_place, .data = "used",

@@ -20,3 +20,13 @@ bool virtio_queue_is_consistent(VirtIODevice *vdev, int n);
  * not asked whether it wants that: a fault could unplug the device.
  */
 void virtio_notify_safely(VirtIODevice *vdev, VirtQueue *vq);
+/* overlay: new */
+/*
+ * virtqueue_push() for devices that return requests in the order in which they
+ * popped them.  With VIRTIO_F_IN_ORDER the core marks what was returned before
+ * its turn, and neither a reset nor a new ring clears that.  Of such a device
+ * only @elem may be marked: other marks are left over from a hostile driver,
+ * and may be beyond the end of the ring.
+ */
+void virtqueue_push_in_order(VirtQueue *vq, const VirtQueueElement *elem,
+                             unsigned int len);
