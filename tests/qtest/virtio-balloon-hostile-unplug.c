@@ -247,16 +247,16 @@ static uint64_t waiting(BalloonDriver *d)
     QPCIAddress at = { QPCI_DEVFN(DISK_SLOT, 0) };
     g_autofree QVirtioPCIDevice *disk = virtio_pci_new(d->machine->pcibus,
                                                        &at);
-    g_autofree QPCIDevice *pdev = disk->pdev;
+    uint64_t addr;
 
     qvirtio_pci_device_enable(disk);
     qvirtio_start_device(&disk->vdev);
     qvirtio_set_features(&disk->vdev, 1ull << VIRTIO_F_VERSION_1);
     qvirtio_set_driver_ok(&disk->vdev);
-    return sas_register(d, OTHER_SAS_SLOT,
-                        disk->bar.addr + disk->common_cfg_offset +
-                        offsetof(struct virtio_pci_common_cfg, device_status),
-                        0);
+    addr = disk->bar.addr + disk->common_cfg_offset +
+           offsetof(struct virtio_pci_common_cfg, device_status);
+    g_free(disk->pdev);
+    return sas_register(d, OTHER_SAS_SLOT, addr, 0);
 }
 
 /*
