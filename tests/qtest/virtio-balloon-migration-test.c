@@ -171,17 +171,9 @@ static void lose_in_active(BalloonDriver *d)
     close(stream);
 }
 
-/* Neither the VM nor the ring goes, but the driver, for a moment */
-static void clear_driver_ok(BalloonDriver *d)
-{
-    d->vdev->bus->set_status(d->vdev, balloon_status(d) &
-                             ~VIRTIO_CONFIG_S_DRIVER_OK);
-}
-
 static void set_driver_ok(BalloonDriver *d)
 {
-    d->vdev->bus->set_status(d->vdev, balloon_status(d) |
-                             VIRTIO_CONFIG_S_DRIVER_OK);
+    qvirtio_set_driver_ok(d->vdev);
 }
 
 static void cont_and_be_done(BalloonDriver *d)
@@ -380,7 +372,7 @@ static const BalloonTest lost_tests[] = {
     { "improved/hint/stop", pause_in_hint,
       .data = &(Pause) { balloon_stop, cont_and_be_done } },
     { "improved/hint/gone", pause_in_hint,
-      .data = &(Pause) { clear_driver_ok, set_driver_ok } },
+      .data = &(Pause) { balloon_clear_driver_ok, set_driver_ok } },
     { "improved/hint/stop-and-leave", stop_and_leave_in_hint, HINTING KICKED },
     { "improved/reset/killed", killed },
 };

@@ -304,23 +304,6 @@ static bool shrinks_meanwhile(BalloonDriver *d)
     return broken;
 }
 
-/* The same with a buffer that is held, and taken again by another QEMU */
-static void ring_of_stats_shrinks(BalloonDriver *d)
-{
-    start(d);
-    for (int n = 0; n < 4; n++) {
-        BalloonSeg seg = balloon_stats_seg(d, n);
-
-        post(d, STATS, &seg, 1, n);
-        balloon_wait_for(balloon_stat(d->qts, "free-memory") == n);
-        move_on(d, STATS, &places[STATS], 1);
-    }
-    shrink(d, STATS);
-    balloon_move(d);
-    balloon_query(d->qts);
-    report(d);
-}
-
 /* Leave statistics in a chain of @n, which are read.  Returns: the id */
 static uint16_t leave_stats(BalloonDriver *d, unsigned n)
 {
@@ -335,6 +318,19 @@ static uint16_t leave_stats(BalloonDriver *d, unsigned n)
     balloon_wait_for(balloon_stat(d->qts, "free-memory") == value);
     move_on(d, STATS, &places[STATS], n);
     return value;
+}
+
+/* A ring becomes smaller while a buffer is held, which another QEMU takes */
+static void ring_of_stats_shrinks(BalloonDriver *d)
+{
+    start(d);
+    for (int n = 0; n < 4; n++) {
+        leave_stats(d, 1);
+    }
+    shrink(d, STATS);
+    balloon_move(d);
+    balloon_query(d->qts);
+    report(d);
 }
 
 /* What the device holds is asked for */
@@ -366,10 +362,9 @@ static void start_short(BalloonDriver *d)
 static void come_again(BalloonDriver *d, unsigned n, const unsigned *after)
 {
     uint16_t id = leave_stats(d, n);
-    uint8_t status = balloon_status(d);
 
-    d->vdev->bus->set_status(d->vdev, status & ~VIRTIO_CONFIG_S_DRIVER_OK);
-    d->vdev->bus->set_status(d->vdev, status);
+    balloon_clear_driver_ok(d);
+    qvirtio_set_driver_ok(d->vdev);
     for (; *after; after++) {
         leave_stats(d, *after);
     }
