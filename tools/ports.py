@@ -73,18 +73,20 @@ PORTS = {
              r"(?=/\*\n \* Migration leaves)", "", 1),
         Port("a replay of what is discarded may fail",
              "hw/virtio/virtio-balloon-listeners.c",
-             r"^static void (listeners_replay_discarded\(.*?\n) {39}(.*?\n)"
-             r" {39}(.*?\n)",
-             r"static int \1" + 38 * " " + r"\2" + 38 * " " + r"\3", 1),
+             r"^static void (balloon_listeners_replay_discarded\(.*?\n)"
+             r" {47}(.*?\n) {47}(.*?\n) {47}(.*?\n)",
+             r"static int \1" + "".join(46 * " " + rf"\{i}" for i in (2, 3, 4)),
+             1),
         Port("a replay of what is discarded may fail",
              "hw/virtio/virtio-balloon-listeners.c",
              r" {4}ReplayDiscard replay = \{ fn, opaque \};\n(.*?)"
              r" {4}if \(!(migrate_postcopy_ram\(\)) && "
              r"!(migrate_background_snapshot\(\))\) \{\n"
-             r" {8}region_replay\((.*?\n) {22}(.*?)replay_discard, &replay\);\n"
-             r" {4}\}\n",
+             r" {8}balloon_region_replay\((.*?\n) {30}(.*?)"
+             r"balloon_replay_discard, &replay\);\n {4}\}\n",
              r"\1    if (\2 || \3) {\n        return 0;\n    }\n"
-             r"    return region_replay(\4" + 25 * " " + r"\5fn, opaque);\n", 1),
+             r"    return balloon_region_replay(\4" + 33 * " " +
+             r"\5fn, opaque);\n", 1),
         Port("class data is constant",
              "hw/virtio/virtio-balloon*",
              r"(_class_init\(ObjectClass \*klass, )(void \*data)",

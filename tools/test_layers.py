@@ -60,6 +60,11 @@ class LayersTest(unittest.TestCase):
                  and layer[home[function]] <= layer[name]]
         self.assertEqual(wrong, [])
 
+    def test_a_backtrace_says_whose_functions_they_are(self):
+        self.assertEqual([name for text in self.texts.values()
+                          for name, _, _ in functions(text)
+                          if not re.match("(virtio_)?balloon_", name)], [])
+
     def test_functions_fit_a_screen(self):
         self.assertEqual([(name, lines) for text in self.texts.values()
                           for name, _, lines in functions(text)

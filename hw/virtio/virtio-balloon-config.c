@@ -14,7 +14,7 @@
 #include "virtio-balloon-internal.h"
 
 /* Memory that was plugged as DIMMs, in bytes; no NVDIMM and no virtio-mem */
-static uint64_t config_dimm_size(void)
+static uint64_t balloon_config_dimm_size(void)
 {
     DeviceMemoryState *plugged = current_machine->device_memory;
     MemoryDeviceInfoList *list;
@@ -35,7 +35,7 @@ static uint64_t config_dimm_size(void)
 
 uint64_t virtio_balloon_ram_size(void)
 {
-    return current_machine->ram_size + config_dimm_size();
+    return current_machine->ram_size + balloon_config_dimm_size();
 }
 
 uint64_t virtio_balloon_guest_size(VirtIOBalloon *s)
@@ -76,16 +76,16 @@ void virtio_balloon_set_actual(VirtIOBalloon *s, uint32_t actual)
  */
 #define ACTUAL_TOP 0xff000000u
 
-static uint32_t config_actual_armed(VirtIOBalloon *s)
+static uint32_t balloon_config_actual_armed(VirtIOBalloon *s)
 {
     uint32_t actual = s->actual_incomplete ? s->actual_written : s->actual;
 
     return virtio_balloon_driver_is_legacy(s) ? actual | ACTUAL_TOP : actual;
 }
 
-static void config_write_actual(VirtIOBalloon *s, uint32_t value)
+static void balloon_config_write_actual(VirtIOBalloon *s, uint32_t value)
 {
-    if (value == config_actual_armed(s)) {
+    if (value == balloon_config_actual_armed(s)) {
         return;
     }
     s->actual_incomplete = value >= ACTUAL_TOP &&
@@ -97,7 +97,7 @@ static void config_write_actual(VirtIOBalloon *s, uint32_t value)
     }
 }
 
-static void config_fill(VirtIOBalloon *s, uint8_t *data)
+static void balloon_config_fill(VirtIOBalloon *s, uint8_t *data)
 {
     BalloonHints *hints = s->hinting.hints;
     struct virtio_balloon_config config = {
@@ -117,9 +117,9 @@ void virtio_balloon_config_rearm(void *opaque)
     VirtIOBalloon *s = opaque;
     uint8_t *data = VIRTIO_DEVICE(s)->config;
 
-    config_fill(s, data);
+    balloon_config_fill(s, data);
     stl_le_p(data + offsetof(struct virtio_balloon_config, actual),
-             config_actual_armed(s));
+             balloon_config_actual_armed(s));
 }
 
 /* See whether the driver was saved between two bytes of actual */
@@ -139,7 +139,7 @@ void virtio_balloon_get_config(VirtIODevice *vdev, uint8_t *data)
 {
     VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
 
-    config_fill(s, data);
+    balloon_config_fill(s, data);
     if (memcmp(s->config_read, data, vdev->config_len)) {
         memcpy(s->config_read, data, vdev->config_len);
         /* The core does this only for changes that it notifies of */
@@ -157,7 +157,7 @@ void virtio_balloon_set_config(VirtIODevice *vdev, const uint8_t *data)
     struct virtio_balloon_config config = {};
 
     memcpy(&config, data, vdev->config_len);
-    config_write_actual(s, le32_to_cpu(config.actual));
+    balloon_config_write_actual(s, le32_to_cpu(config.actual));
     if (virtio_vdev_has_feature(vdev, VIRTIO_BALLOON_F_PAGE_POISON)) {
         s->poison_val = le32_to_cpu(config.poison_val);
     }

@@ -32,8 +32,9 @@
 /* How long to wait before the next try when the host refused; milliseconds */
 #define RETRY_MS 100
 
-static void region_set_wanted(BalloonCoordinator *c, CoordinatedRegion *r,
-                              unsigned long g, bool wanted)
+static void balloon_region_set_wanted(BalloonCoordinator *c,
+                                      CoordinatedRegion *r, unsigned long g,
+                                      bool wanted)
 {
     uint64_t size = balloon_region_offset(r, g + 1) -
                     balloon_region_offset(r, g);
@@ -48,8 +49,8 @@ static void region_set_wanted(BalloonCoordinator *c, CoordinatedRegion *r,
  * Populate granule @g, which is discarded.  Returns: 0, or a negative errno:
  * then it stays discarded.
  */
-static int region_populate(BalloonCoordinator *c, CoordinatedRegion *r,
-                           unsigned long g)
+static int balloon_region_populate(BalloonCoordinator *c, CoordinatedRegion *r,
+                                   unsigned long g)
 {
     int ret = balloon_listeners_populate(c, r, g);
 
@@ -58,18 +59,19 @@ static int region_populate(BalloonCoordinator *c, CoordinatedRegion *r,
                                               ret);
     if (!ret) {
         clear_bit(g, r->discarded);
-        region_set_wanted(c, r, g, false);
+        balloon_region_set_wanted(c, r, g, false);
     }
     return ret;
 }
 
 /* There are no listeners: all of the region counts as populated */
-static void region_populate_all(BalloonCoordinator *c, CoordinatedRegion *r)
+static void balloon_region_populate_all(BalloonCoordinator *c,
+                                        CoordinatedRegion *r)
 {
     unsigned long g = 0;
 
     for (; (g = find_next_bit(r->wanted, r->n, g)) < r->n; g++) {
-        region_set_wanted(c, r, g, false);
+        balloon_region_set_wanted(c, r, g, false);
     }
     bitmap_zero(r->discarded, r->n);
 }
@@ -77,20 +79,21 @@ static void region_populate_all(BalloonCoordinator *c, CoordinatedRegion *r)
 /* --- while the machine is stopped ---------------------------------------- */
 
 /* Bytes still to be populated, for the guest and for devices that came */
-static uint64_t coordinator_missing(BalloonCoordinator *c)
+static uint64_t balloon_coordinator_to_populate(BalloonCoordinator *c)
 {
     return c->wanted + balloon_listeners_lack(c);
 }
 
 /* Populate what is wanted until it is done, fails, or @end */
-static void coordinator_populate_until(BalloonCoordinator *c, int64_t end)
+static void balloon_coordinator_populate_until(BalloonCoordinator *c,
+                                               int64_t end)
 {
     for (guint i = 0; i < c->regions->len && c->wanted; i++) {
         CoordinatedRegion *r = &g_array_index(c->regions, CoordinatedRegion, i);
         unsigned long g = 0;
 
         while ((g = find_next_bit(r->wanted, r->n, g)) < r->n) {
-            int ret = region_populate(c, r, g);
+            int ret = balloon_region_populate(c, r, g);
 
             if (ret) {
                 c->error = ret;
@@ -107,25 +110,25 @@ static void coordinator_populate_until(BalloonCoordinator *c, int64_t end)
  * Populate what the guest wants, for @ns.  Listeners that lack memory come
  * first: each gets all of its section or nothing, however long that takes.
  */
-static void coordinator_work(BalloonCoordinator *c, int64_t ns)
+static void balloon_coordinator_work(BalloonCoordinator *c, int64_t ns)
 {
     int64_t start = get_clock();
 
     c->error = 0;
     balloon_listeners_retry(c);
-    coordinator_populate_until(c, start + ns);
+    balloon_coordinator_populate_until(c, start + ns);
     c->work_ms = (get_clock() - start) / SCALE_MS;
 }
 
-static void coordinator_wake(BalloonCoordinator *c, int64_t ms)
+static void balloon_coordinator_wake(BalloonCoordinator *c, int64_t ms)
 {
     timer_mod(c->timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + ms);
 }
 
 /* Retries that fail take a fifth of the main loop's time at most */
-static void coordinator_arm(BalloonCoordinator *c)
+static void balloon_coordinator_arm(BalloonCoordinator *c)
 {
-    coordinator_wake(c, c->error ? MAX(RETRY_MS, 4 * c->work_ms) : 0);
+    balloon_coordinator_wake(c, c->error ? MAX(RETRY_MS, 4 * c->work_ms) : 0);
 }
 
 /*
@@ -133,7 +136,7 @@ static void coordinator_arm(BalloonCoordinator *c)
  * use memory that is not mapped for it.  A vCPU thread that comes here stops
  * itself at once; other vCPUs run until the main loop has stopped them.
  */
-static void coordinator_hold(BalloonCoordinator *c)
+static void balloon_coordinator_hold(BalloonCoordinator *c)
 {
     if (c->error && !c->warned) {
         c->warned = true;
@@ -148,11 +151,11 @@ static void coordinator_hold(BalloonCoordinator *c)
         }
     }
     if (!runstate_is_running()) {
-        coordinator_arm(c);
+        balloon_coordinator_arm(c);
         return;
     }
     c->holding = true;
-    trace_virtio_balloon_coordinator_hold(coordinator_missing(c));
+    trace_virtio_balloon_coordinator_hold(balloon_coordinator_to_populate(c));
     if (current_cpu) {
         vm_stop(RUN_STATE_PAUSED);
     } else {
@@ -163,15 +166,15 @@ static void coordinator_hold(BalloonCoordinator *c)
      * A "cont" before the machine has stopped cancels the request without any
      * notice, so check later that it did stop
      */
-    coordinator_wake(c, RETRY_MS);
+    balloon_coordinator_wake(c, RETRY_MS);
 }
 
-static void coordinator_go_on(BalloonCoordinator *c)
+static void balloon_coordinator_go_on(BalloonCoordinator *c)
 {
     c->warned = false;
     if (c->holding && qemu_system_dump_in_progress()) {
         /* The machine must not run while it is dumped */
-        coordinator_wake(c, RETRY_MS);
+        balloon_coordinator_wake(c, RETRY_MS);
     } else if (c->holding) {
         c->holding = false;
         trace_virtio_balloon_coordinator_go_on();
@@ -183,37 +186,37 @@ static void coordinator_go_on(BalloonCoordinator *c)
     }
 }
 
-static void coordinator_timer(void *opaque)
+static void balloon_coordinator_timer(void *opaque)
 {
     BalloonCoordinator *c = opaque;
 
     if (c->holding && runstate_is_running()) {
-        coordinator_hold(c);
+        balloon_coordinator_hold(c);
         return;
     }
-    coordinator_work(c, HELD_SLICE_NS);
-    if (coordinator_missing(c)) {
+    balloon_coordinator_work(c, HELD_SLICE_NS);
+    if (balloon_coordinator_to_populate(c)) {
         /* Waking up starts the machine without a state change notifier */
-        coordinator_hold(c);
+        balloon_coordinator_hold(c);
     } else {
-        coordinator_go_on(c);
+        balloon_coordinator_go_on(c);
     }
     notifier_list_notify(&c->notifiers, NULL);
 }
 
 /* A "cont" while memory is missing: stop again at once */
-static void coordinator_vm_state_change(void *opaque, bool running,
-                                        RunState state)
+static void balloon_coordinator_vm_state_change(void *opaque, bool running,
+                                                RunState state)
 {
     BalloonCoordinator *c = opaque;
 
-    if (!coordinator_missing(c)) {
+    if (!balloon_coordinator_to_populate(c)) {
         return;
     }
     if (running) {
-        coordinator_hold(c);
+        balloon_coordinator_hold(c);
     } else {
-        coordinator_arm(c);
+        balloon_coordinator_arm(c);
     }
 }
 
@@ -226,7 +229,7 @@ uint64_t balloon_coordinator_granule(BalloonCoordinator *c, RAMBlock *rb)
     return r ? r->granule : 0;
 }
 
-static int find_viommu(Object *obj, void *opaque)
+static int balloon_find_viommu(Object *obj, void *opaque)
 {
     return object_dynamic_cast(obj, TYPE_IOMMU_MEMORY_REGION) != NULL;
 }
@@ -235,11 +238,11 @@ static int find_viommu(Object *obj, void *opaque)
  * What the guest maps in an IOMMU of its own stays pinned when it is discarded:
  * VFIO does not register a listener for it.
  */
-static bool coordinator_has_viommu(BalloonCoordinator *c)
+static bool balloon_coordinator_has_viommu(BalloonCoordinator *c)
 {
     if (c->viommu < 0) {
         c->viommu = object_child_foreach_recursive(object_get_root(),
-                                                   find_viommu, NULL);
+                                                   balloon_find_viommu, NULL);
     }
     return c->viommu;
 }
@@ -250,7 +253,7 @@ bool balloon_coordinator_reaches_all(BalloonCoordinator *c)
         return true;
     }
     if (!balloon_listeners_any(c) || balloon_listeners_lack(c) ||
-        coordinator_has_viommu(c) ||
+        balloon_coordinator_has_viommu(c) ||
         ram_block_coordinated_discard_require(true) < 0) {
         return false;
     }
@@ -267,7 +270,7 @@ void balloon_coordinator_discard(BalloonCoordinator *c, RAMBlock *rb,
     unsigned long end = DIV_ROUND_UP(range->start + range->size, r->granule);
 
     for (unsigned long i = g; i < end; i++) {
-        region_set_wanted(c, r, i, false);
+        balloon_region_set_wanted(c, r, i, false);
     }
     while ((g = find_next_zero_bit(r->discarded, end, g)) < end) {
         unsigned long stop = find_next_bit(r->discarded, end, g);
@@ -293,7 +296,7 @@ int balloon_coordinator_populate(BalloonCoordinator *c, RAMBlock *rb,
     g = range->start / r->granule;
     end = DIV_ROUND_UP(range->start + range->size, r->granule);
     for (; (g = find_next_bit(r->discarded, end, g)) < end; g++) {
-        int ret = region_populate(c, r, g);
+        int ret = balloon_region_populate(c, r, g);
 
         if (ret) {
             return ret;
@@ -311,22 +314,22 @@ void balloon_coordinator_release(BalloonCoordinator *c, RAMBlock *rb)
         return;
     }
     if (!balloon_listeners_any(c)) {
-        region_populate_all(c, r);
+        balloon_region_populate_all(c, r);
         return;
     }
     for (; (g = find_next_bit(r->discarded, r->n, g)) < r->n; g++) {
-        region_set_wanted(c, r, g, true);
+        balloon_region_set_wanted(c, r, g, true);
     }
-    coordinator_work(c, AT_ONCE_NS);
-    if (coordinator_missing(c)) {
-        coordinator_hold(c);
+    balloon_coordinator_work(c, AT_ONCE_NS);
+    if (balloon_coordinator_to_populate(c)) {
+        balloon_coordinator_hold(c);
     }
 }
 
 uint64_t balloon_coordinator_missing(BalloonCoordinator *c, int *error)
 {
     *error = c->error;
-    return coordinator_missing(c);
+    return balloon_coordinator_to_populate(c);
 }
 
 void balloon_coordinator_add_notifier(BalloonCoordinator *c, Notifier *notifier)
@@ -336,7 +339,8 @@ void balloon_coordinator_add_notifier(BalloonCoordinator *c, Notifier *notifier)
 
 /* --- creation ------------------------------------------------------------ */
 
-static void coordinator_add_region(BalloonCoordinator *c, MemoryRegion *mr)
+static void balloon_coordinator_add_region(BalloonCoordinator *c,
+                                           MemoryRegion *mr)
 {
     CoordinatedRegion r = {
         .mr = mr,
@@ -351,23 +355,24 @@ static void coordinator_add_region(BalloonCoordinator *c, MemoryRegion *mr)
 }
 
 /* Main memory is one region, or has one for each NUMA node */
-static void coordinator_add_regions(BalloonCoordinator *c, MemoryRegion *ram)
+static void balloon_coordinator_add_regions(BalloonCoordinator *c,
+                                            MemoryRegion *ram)
 {
     MemoryRegion *part;
 
     if (memory_region_is_ram(ram)) {
-        coordinator_add_region(c, ram);
+        balloon_coordinator_add_region(c, ram);
         return;
     }
     QTAILQ_FOREACH(part, &ram->subregions, subregions_link) {
         if (memory_region_is_ram(part)) {
-            coordinator_add_region(c, part);
+            balloon_coordinator_add_region(c, part);
         }
     }
 }
 
 /* A region's RamDiscardManager cannot be set while the region is mapped */
-static void coordinator_attach(BalloonCoordinator *c, MemoryRegion *ram)
+static void balloon_coordinator_attach(BalloonCoordinator *c, MemoryRegion *ram)
 {
     memory_region_set_enabled(ram, false);
     for (guint i = 0; i < c->regions->len; i++) {
@@ -377,7 +382,8 @@ static void coordinator_attach(BalloonCoordinator *c, MemoryRegion *ram)
     memory_region_set_enabled(ram, true);
 }
 
-static BalloonCoordinator *coordinator_create(uint64_t granule, Error **errp)
+static BalloonCoordinator *balloon_coordinator_create(uint64_t granule,
+                                                      Error **errp)
 {
     MemoryRegion *ram = current_machine->ram;
     BalloonCoordinator *c;
@@ -391,12 +397,12 @@ static BalloonCoordinator *coordinator_create(uint64_t granule, Error **errp)
     }
     c = VIRTIO_BALLOON_COORDINATOR(object_new(TYPE_VIRTIO_BALLOON_COORDINATOR));
     c->granule = granule;
-    coordinator_add_regions(c, ram);
+    balloon_coordinator_add_regions(c, ram);
     object_property_add_child(OBJECT(current_machine), CHILD, OBJECT(c));
     object_unref(c);
-    qemu_add_vm_change_state_handler(coordinator_vm_state_change, c);
+    qemu_add_vm_change_state_handler(balloon_coordinator_vm_state_change, c);
     memory_listener_register(&c->memory, &address_space_memory);
-    coordinator_attach(c, ram);
+    balloon_coordinator_attach(c, ram);
     return c;
 }
 
@@ -408,7 +414,7 @@ BalloonCoordinator *balloon_coordinator_get(uint64_t granule, bool create,
     ERRP_GUARD();
 
     if (!c && create) {
-        return coordinator_create(granule, errp);
+        return balloon_coordinator_create(granule, errp);
     }
     if (!c) {
         error_setg(errp, "coordinated-discards needs a machine that was"
@@ -424,23 +430,23 @@ BalloonCoordinator *balloon_coordinator_get(uint64_t granule, bool create,
     return c;
 }
 
-static void coordinator_memory_commit(MemoryListener *listener)
+static void balloon_coordinator_memory_commit(MemoryListener *listener)
 {
     container_of(listener, BalloonCoordinator, memory)->viommu = -1;
 }
 
-static void coordinator_init(Object *obj)
+static void balloon_coordinator_init(Object *obj)
 {
     BalloonCoordinator *c = VIRTIO_BALLOON_COORDINATOR(obj);
 
     c->regions = g_array_new(false, true, sizeof(CoordinatedRegion));
-    c->timer = timer_new_ms(QEMU_CLOCK_REALTIME, coordinator_timer, c);
+    c->timer = timer_new_ms(QEMU_CLOCK_REALTIME, balloon_coordinator_timer, c);
     notifier_list_init(&c->notifiers);
     c->viommu = -1;
-    balloon_listeners_init(c, coordinator_hold);
+    balloon_listeners_init(c, balloon_coordinator_hold);
     c->memory = (MemoryListener) {
         .name = "virtio-balloon-coordinator",
-        .commit = coordinator_memory_commit,
+        .commit = balloon_coordinator_memory_commit,
     };
 }
 
@@ -448,7 +454,7 @@ static void coordinator_init(Object *obj)
  * Runs only for the object that QMP makes to list its properties: the one of
  * the machine lives as long as QEMU.
  */
-static void coordinator_finalize(Object *obj)
+static void balloon_coordinator_finalize(Object *obj)
 {
     BalloonCoordinator *c = VIRTIO_BALLOON_COORDINATOR(obj);
 
@@ -457,7 +463,7 @@ static void coordinator_finalize(Object *obj)
     timer_free(c->timer);
 }
 
-static void coordinator_class_init(ObjectClass *klass, void *data)
+static void balloon_coordinator_class_init(ObjectClass *klass, void *data)
 {
     balloon_listeners_class_init(klass);
 }
@@ -467,9 +473,9 @@ static const TypeInfo coordinator_types[] = {
         .name = TYPE_VIRTIO_BALLOON_COORDINATOR,
         .parent = TYPE_OBJECT,
         .instance_size = sizeof(BalloonCoordinator),
-        .instance_init = coordinator_init,
-        .instance_finalize = coordinator_finalize,
-        .class_init = coordinator_class_init,
+        .instance_init = balloon_coordinator_init,
+        .instance_finalize = balloon_coordinator_finalize,
+        .class_init = balloon_coordinator_class_init,
         .interfaces = balloon_listeners_interfaces,
     },
 };

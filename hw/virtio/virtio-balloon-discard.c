@@ -32,7 +32,7 @@
  * Does anybody need guest memory to stay where it is?  If @told, those who
  * learn of discards from the coordinator do not count.
  */
-static bool discard_is_pinned(VirtIOBalloon *s, bool told)
+static bool balloon_discard_is_pinned(VirtIOBalloon *s, bool told)
 {
     if (!ram_block_discard_is_disabled()) {
         return false;
@@ -42,7 +42,7 @@ static bool discard_is_pinned(VirtIOBalloon *s, bool told)
              balloon_coordinator_reaches_all(s->pages.coordinator));
 }
 
-static BalloonInhibitor discard_inhibitor(VirtIOBalloon *s, bool told)
+static BalloonInhibitor balloon_discard_inhibitor(VirtIOBalloon *s, bool told)
 {
     BalloonInhibitor inhibitor = BALLOON_INHIBITOR__MAX;
 
@@ -54,7 +54,7 @@ static BalloonInhibitor discard_inhibitor(VirtIOBalloon *s, bool told)
      */
     if (s->discard.exiting) {
         return BALLOON_INHIBITOR__MAX;
-    } else if (discard_is_pinned(s, told) || migration_pins_ram()) {
+    } else if (balloon_discard_is_pinned(s, told) || migration_pins_ram()) {
         inhibitor = BALLOON_INHIBITOR_PINNED_MEMORY;
     } else if (migration_in_incoming_postcopy()) {
         inhibitor = BALLOON_INHIBITOR_INCOMING_POSTCOPY;
@@ -74,23 +74,23 @@ static BalloonInhibitor discard_inhibitor(VirtIOBalloon *s, bool told)
 
 BalloonInhibitor virtio_balloon_discard_inhibitor(VirtIOBalloon *s)
 {
-    return discard_inhibitor(s, virtio_balloon_driver_tells(s));
+    return balloon_discard_inhibitor(s, virtio_balloon_driver_tells(s));
 }
 
-static bool may_discard(VirtIOBalloon *s, bool told)
+static bool balloon_may_discard(VirtIOBalloon *s, bool told)
 {
     return virtio_balloon_is_live(s) && !s->discard.exiting &&
-           discard_inhibitor(s, told) == BALLOON_INHIBITOR__MAX;
+           balloon_discard_inhibitor(s, told) == BALLOON_INHIBITOR__MAX;
 }
 
 bool virtio_balloon_may_discard(VirtIOBalloon *s)
 {
-    return may_discard(s, false);
+    return balloon_may_discard(s, false);
 }
 
 bool virtio_balloon_may_discard_pages(VirtIOBalloon *s)
 {
-    return may_discard(s, true);
+    return balloon_may_discard(s, true);
 }
 
 void virtio_balloon_discard_skip(VirtIOBalloon *s, BalloonSkip cause,
@@ -103,8 +103,8 @@ void virtio_balloon_discard_skip(VirtIOBalloon *s, BalloonSkip cause,
 }
 
 /* The host cannot do it; the user hears of it once for each backing */
-static void discard_failed(VirtIOBalloon *s, RAMBlock *rb, int error,
-                           uint64_t size)
+static void balloon_discard_failed(VirtIOBalloon *s, RAMBlock *rb, int error,
+                                   uint64_t size)
 {
     bool readonly = error == -EACCES && (rb->flags & RAM_READONLY_FD);
 
@@ -132,16 +132,16 @@ void virtio_balloon_discard_flush(VirtIOBalloon *s)
                                    &s->counting->calls);
     trace_virtio_balloon_flush(d->vec_len, d->vec_bytes);
     if (ret) {
-        discard_failed(s, d->vec_block, ret, d->vec_bytes -
-                       (s->counting->discarded - before));
+        balloon_discard_failed(s, d->vec_block, ret, d->vec_bytes -
+                               (s->counting->discarded - before));
     }
     d->vec_len = 0;
     d->vec_bytes = 0;
 }
 
 /* Discard offsets into @rb, whole host pages of it */
-static void discard_block(VirtIOBalloon *s, RAMBlock *rb,
-                          const BalloonRange *range)
+static void balloon_discard_block(VirtIOBalloon *s, RAMBlock *rb,
+                                  const BalloonRange *range)
 {
     VirtIOBalloonDiscard *d = &s->discard;
 
@@ -160,7 +160,8 @@ static void discard_block(VirtIOBalloon *s, RAMBlock *rb,
 }
 
 /* Shrink @range to whole host pages; false, and counted, if none is left */
-static bool trim_to_block(VirtIOBalloon *s, RAMBlock *rb, BalloonRange *range)
+static bool balloon_trim_to_block(VirtIOBalloon *s, RAMBlock *rb,
+                                  BalloonRange *range)
 {
     uint64_t size = range->size;
     bool whole = balloon_range_trim(range, qemu_ram_pagesize(rb));
@@ -171,7 +172,7 @@ static bool trim_to_block(VirtIOBalloon *s, RAMBlock *rb, BalloonRange *range)
 }
 
 /* Is @mr the memory of a plugged DIMM, or of a virtio-mem device? */
-static bool region_is_plugged(MemoryRegion *mr)
+static bool balloon_region_is_plugged(MemoryRegion *mr)
 {
     Object *owner = memory_region_owner(mr);
     g_autofree char *path = owner ? object_get_canonical_path(owner) : NULL;
@@ -197,7 +198,7 @@ static bool region_is_plugged(MemoryRegion *mr)
  * Is @mr main memory?  Machines that do not set MachineState.ram have it in one
  * region of ram_size bytes.
  */
-static bool region_is_main(MemoryRegion *mr)
+static bool balloon_region_is_main(MemoryRegion *mr)
 {
     MemoryRegion *ram = current_machine->ram;
 
@@ -217,11 +218,11 @@ bool virtio_balloon_is_guest_ram(VirtIOBalloon *s, MemoryRegion *mr)
     if (!memory_region_is_ram(mr) || memory_region_is_rom(mr)) {
         return false;
     }
-    if (region_is_main(mr)) {
+    if (balloon_region_is_main(mr)) {
         return true;
     }
     if (!g_hash_table_lookup_extended(s->discard.plugged, mr, NULL, &plugged)) {
-        plugged = GINT_TO_POINTER(region_is_plugged(mr));
+        plugged = GINT_TO_POINTER(balloon_region_is_plugged(mr));
         g_hash_table_insert(s->discard.plugged, mr, plugged);
     }
     return GPOINTER_TO_INT(plugged);
@@ -230,20 +231,21 @@ bool virtio_balloon_is_guest_ram(VirtIOBalloon *s, MemoryRegion *mr)
 void virtio_balloon_discard_block(VirtIOBalloon *s, RAMBlock *rb,
                                   BalloonRange *range)
 {
-    if (trim_to_block(s, rb, range)) {
-        discard_block(s, rb, range);
+    if (balloon_trim_to_block(s, rb, range)) {
+        balloon_discard_block(s, rb, range);
     }
 }
 
 /* Why @mr is not the balloon's to give back */
-static BalloonSkip region_skip_cause(MemoryRegion *mr)
+static BalloonSkip balloon_region_skip_cause(MemoryRegion *mr)
 {
     return mr->ram_block && (mr->ram_block->flags & RAM_READONLY_FD) ?
         BALLOON_SKIP_UNSUPPORTED : BALLOON_SKIP_NOT_RAM;
 }
 
-static void visit_section(VirtIOBalloon *s, MemoryRegionSection *section,
-                          BalloonBlockFn *fn, bool taken)
+static void balloon_visit_section(VirtIOBalloon *s,
+                                  MemoryRegionSection *section,
+                                  BalloonBlockFn *fn, bool taken)
 {
     BalloonRange range = {
         .start = section->offset_within_region,
@@ -254,7 +256,7 @@ static void visit_section(VirtIOBalloon *s, MemoryRegionSection *section,
         !(section->readonly && taken)) {
         fn(s, section->mr->ram_block, &range);
     } else if (taken) {
-        virtio_balloon_discard_skip(s, region_skip_cause(section->mr),
+        virtio_balloon_discard_skip(s, balloon_region_skip_cause(section->mr),
                                     range.size);
     }
 }
@@ -275,7 +277,7 @@ void virtio_balloon_for_each_block(VirtIOBalloon *s, const BalloonRange *range,
         }
         start = next;
         if (section.mr) {
-            visit_section(s, &section, fn, taken);
+            balloon_visit_section(s, &section, fn, taken);
             start += int128_get64(section.size);
             memory_region_unref(section.mr);
         }
@@ -286,7 +288,8 @@ void virtio_balloon_for_each_block(VirtIOBalloon *s, const BalloonRange *range,
  * A private mapping shows its file's contents once the copy has gone; only
  * where the file goes as well, or is known to hold nothing, are there zeroes.
  */
-static bool block_discards_to_zero(RAMBlock *rb, const BalloonRange *range)
+static bool balloon_block_discards_to_zero(RAMBlock *rb,
+                                           const BalloonRange *range)
 {
     if (rb->fd < 0 || qemu_ram_is_shared(rb) || ram_block_owns_file(rb)) {
         return true;
@@ -321,7 +324,7 @@ bool virtio_balloon_discard_host_range(VirtIOBalloon *s,
         return false;
     }
     *range = (BalloonRange) { (uintptr_t)iov->iov_base, iov->iov_len };
-    return trim_to_block(s, rb, range);
+    return balloon_trim_to_block(s, rb, range);
 }
 
 uint64_t virtio_balloon_discard_host(VirtIOBalloon *s,
@@ -333,16 +336,16 @@ uint64_t virtio_balloon_discard_host(VirtIOBalloon *s,
     uint64_t step = MAX(BALLOON_DISCARD_STEP, qemu_ram_pagesize(rb));
     BalloonRange now = { offset, MIN(range->size, step) };
 
-    if (zero && !block_discards_to_zero(rb, &now)) {
+    if (zero && !balloon_block_discards_to_zero(rb, &now)) {
         virtio_balloon_discard_skip(s, BALLOON_SKIP_POISON, now.size);
     } else {
-        discard_block(s, rb, &now);
+        balloon_discard_block(s, rb, &now);
     }
     return now.size;
 }
 
 /* The memory map has changed: forget what is known of MemoryRegions */
-static void discard_memory_commit(MemoryListener *listener)
+static void balloon_discard_memory_commit(MemoryListener *listener)
 {
     VirtIOBalloonDiscard *d = container_of(listener, VirtIOBalloonDiscard,
                                            memory);
@@ -354,7 +357,7 @@ static void discard_memory_commit(MemoryListener *listener)
  * Migration is torn down before vCPUs stop.  With -action shutdown=pause QEMU
  * stays, and so does migration.
  */
-static void discard_shutdown(Notifier *notifier, void *data)
+static void balloon_discard_shutdown(Notifier *notifier, void *data)
 {
     VirtIOBalloonDiscard *d = container_of(notifier, VirtIOBalloonDiscard,
                                            shutdown);
@@ -372,10 +375,10 @@ void virtio_balloon_discard_init(VirtIOBalloon *s)
     d->plugged = g_hash_table_new(NULL, NULL);
     d->memory = (MemoryListener) {
         .name = "virtio-balloon",
-        .commit = discard_memory_commit,
+        .commit = balloon_discard_memory_commit,
     };
     memory_listener_register(&d->memory, &address_space_memory);
-    d->shutdown.notify = discard_shutdown;
+    d->shutdown.notify = balloon_discard_shutdown;
     qemu_register_shutdown_notifier(&d->shutdown);
 }
 

@@ -30,7 +30,7 @@ bool virtio_balloon_driver_runs(VirtIOBalloon *s, uint8_t status)
  * The driver may make a packed ring smaller while it is in use; the core does
  * not check its own indices against the new size
  */
-static bool driver_ring_has_place(VirtIODevice *vdev, int n)
+static bool balloon_driver_ring_has_place(VirtIODevice *vdev, int n)
 {
     unsigned places = virtio_queue_get_last_avail_idx(vdev, n);
     unsigned size = virtio_queue_get_num(vdev, n);
@@ -43,14 +43,14 @@ static bool driver_ring_has_place(VirtIODevice *vdev, int n)
 }
 
 /* Are all rings in RAM, and the core's indices within them? */
-static bool driver_rings_are_sound(VirtIOBalloon *s)
+static bool balloon_driver_rings_are_sound(VirtIOBalloon *s)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
     for (int n = virtio_get_num_queues(vdev); n-- > 0;) {
         if (!virtio_queue_is_in_ram(vdev, n) ||
             (virtio_vdev_has_feature(vdev, VIRTIO_F_RING_PACKED) &&
-             !driver_ring_has_place(vdev, n))) {
+             !balloon_driver_ring_has_place(vdev, n))) {
             return false;
         }
     }
@@ -58,7 +58,7 @@ static bool driver_rings_are_sound(VirtIOBalloon *s)
 }
 
 /* Is there a driver?  Legacy ones may use queues before DRIVER_OK. */
-static bool driver_is_up(VirtIOBalloon *s)
+static bool balloon_driver_is_up(VirtIOBalloon *s)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
@@ -71,7 +71,7 @@ bool virtio_balloon_is_live(VirtIOBalloon *s)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
-    return vdev->vm_running && !vdev->broken && driver_is_up(s);
+    return vdev->vm_running && !vdev->broken && balloon_driver_is_up(s);
 }
 
 /*
@@ -80,7 +80,7 @@ bool virtio_balloon_is_live(VirtIOBalloon *s)
  */
 bool virtio_balloon_may_serve(VirtIOBalloon *s)
 {
-    return virtio_balloon_is_live(s) && driver_rings_are_sound(s) &&
+    return virtio_balloon_is_live(s) && balloon_driver_rings_are_sound(s) &&
            virtio_balloon_is_live(s);
 }
 
@@ -112,7 +112,7 @@ void virtio_balloon_unpop(VirtQueue *vq, VirtQueueElement *elem)
     g_free(elem);
 }
 
-static void driver_rings_fault(VirtIOBalloon *s)
+static void balloon_driver_rings_fault(VirtIOBalloon *s)
 {
     virtio_error(VIRTIO_DEVICE(s), "virtio-balloon: a ring is not in RAM, or"
                  " has become too small");
@@ -121,9 +121,9 @@ static void driver_rings_fault(VirtIOBalloon *s)
 void virtio_balloon_push(VirtIOBalloon *s, VirtQueue *vq,
                          VirtQueueElement *elem)
 {
-    bool sound = driver_rings_are_sound(s);
+    bool sound = balloon_driver_rings_are_sound(s);
 
-    if (sound && driver_is_up(s)) {
+    if (sound && balloon_driver_is_up(s)) {
         virtqueue_push_in_order(vq, elem, 0);
         s->answered |= 1u << virtio_get_queue_index(vq);
         g_free(elem);
@@ -131,12 +131,12 @@ void virtio_balloon_push(VirtIOBalloon *s, VirtQueue *vq,
     }
     virtio_balloon_unpop(vq, elem);
     if (!sound && virtio_balloon_is_live(s)) {
-        driver_rings_fault(s);
+        balloon_driver_rings_fault(s);
     }
 }
 
 /* The guard of the device's registers; NULL if it has been unplugged */
-static MemReentrancyGuard *driver_guard(VirtIOBalloon *s)
+static MemReentrancyGuard *balloon_driver_guard(VirtIOBalloon *s)
 {
     BusState *bus = qdev_get_parent_bus(DEVICE(s));
 
@@ -145,7 +145,7 @@ static MemReentrancyGuard *driver_guard(VirtIOBalloon *s)
 
 bool virtio_balloon_enter(VirtIOBalloon *s)
 {
-    MemReentrancyGuard *guard = driver_guard(s);
+    MemReentrancyGuard *guard = balloon_driver_guard(s);
     bool within = guard->engaged_in_io;
 
     guard->engaged_in_io = true;
@@ -155,7 +155,7 @@ bool virtio_balloon_enter(VirtIOBalloon *s)
 void virtio_balloon_leave(VirtIOBalloon *s, bool within)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
-    MemReentrancyGuard *guard = driver_guard(s);
+    MemReentrancyGuard *guard = balloon_driver_guard(s);
 
     if (guard) {
         guard->engaged_in_io = within;
@@ -172,9 +172,9 @@ void virtio_balloon_driver_check(VirtIOBalloon *s)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
-    if (virtio_balloon_is_live(s) && !driver_rings_are_sound(s) &&
+    if (virtio_balloon_is_live(s) && !balloon_driver_rings_are_sound(s) &&
         virtio_balloon_is_live(s) &&
         (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK)) {
-        driver_rings_fault(s);
+        balloon_driver_rings_fault(s);
     }
 }

@@ -57,7 +57,7 @@ typedef struct BalloonHintJob {
     unsigned n_returned;
 } BalloonHintJob;
 
-static int hint_job_run(void *opaque)
+static int balloon_hint_job_run(void *opaque)
 {
     BalloonHintJob *job = opaque;
 
@@ -71,7 +71,7 @@ static int hint_job_run(void *opaque)
     return 0;
 }
 
-static BalloonHintJob *hint_job_new(VirtIOBalloon *s)
+static BalloonHintJob *balloon_hint_job_new(VirtIOBalloon *s)
 {
     BalloonHintJob *job = g_new0(BalloonHintJob, 1);
 
@@ -82,7 +82,7 @@ static BalloonHintJob *hint_job_new(VirtIOBalloon *s)
     return job;
 }
 
-static void hint_job_free(BalloonHintJob *job)
+static void balloon_hint_job_free(BalloonHintJob *job)
 {
     g_array_unref(job->ranges);
     balloon_hints_unref(job->hints);
@@ -90,7 +90,8 @@ static void hint_job_free(BalloonHintJob *job)
 }
 
 /* Add the whole target pages of a segment that migration would send */
-static void hint_job_add_range(BalloonHintJob *job, const struct iovec *iov)
+static void balloon_hint_job_add_range(BalloonHintJob *job,
+                                       const struct iovec *iov)
 {
     ram_addr_t offset;
     RAMBlock *rb = qemu_ram_block_from_host(iov->iov_base, false, &offset);
@@ -105,27 +106,27 @@ static void hint_job_add_range(BalloonHintJob *job, const struct iovec *iov)
     }
 }
 
-static void hint_job_add_ranges(BalloonHintJob *job,
-                                const VirtQueueElement *elem)
+static void balloon_hint_job_add_ranges(BalloonHintJob *job,
+                                        const VirtQueueElement *elem)
 {
     job->size += iov_size(elem->in_sg, elem->in_num);
     for (unsigned i = 0; i < elem->in_num; i++) {
-        hint_job_add_range(job, &elem->in_sg[i]);
+        balloon_hint_job_add_range(job, &elem->in_sg[i]);
     }
 }
 
 /* Return the buffers of @job, if they are not put back meanwhile */
-static void hint_job_return(BalloonHintJob *job, VirtIOBalloon *s)
+static void balloon_hint_job_return(BalloonHintJob *job, VirtIOBalloon *s)
 {
     while (job->n_returned < job->n_elems) {
         virtio_balloon_push(s, s->hinting.vq, job->elems[job->n_returned++]);
     }
 }
 
-static void hinting_serve(VirtIOBalloon *s);
+static void balloon_hinting_serve(VirtIOBalloon *s);
 
 /* The worker is done: answer, and go on with the ring */
-static void hint_job_complete(void *opaque, int ret)
+static void balloon_hint_job_complete(void *opaque, int ret)
 {
     BalloonHintJob *job = opaque;
     VirtIOBalloon *s = job->dev;
@@ -134,16 +135,16 @@ static void hint_job_complete(void *opaque, int ret)
         bool within = virtio_balloon_enter(s);
 
         s->state.hinted += job->size;
-        hint_job_return(job, s);
+        balloon_hint_job_return(job, s);
         s->hinting.job = NULL;
-        hinting_serve(s);
+        balloon_hinting_serve(s);
         virtio_balloon_leave(s, within);
     }
-    hint_job_free(job);
+    balloon_hint_job_free(job);
 }
 
 /* False when @elem carries something that cannot be a command id */
-static bool hinting_read_id(VirtIOBalloon *s, VirtQueueElement *elem)
+static bool balloon_hinting_read_id(VirtIOBalloon *s, VirtQueueElement *elem)
 {
     uint32_t id;
 
@@ -161,15 +162,15 @@ static bool hinting_read_id(VirtIOBalloon *s, VirtQueueElement *elem)
  * no earlier one waits: buffers are returned in order.  Returns: false if the
  * buffer is malformed.
  */
-static bool hinting_serve_buffer(VirtIOBalloon *s, BalloonHintJob *job,
-                                 VirtQueueElement *elem)
+static bool balloon_hinting_serve_buffer(VirtIOBalloon *s, BalloonHintJob *job,
+                                         VirtQueueElement *elem)
 {
-    bool ok = !elem->out_num || hinting_read_id(s, elem);
+    bool ok = !elem->out_num || balloon_hinting_read_id(s, elem);
     bool counts = ok && elem->in_num &&
                   balloon_hints_started(s->hinting.hints);
 
     if (counts) {
-        hint_job_add_ranges(job, elem);
+        balloon_hint_job_add_ranges(job, elem);
     }
     if (counts || job->n_elems) {
         job->elems[job->n_elems++] = elem;
@@ -180,7 +181,7 @@ static bool hinting_serve_buffer(VirtIOBalloon *s, BalloonHintJob *job,
 }
 
 /* Take buffers into @job, or return them, until time is up */
-static void hinting_fill_job(VirtIOBalloon *s, BalloonHintJob *job)
+static void balloon_hinting_fill_job(VirtIOBalloon *s, BalloonHintJob *job)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
     VirtIOBalloonHinting *h = &s->hinting;
@@ -190,14 +191,14 @@ static void hinting_fill_job(VirtIOBalloon *s, BalloonHintJob *job)
 
     while (ok && job->n_elems < JOB_MAX && !balloon_slice_is_over(&slice) &&
            (elem = virtio_balloon_pop(s, h->vq))) {
-        ok = hinting_serve_buffer(s, job, elem);
+        ok = balloon_hinting_serve_buffer(s, job, elem);
     }
     if (!ok && virtio_balloon_is_live(s)) {
         virtio_error(vdev, "received an incorrect cmd id");
     }
 }
 
-static void hinting_serve(VirtIOBalloon *s)
+static void balloon_hinting_serve(VirtIOBalloon *s)
 {
     VirtIOBalloonHinting *h = &s->hinting;
     BalloonHintJob *job;
@@ -205,37 +206,38 @@ static void hinting_serve(VirtIOBalloon *s)
     if (!h->vq || h->job || !virtio_balloon_is_live(s)) {
         return;
     }
-    job = h->job = hint_job_new(s);
-    hinting_fill_job(s, job);
+    job = h->job = balloon_hint_job_new(s);
+    balloon_hinting_fill_job(s, job);
     /* Its buffers have been put back if the device has been unplugged */
     if (job->n_elems) {
-        thread_pool_submit_aio(hint_job_run, job, hint_job_complete, job);
+        thread_pool_submit_aio(balloon_hint_job_run, job,
+                               balloon_hint_job_complete, job);
         return;
     }
     h->job = NULL;
-    hint_job_free(job);
+    balloon_hint_job_free(job);
     /* There is none to serve if a malformed buffer has broken the device */
     if (virtio_balloon_has_request(s, h->vq)) {
         balloon_slice_go_on(h->resume, BALLOON_GAP_NS);
     }
 }
 
-static void hinting_resume(void *opaque)
+static void balloon_hinting_resume(void *opaque)
 {
     bool within = virtio_balloon_enter(opaque);
 
-    hinting_serve(opaque);
+    balloon_hinting_serve(opaque);
     virtio_balloon_leave(opaque, within);
 }
 
 void virtio_balloon_hinting_kick(VirtIOBalloon *s)
 {
     if (!timer_pending(s->hinting.resume)) {
-        hinting_serve(s);
+        balloon_hinting_serve(s);
     }
 }
 
-static void hinting_changed(void *opaque)
+static void balloon_hinting_changed(void *opaque)
 {
     virtio_notify_config(VIRTIO_DEVICE(opaque));
 }
@@ -259,8 +261,8 @@ void virtio_balloon_hinting_init(VirtIOBalloon *s)
 {
     VirtIOBalloonHinting *h = &s->hinting;
 
-    h->changed = virtio_bh_new_guarded(DEVICE(s), hinting_changed, s);
-    h->resume = balloon_slice_timer_new(hinting_resume, s);
+    h->changed = virtio_bh_new_guarded(DEVICE(s), balloon_hinting_changed, s);
+    h->resume = balloon_slice_timer_new(balloon_hinting_resume, s);
     h->hints = balloon_hints_new(s);
 }
 

@@ -53,8 +53,8 @@ struct BalloonHints {
     unsigned refs;
 };
 
-static int hints_precopy_notify(NotifierWithReturn *n, void *data,
-                                Error **errp);
+static int balloon_hints_precopy_notify(NotifierWithReturn *n, void *data,
+                                        Error **errp);
 
 BalloonHints *balloon_hints_new(VirtIOBalloon *s)
 {
@@ -65,7 +65,7 @@ BalloonHints *balloon_hints_new(VirtIOBalloon *s)
     hints->dev = s;
     hints->cmd_id = CMD_ID_MIN - 1;
     hints->refs = 1;
-    hints->precopy.notify = hints_precopy_notify;
+    hints->precopy.notify = balloon_hints_precopy_notify;
     precopy_add_notifier(&hints->precopy);
     return hints;
 }
@@ -93,7 +93,8 @@ void balloon_hints_unref(BalloonHints *hints)
 }
 
 /* A bottom half notifies the guest: @lock is held here, maybe not the BQL */
-static void hints_set_state_locked(BalloonHints *hints, HintingState state)
+static void balloon_hints_set_state_locked(BalloonHints *hints,
+                                           HintingState state)
 {
     if (state != hints->state) {
         trace_virtio_balloon_hinting_state(state_names[hints->state],
@@ -106,14 +107,15 @@ static void hints_set_state_locked(BalloonHints *hints, HintingState state)
 }
 
 /* End the round: hints that were taken from the ring are void */
-static void hints_end_round_locked(BalloonHints *hints, HintingState state)
+static void balloon_hints_end_round_locked(BalloonHints *hints,
+                                           HintingState state)
 {
     hints->round++;
-    hints_set_state_locked(hints, state);
+    balloon_hints_set_state_locked(hints, state);
 }
 
 /* Have migration send memory that a hint had it skip */
-static void hint_undo(const struct iovec *iov)
+static void balloon_hint_undo(const struct iovec *iov)
 {
     ram_addr_t offset;
     RAMBlock *rb;
@@ -143,7 +145,7 @@ void balloon_hints_apply(BalloonHints *hints, unsigned round,
     WITH_QEMU_LOCK_GUARD(&hints->lock) {
         undo = hints->round != round;
         if (undo) {
-            hint_undo(iov);
+            balloon_hint_undo(iov);
         }
         hints->applying = false;
         qemu_cond_broadcast(&hints->idle);
@@ -158,10 +160,10 @@ void balloon_hints_receive_id(BalloonHints *hints, uint32_t id)
 
     if (id == hints->cmd_id) {
         if (hints->state == HINTING_REQUESTED) {
-            hints_set_state_locked(hints, HINTING_START);
+            balloon_hints_set_state_locked(hints, HINTING_START);
         }
     } else if (hints->state == HINTING_START) {
-        hints_set_state_locked(hints, HINTING_STOP);
+        balloon_hints_set_state_locked(hints, HINTING_STOP);
     }
 }
 
@@ -186,7 +188,7 @@ uint32_t balloon_hints_cmd_id(BalloonHints *hints)
 }
 
 /* Ask for hints under a new id, if there is a driver that gives any */
-static void hints_request(BalloonHints *hints)
+static void balloon_hints_request(BalloonHints *hints)
 {
     QEMU_LOCK_GUARD(&hints->lock);
     VirtIODevice *vdev = VIRTIO_DEVICE(hints->dev);
@@ -197,7 +199,7 @@ static void hints_request(BalloonHints *hints)
         !migrate_postcopy_ram()) {
         hints->cmd_id = MAX(hints->cmd_id + 1, CMD_ID_MIN);
         hints->asked = true;
-        hints_end_round_locked(hints, HINTING_REQUESTED);
+        balloon_hints_end_round_locked(hints, HINTING_REQUESTED);
     }
 }
 
@@ -205,11 +207,11 @@ static void hints_request(BalloonHints *hints)
  * End the round.  When this returns no hint is being applied, and none will be
  * before the next request.
  */
-static void hints_settle(BalloonHints *hints, HintingState state)
+static void balloon_hints_settle(BalloonHints *hints, HintingState state)
 {
     QEMU_LOCK_GUARD(&hints->lock);
 
-    hints_end_round_locked(hints, hints->asked ? state : hints->state);
+    balloon_hints_end_round_locked(hints, hints->asked ? state : hints->state);
     if (state == HINTING_DONE) {
         hints->asked = false;
     }
@@ -222,7 +224,7 @@ static void hints_settle(BalloonHints *hints, HintingState state)
  * The VM has stopped for good, so the guest's interrupt must be on its way
  * before the devices are saved, not when the main loop gets to it.
  */
-static void hints_tell_now(BalloonHints *hints)
+static void balloon_hints_tell_now(BalloonHints *hints)
 {
     if (bql_locked() && hints->dev) {
         qemu_bh_cancel(hints->dev->hinting.changed);
@@ -237,26 +239,26 @@ static void hints_tell_now(BalloonHints *hints)
  * It may wait for the worker to apply one hint, which in turn waits for the
  * lock of the dirty bitmap: who synchronises does not hold that yet.
  */
-static int hints_precopy_notify(NotifierWithReturn *n, void *data,
-                                Error **errp)
+static int balloon_hints_precopy_notify(NotifierWithReturn *n, void *data,
+                                        Error **errp)
 {
     BalloonHints *hints = container_of(n, BalloonHints, precopy);
     PrecopyNotifyData *step = data;
 
     switch (step->reason) {
     case PRECOPY_NOTIFY_BEFORE_BITMAP_SYNC:
-        hints_settle(hints, HINTING_STOP);
+        balloon_hints_settle(hints, HINTING_STOP);
         break;
     case PRECOPY_NOTIFY_AFTER_BITMAP_SYNC:
         if (runstate_is_running()) {
-            hints_request(hints);
+            balloon_hints_request(hints);
         } else {
-            hints_settle(hints, HINTING_DONE);
-            hints_tell_now(hints);
+            balloon_hints_settle(hints, HINTING_DONE);
+            balloon_hints_tell_now(hints);
         }
         break;
     case PRECOPY_NOTIFY_CLEANUP:
-        hints_settle(hints, HINTING_DONE);
+        balloon_hints_settle(hints, HINTING_DONE);
         break;
     default:
         break;
@@ -280,13 +282,13 @@ void balloon_hints_reset(BalloonHints *hints)
 {
     QEMU_LOCK_GUARD(&hints->lock);
     hints->asked = false;
-    hints_end_round_locked(hints, HINTING_STOP);
+    balloon_hints_end_round_locked(hints, HINTING_STOP);
 }
 
 void balloon_hints_void(BalloonHints *hints)
 {
     QEMU_LOCK_GUARD(&hints->lock);
-    hints_end_round_locked(hints, hints->state);
+    balloon_hints_end_round_locked(hints, hints->state);
 }
 
 void balloon_hints_save(BalloonHints *hints, uint32_t *cmd_id, uint32_t *state)
@@ -302,6 +304,6 @@ bool balloon_hints_load(BalloonHints *hints, uint32_t cmd_id, uint32_t state)
 
     QEMU_LOCK_GUARD(&hints->lock);
     hints->cmd_id = MAX(cmd_id, CMD_ID_MIN - 1);
-    hints_end_round_locked(hints, done ? HINTING_DONE : HINTING_STOP);
+    balloon_hints_end_round_locked(hints, done ? HINTING_DONE : HINTING_STOP);
     return done;
 }

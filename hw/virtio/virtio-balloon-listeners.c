@@ -28,14 +28,16 @@ struct BalloonListeners {
     BalloonLackFn *lacking;
 };
 
-static CoordinatedListener *listeners_nth(BalloonCoordinator *c, guint i)
+static CoordinatedListener *balloon_listeners_nth(BalloonCoordinator *c,
+                                                  guint i)
 {
     return &g_array_index(c->listeners->all, CoordinatedListener, i);
 }
 
 /* The part of @section from @start to before @end; false if that is nothing */
-static bool section_part(const MemoryRegionSection *section, uint64_t start,
-                         uint64_t end, MemoryRegionSection *part)
+static bool balloon_section_part(const MemoryRegionSection *section,
+                                 uint64_t start, uint64_t end,
+                                 MemoryRegionSection *part)
 {
     uint64_t first = section->offset_within_region;
 
@@ -52,8 +54,8 @@ static bool section_part(const MemoryRegionSection *section, uint64_t start,
  * Find the next run of granules, from *@g on, that are discarded, or else
  * populated.  Returns: their number, and the first of them in *@g; 0 for none.
  */
-static unsigned long region_next_run(const CoordinatedRegion *r, bool discarded,
-                                     unsigned long *g)
+static unsigned long balloon_region_next_run(const CoordinatedRegion *r,
+                                             bool discarded, unsigned long *g)
 {
     if (discarded) {
         *g = find_next_bit(r->discarded, r->n, *g);
@@ -67,20 +69,21 @@ static unsigned long region_next_run(const CoordinatedRegion *r, bool discarded,
  * Call @fn for each part of @section that is discarded, or else populated,
  * until it fails; not for what begins at offset @stop of the region
  */
-static int region_replay(const CoordinatedRegion *r, bool discarded,
-                         const MemoryRegionSection *section, uint64_t *stop,
-                         ReplayRamPopulate fn, void *opaque)
+static int balloon_region_replay(const CoordinatedRegion *r, bool discarded,
+                                 const MemoryRegionSection *section,
+                                 uint64_t *stop, ReplayRamPopulate fn,
+                                 void *opaque)
 {
     unsigned long g = section->offset_within_region / r->granule;
     MemoryRegionSection part;
     unsigned long n;
 
-    for (; (n = region_next_run(r, discarded, &g)); g += n) {
+    for (; (n = balloon_region_next_run(r, discarded, &g)); g += n) {
         uint64_t start = balloon_region_offset(r, g);
         uint64_t end = balloon_region_offset(r, g + n);
         int ret;
 
-        if (!section_part(section, start, end, &part)) {
+        if (!balloon_section_part(section, start, end, &part)) {
             break;
         }
         if (part.offset_within_region == *stop) {
@@ -97,14 +100,14 @@ static int region_replay(const CoordinatedRegion *r, bool discarded,
 
 /* --- listeners ----------------------------------------------------------- */
 
-static int listener_populate(MemoryRegionSection *part, void *opaque)
+static int balloon_listener_populate(MemoryRegionSection *part, void *opaque)
 {
     RamDiscardListener *rdl = opaque;
 
     return rdl->notify_populate(rdl, part);
 }
 
-static int listener_discard(MemoryRegionSection *part, void *opaque)
+static int balloon_listener_discard(MemoryRegionSection *part, void *opaque)
 {
     RamDiscardListener *rdl = opaque;
 
@@ -112,7 +115,7 @@ static int listener_discard(MemoryRegionSection *part, void *opaque)
     return 0;
 }
 
-static int listener_add_size(MemoryRegionSection *part, void *opaque)
+static int balloon_listener_add_size(MemoryRegionSection *part, void *opaque)
 {
     uint64_t *size = opaque;
 
@@ -121,32 +124,34 @@ static int listener_add_size(MemoryRegionSection *part, void *opaque)
 }
 
 /* Let a listener have what is populated of its section: all of it or nothing */
-static void listener_fill(BalloonCoordinator *c, CoordinatedListener *l)
+static void balloon_listener_fill(BalloonCoordinator *c, CoordinatedListener *l)
 {
     MemoryRegionSection *section = l->rdl->section;
     CoordinatedRegion *r = balloon_region_find(c, section->mr);
     uint64_t stop = UINT64_MAX;
-    int ret = region_replay(r, false, section, &stop, listener_populate,
-                            l->rdl);
+    int ret = balloon_region_replay(r, false, section, &stop,
+                                    balloon_listener_populate, l->rdl);
 
     l->lacks = ret;
     if (ret) {
         c->error = ret;
-        region_replay(r, false, section, &stop, listener_discard, l->rdl);
+        balloon_region_replay(r, false, section, &stop,
+                              balloon_listener_discard, l->rdl);
     }
 }
 
 /* Tell the listeners before number @n that something is discarded */
-static void listeners_tell_discard(BalloonCoordinator *c, MemoryRegion *mr,
-                                   uint64_t start, uint64_t end, guint n)
+static void balloon_listeners_tell_discard(BalloonCoordinator *c,
+                                           MemoryRegion *mr, uint64_t start,
+                                           uint64_t end, guint n)
 {
     MemoryRegionSection part;
 
     for (guint i = 0; i < n; i++) {
-        CoordinatedListener *l = listeners_nth(c, i);
+        CoordinatedListener *l = balloon_listeners_nth(c, i);
 
         if (l->rdl->section->mr == mr && !l->lacks &&
-            section_part(l->rdl->section, start, end, &part)) {
+            balloon_section_part(l->rdl->section, start, end, &part)) {
             l->rdl->notify_discard(l->rdl, &part);
         }
     }
@@ -164,13 +169,14 @@ uint64_t balloon_listeners_lack(BalloonCoordinator *c)
     uint64_t size = 0;
 
     for (guint i = 0; i < c->listeners->all->len; i++) {
-        CoordinatedListener *l = listeners_nth(c, i);
+        CoordinatedListener *l = balloon_listeners_nth(c, i);
         MemoryRegionSection *section = l->rdl->section;
         uint64_t stop = UINT64_MAX;
 
         if (l->lacks) {
-            region_replay(balloon_region_find(c, section->mr), false,
-                          section, &stop, listener_add_size, &size);
+            balloon_region_replay(balloon_region_find(c, section->mr), false,
+                                  section, &stop, balloon_listener_add_size,
+                                  &size);
         }
     }
     return size;
@@ -179,10 +185,10 @@ uint64_t balloon_listeners_lack(BalloonCoordinator *c)
 void balloon_listeners_retry(BalloonCoordinator *c)
 {
     for (guint i = 0; i < c->listeners->all->len; i++) {
-        CoordinatedListener *l = listeners_nth(c, i);
+        CoordinatedListener *l = balloon_listeners_nth(c, i);
 
         if (l->lacks) {
-            listener_fill(c, l);
+            balloon_listener_fill(c, l);
         }
     }
 }
@@ -190,9 +196,9 @@ void balloon_listeners_retry(BalloonCoordinator *c)
 void balloon_listeners_discard(BalloonCoordinator *c, CoordinatedRegion *r,
                                unsigned long g, unsigned long end)
 {
-    listeners_tell_discard(c, r->mr, balloon_region_offset(r, g),
-                           balloon_region_offset(r, end),
-                           c->listeners->all->len);
+    balloon_listeners_tell_discard(c, r->mr, balloon_region_offset(r, g),
+                                   balloon_region_offset(r, end),
+                                   c->listeners->all->len);
 }
 
 int balloon_listeners_populate(BalloonCoordinator *c, CoordinatedRegion *r,
@@ -203,14 +209,14 @@ int balloon_listeners_populate(BalloonCoordinator *c, CoordinatedRegion *r,
     MemoryRegionSection part;
 
     for (guint i = 0; i < c->listeners->all->len; i++) {
-        CoordinatedListener *l = listeners_nth(c, i);
+        CoordinatedListener *l = balloon_listeners_nth(c, i);
 
         if (l->rdl->section->mr == r->mr && !l->lacks &&
-            section_part(l->rdl->section, start, end, &part)) {
+            balloon_section_part(l->rdl->section, start, end, &part)) {
             int ret = l->rdl->notify_populate(l->rdl, &part);
 
             if (ret) {
-                listeners_tell_discard(c, r->mr, start, end, i);
+                balloon_listeners_tell_discard(c, r->mr, start, end, i);
                 return ret;
             }
         }
@@ -220,16 +226,16 @@ int balloon_listeners_populate(BalloonCoordinator *c, CoordinatedRegion *r,
 
 /* --- RamDiscardManager --------------------------------------------------- */
 
-static uint64_t listeners_get_min_granularity(const RamDiscardManager *rdm,
-                                              const MemoryRegion *mr)
+static uint64_t balloon_listeners_get_granularity(const RamDiscardManager *rdm,
+                                                  const MemoryRegion *mr)
 {
     BalloonCoordinator *c = VIRTIO_BALLOON_COORDINATOR(rdm);
 
     return balloon_region_find(c, mr)->granule;
 }
 
-static bool listeners_is_populated(const RamDiscardManager *rdm,
-                                   const MemoryRegionSection *section)
+static bool balloon_listeners_is_populated(const RamDiscardManager *rdm,
+                                           const MemoryRegionSection *section)
 {
     BalloonCoordinator *c = VIRTIO_BALLOON_COORDINATOR(rdm);
     CoordinatedRegion *r = balloon_region_find(c, section->mr);
@@ -240,15 +246,16 @@ static bool listeners_is_populated(const RamDiscardManager *rdm,
     return find_next_bit(r->discarded, end, start / r->granule) >= end;
 }
 
-static int listeners_replay_populated(const RamDiscardManager *rdm,
-                                      MemoryRegionSection *section,
-                                      ReplayRamPopulate fn, void *opaque)
+static int balloon_listeners_replay_populated(const RamDiscardManager *rdm,
+                                              MemoryRegionSection *section,
+                                              ReplayRamPopulate fn,
+                                              void *opaque)
 {
     BalloonCoordinator *c = VIRTIO_BALLOON_COORDINATOR(rdm);
     uint64_t stop = UINT64_MAX;
 
-    return region_replay(balloon_region_find(c, section->mr), false,
-                         section, &stop, fn, opaque);
+    return balloon_region_replay(balloon_region_find(c, section->mr), false,
+                                 section, &stop, fn, opaque);
 }
 
 typedef struct ReplayDiscard {
@@ -256,7 +263,7 @@ typedef struct ReplayDiscard {
     void *opaque;
 } ReplayDiscard;
 
-static int replay_discard(MemoryRegionSection *part, void *opaque)
+static int balloon_replay_discard(MemoryRegionSection *part, void *opaque)
 {
     ReplayDiscard *replay = opaque;
 
@@ -269,17 +276,18 @@ static int replay_discard(MemoryRegionSection *part, void *opaque)
  * page for ever.  A background snapshot would miss what the guest writes to a
  * page that it takes back before the snapshot stops it.
  */
-static void listeners_replay_discarded(const RamDiscardManager *rdm,
-                                       MemoryRegionSection *section,
-                                       ReplayRamDiscard fn, void *opaque)
+static void balloon_listeners_replay_discarded(const RamDiscardManager *rdm,
+                                               MemoryRegionSection *section,
+                                               ReplayRamDiscard fn,
+                                               void *opaque)
 {
     BalloonCoordinator *c = VIRTIO_BALLOON_COORDINATOR(rdm);
     ReplayDiscard replay = { fn, opaque };
     uint64_t stop = UINT64_MAX;
 
     if (!migrate_postcopy_ram() && !migrate_background_snapshot()) {
-        region_replay(balloon_region_find(c, section->mr), true,
-                      section, &stop, replay_discard, &replay);
+        balloon_region_replay(balloon_region_find(c, section->mr), true,
+                              section, &stop, balloon_replay_discard, &replay);
     }
 }
 
@@ -288,7 +296,7 @@ static void listeners_replay_discarded(const RamDiscardManager *rdm,
  * for its callback, and crashes.  Not every device gets there, but only VFIO
  * knows which ones do.
  */
-static void listeners_block_migration(BalloonCoordinator *c)
+static void balloon_listeners_block_migration(BalloonCoordinator *c)
 {
     Error *err = NULL;
 
@@ -301,7 +309,8 @@ static void listeners_block_migration(BalloonCoordinator *c)
 }
 
 /* Before the machine is ready there is no guest yet that would be lost */
-static void listeners_refuse(BalloonCoordinator *c, const CoordinatedRegion *r)
+static void balloon_listeners_refuse(BalloonCoordinator *c,
+                                     const CoordinatedRegion *r)
 {
     error_report("virtio-balloon: memory '%s' cannot be mapped for assigned"
                  " devices, %lu pieces of %" PRIu64 " bytes: %s",
@@ -319,42 +328,43 @@ static void listeners_refuse(BalloonCoordinator *c, const CoordinatedRegion *r)
     exit(EXIT_FAILURE);
 }
 
-static void listeners_register(RamDiscardManager *rdm, RamDiscardListener *rdl,
-                               MemoryRegionSection *section)
+static void balloon_listeners_register(RamDiscardManager *rdm,
+                                       RamDiscardListener *rdl,
+                                       MemoryRegionSection *section)
 {
     BalloonCoordinator *c = VIRTIO_BALLOON_COORDINATOR(rdm);
     CoordinatedListener l = { .rdl = rdl };
 
     if (!c->listeners->all->len) {
-        listeners_block_migration(c);
+        balloon_listeners_block_migration(c);
     }
     c->viommu = -1;
     rdl->section = memory_region_section_new_copy(section);
-    listener_fill(c, &l);
+    balloon_listener_fill(c, &l);
     g_array_append_val(c->listeners->all, l);
     if (l.lacks && !phase_check(PHASE_MACHINE_READY)) {
-        listeners_refuse(c, balloon_region_find(c, section->mr));
+        balloon_listeners_refuse(c, balloon_region_find(c, section->mr));
     }
     if (l.lacks) {
         c->listeners->lacking(c);
     }
 }
 
-static void listeners_unregister(RamDiscardManager *rdm,
-                                 RamDiscardListener *rdl)
+static void balloon_listeners_unregister(RamDiscardManager *rdm,
+                                         RamDiscardListener *rdl)
 {
     BalloonCoordinator *c = VIRTIO_BALLOON_COORDINATOR(rdm);
     uint64_t stop = UINT64_MAX;
 
     for (guint i = 0; i < c->listeners->all->len; i++) {
-        CoordinatedListener l = *listeners_nth(c, i);
+        CoordinatedListener l = *balloon_listeners_nth(c, i);
 
         if (l.rdl == rdl) {
             g_array_remove_index_fast(c->listeners->all, i);
             if (!l.lacks) {
-                region_replay(balloon_region_find(c, rdl->section->mr),
-                              false, rdl->section, &stop, listener_discard,
-                              rdl);
+                balloon_region_replay(balloon_region_find(c, rdl->section->mr),
+                                      false, rdl->section, &stop,
+                                      balloon_listener_discard, rdl);
             }
             break;
         }
@@ -376,12 +386,12 @@ void balloon_listeners_class_init(ObjectClass *klass)
 {
     RamDiscardManagerClass *rdmc = RAM_DISCARD_MANAGER_CLASS(klass);
 
-    rdmc->get_min_granularity = listeners_get_min_granularity;
-    rdmc->is_populated = listeners_is_populated;
-    rdmc->replay_populated = listeners_replay_populated;
-    rdmc->replay_discarded = listeners_replay_discarded;
-    rdmc->register_listener = listeners_register;
-    rdmc->unregister_listener = listeners_unregister;
+    rdmc->get_min_granularity = balloon_listeners_get_granularity;
+    rdmc->is_populated = balloon_listeners_is_populated;
+    rdmc->replay_populated = balloon_listeners_replay_populated;
+    rdmc->replay_discarded = balloon_listeners_replay_discarded;
+    rdmc->register_listener = balloon_listeners_register;
+    rdmc->unregister_listener = balloon_listeners_unregister;
 }
 
 void balloon_listeners_init(BalloonCoordinator *c, BalloonLackFn *lacking)

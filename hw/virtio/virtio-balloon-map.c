@@ -62,23 +62,23 @@ void balloon_map_free(BalloonMap *map)
     g_free(map);
 }
 
-static unsigned long bytes_to_pages(uint64_t size)
+static unsigned long balloon_bytes_to_pages(uint64_t size)
 {
     return size >> VIRTIO_BALLOON_PFN_SHIFT;
 }
 
-static uint64_t pages_to_bytes(unsigned long n)
+static uint64_t balloon_pages_to_bytes(unsigned long n)
 {
     return (uint64_t)n << VIRTIO_BALLOON_PFN_SHIFT;
 }
 
-static BalloonRange bytes_of(unsigned long first, unsigned long end)
+static BalloonRange balloon_bytes_of(unsigned long first, unsigned long end)
 {
-    return (BalloonRange) { pages_to_bytes(first),
-                            pages_to_bytes(end - first) };
+    return (BalloonRange) { balloon_pages_to_bytes(first),
+                            balloon_pages_to_bytes(end - first) };
 }
 
-static void unit_set_put(UnitSet *set, unsigned long u, bool in)
+static void balloon_unit_set_put(UnitSet *set, unsigned long u, bool in)
 {
     if (in != test_bit(u, set->bits)) {
         change_bit(u, set->bits);
@@ -87,7 +87,7 @@ static void unit_set_put(UnitSet *set, unsigned long u, bool in)
 }
 
 /* Returns: the next unit of @set, or map->n_units */
-static unsigned long unit_set_next(const BalloonMap *map, UnitSet *set)
+static unsigned long balloon_unit_set_next(const BalloonMap *map, UnitSet *set)
 {
     if (!set->n) {
         return map->n_units;
@@ -100,24 +100,25 @@ static unsigned long unit_set_next(const BalloonMap *map, UnitSet *set)
 }
 
 /* Pages of unit @u may wait that did not */
-static void map_look_at(BalloonMap *map, unsigned long u)
+static void balloon_map_look_at(BalloonMap *map, unsigned long u)
 {
     bool some = balloon_page_set_is_used(&map->waiting, u);
     bool complete = balloon_page_set_is_full(&map->held, u);
 
-    unit_set_put(&map->complete, u, some && complete);
+    balloon_unit_set_put(&map->complete, u, some && complete);
     /* Where a unit is a host page, there is no less to take */
-    unit_set_put(&map->partial, u, some && !complete && map->unit > map->page);
+    balloon_unit_set_put(&map->partial, u,
+                         some && !complete && map->unit > map->page);
 }
 
 /* Where the host pages of all before page @end end; the last may be small */
-static unsigned long page_end(const BalloonMap *map, unsigned long end)
+static unsigned long balloon_page_end(const BalloonMap *map, unsigned long end)
 {
     return MIN(ROUND_UP(end, map->page), map->size);
 }
 
 /* Where the last of the host pages ends that end before page @end */
-static unsigned long whole_end(const BalloonMap *map, unsigned long end)
+static unsigned long balloon_whole_end(const BalloonMap *map, unsigned long end)
 {
     return end == map->size ? end : ROUND_DOWN(end, map->page);
 }
@@ -126,8 +127,8 @@ static unsigned long whole_end(const BalloonMap *map, unsigned long end)
  * What is in the balloon of pages @first to before @end waits.  Returns: how
  * much did not.
  */
-static unsigned long map_wait(BalloonMap *map, unsigned long first,
-                              unsigned long end)
+static unsigned long balloon_map_wait(BalloonMap *map, unsigned long first,
+                                      unsigned long end)
 {
     unsigned long n = 0;
 
@@ -142,8 +143,8 @@ static unsigned long map_wait(BalloonMap *map, unsigned long first,
 
 uint64_t balloon_map_insert(BalloonMap *map, const BalloonRange *range)
 {
-    unsigned long first = bytes_to_pages(range->start);
-    unsigned long end = first + bytes_to_pages(range->size);
+    unsigned long first = balloon_bytes_to_pages(range->start);
+    unsigned long end = first + balloon_bytes_to_pages(range->size);
     unsigned long before = map->held.n;
 
     /* What is in the balloon already has been dealt with */
@@ -153,27 +154,28 @@ uint64_t balloon_map_insert(BalloonMap *map, const BalloonRange *range)
 
         stop = balloon_page_set_next(&map->held, first, stop);
         balloon_page_set_add(&map->held, first, stop);
-        map_wait(map, ROUND_DOWN(first, map->page), page_end(map, stop));
-        map_look_at(map, u);
+        balloon_map_wait(map, ROUND_DOWN(first, map->page),
+                         balloon_page_end(map, stop));
+        balloon_map_look_at(map, u);
         first = stop;
     }
-    return pages_to_bytes(map->held.n - before);
+    return balloon_pages_to_bytes(map->held.n - before);
 }
 
 /*
  * Pages @first to before @end, of unit @u, are the guest's.  Returns: how many
  * others wait again, because their host page comes back with the first use.
  */
-static unsigned long map_release(BalloonMap *map, unsigned long u,
-                                 unsigned long first, unsigned long end)
+static unsigned long balloon_map_release(BalloonMap *map, unsigned long u,
+                                         unsigned long first, unsigned long end)
 {
     unsigned long again = 0;
 
     if (balloon_page_set_remove(&map->held, first, end)) {
         balloon_page_set_remove(&map->waiting, first, end);
-        again = map_wait(map, ROUND_DOWN(first, map->page), first) +
-                map_wait(map, end, page_end(map, end));
-        map_look_at(map, u);
+        again = balloon_map_wait(map, ROUND_DOWN(first, map->page), first) +
+                balloon_map_wait(map, end, balloon_page_end(map, end));
+        balloon_map_look_at(map, u);
     }
     return again;
 }
@@ -181,8 +183,8 @@ static unsigned long map_release(BalloonMap *map, unsigned long u,
 uint64_t balloon_map_remove(BalloonMap *map, const BalloonRange *range,
                             uint64_t *again)
 {
-    unsigned long first = bytes_to_pages(range->start);
-    unsigned long end = first + bytes_to_pages(range->size);
+    unsigned long first = balloon_bytes_to_pages(range->start);
+    unsigned long end = first + balloon_bytes_to_pages(range->size);
     unsigned long before = map->waiting.n;
     unsigned long n = 0;
 
@@ -190,32 +192,33 @@ uint64_t balloon_map_remove(BalloonMap *map, const BalloonRange *range,
         unsigned long u = first / map->unit;
 
         stop = MIN(end, balloon_page_set_end(&map->held, u));
-        n += map_release(map, u, first, stop);
+        n += balloon_map_release(map, u, first, stop);
     }
-    *again = pages_to_bytes(n);
-    return pages_to_bytes(before + n - map->waiting.n);
+    *again = balloon_pages_to_bytes(n);
+    return balloon_pages_to_bytes(before + n - map->waiting.n);
 }
 
 uint64_t balloon_map_wait_again(BalloonMap *map, const BalloonRange *range)
 {
-    unsigned long first = bytes_to_pages(range->start);
-    unsigned long end = first + bytes_to_pages(range->size);
+    unsigned long first = balloon_bytes_to_pages(range->start);
+    unsigned long end = first + balloon_bytes_to_pages(range->size);
     unsigned long before = map->waiting.n;
 
     for (unsigned long stop; first < end; first = stop) {
         unsigned long u = first / map->unit;
 
         stop = MIN(end, balloon_page_set_end(&map->held, u));
-        if (map_wait(map, first, stop)) {
-            map_look_at(map, u);
+        if (balloon_map_wait(map, first, stop)) {
+            balloon_map_look_at(map, u);
         }
     }
-    return pages_to_bytes(map->waiting.n - before);
+    return balloon_pages_to_bytes(map->waiting.n - before);
 }
 
 /* Where to stop taking what begins with @first: whole units, up to the limit */
-static unsigned long map_take_end(BalloonMap *map, unsigned long u,
-                                  unsigned long first, unsigned long limit)
+static unsigned long balloon_map_take_end(BalloonMap *map, unsigned long u,
+                                          unsigned long first,
+                                          unsigned long limit)
 {
     unsigned long end = balloon_page_set_end(&map->held, u);
 
@@ -226,37 +229,37 @@ static unsigned long map_take_end(BalloonMap *map, unsigned long u,
     return balloon_page_set_next_zero(&map->waiting, first, end);
 }
 
-static bool map_take_complete(BalloonMap *map, unsigned long limit,
-                              unsigned long *first, unsigned long *end)
+static bool balloon_map_take_complete(BalloonMap *map, unsigned long limit,
+                                      unsigned long *first, unsigned long *end)
 {
     unsigned long u;
 
-    while ((u = unit_set_next(map, &map->complete)) < map->n_units) {
+    while ((u = balloon_unit_set_next(map, &map->complete)) < map->n_units) {
         unsigned long stop = balloon_page_set_end(&map->held, u);
 
         *first = balloon_page_set_next(&map->waiting, u * map->unit, stop);
         if (*first < stop) {
-            *end = map_take_end(map, u, *first, limit);
+            *end = balloon_map_take_end(map, u, *first, limit);
             return true;
         }
-        unit_set_put(&map->complete, u, false);
+        balloon_unit_set_put(&map->complete, u, false);
     }
     return false;
 }
 
-static bool map_take_partial(BalloonMap *map, unsigned long *first,
-                             unsigned long *end)
+static bool balloon_map_take_partial(BalloonMap *map, unsigned long *first,
+                                     unsigned long *end)
 {
     unsigned long u;
 
-    while ((u = unit_set_next(map, &map->partial)) < map->n_units) {
+    while ((u = balloon_unit_set_next(map, &map->partial)) < map->n_units) {
         unsigned long stop = balloon_page_set_end(&map->held, u);
         unsigned long at = u * map->unit;
 
         while ((at = balloon_page_set_next(&map->waiting, at, stop)) < stop) {
             *first = ROUND_DOWN(at, map->page);
-            *end = whole_end(map, balloon_page_set_next_zero(&map->held, *first,
-                                                             stop));
+            *end = balloon_whole_end(map, balloon_page_set_next_zero(
+                                              &map->held, *first, stop));
             /* Whole host pages are in the balloon, and those up to here wait */
             *end = balloon_page_set_next_zero(&map->waiting, at, *end);
             if (*first < *end) {
@@ -264,7 +267,7 @@ static bool map_take_partial(BalloonMap *map, unsigned long *first,
             }
             at = *first + map->page;
         }
-        unit_set_put(&map->partial, u, false);
+        balloon_unit_set_put(&map->partial, u, false);
     }
     return false;
 }
@@ -274,12 +277,13 @@ bool balloon_map_take(BalloonMap *map, bool partial, uint64_t limit,
 {
     unsigned long first, end;
 
-    if (!map_take_complete(map, bytes_to_pages(limit), &first, &end) &&
-        (!partial || !map_take_partial(map, &first, &end))) {
+    if (!balloon_map_take_complete(map, balloon_bytes_to_pages(limit), &first,
+                                   &end) &&
+        (!partial || !balloon_map_take_partial(map, &first, &end))) {
         return false;
     }
     balloon_page_set_remove(&map->waiting, first, end);
-    *range = bytes_of(first, end);
+    *range = balloon_bytes_of(first, end);
     return true;
 }
 
@@ -290,24 +294,24 @@ bool balloon_map_is_pending(const BalloonMap *map)
 
 uint64_t balloon_map_size(const BalloonMap *map)
 {
-    return pages_to_bytes(map->size);
+    return balloon_pages_to_bytes(map->size);
 }
 
 uint64_t balloon_map_held(const BalloonMap *map)
 {
-    return pages_to_bytes(map->held.n);
+    return balloon_pages_to_bytes(map->held.n);
 }
 
 uint64_t balloon_map_waiting(const BalloonMap *map)
 {
-    return pages_to_bytes(map->waiting.n);
+    return balloon_pages_to_bytes(map->waiting.n);
 }
 
 bool balloon_map_next(const BalloonMap *map, uint64_t start, uint64_t limit,
                       BalloonRange *range, const unsigned long **bits)
 {
     const BalloonPageSet *held = &map->held;
-    unsigned long first = bytes_to_pages(start);
+    unsigned long first = balloon_bytes_to_pages(start);
     unsigned long u = find_next_bit(held->used, held->n_units,
                                     first / held->unit);
     unsigned long end;
@@ -322,37 +326,37 @@ bool balloon_map_next(const BalloonMap *map, uint64_t start, uint64_t limit,
         *bits = held->mixed[u]->bits + BIT_WORD(first % held->unit);
     }
     while (!*bits && u < held->n_units && balloon_page_set_is_full(held, u) &&
-           end - first < bytes_to_pages(limit)) {
+           end - first < balloon_bytes_to_pages(limit)) {
         end = balloon_page_set_end(held, u++);
     }
-    *range = bytes_of(first, end);
+    *range = balloon_bytes_of(first, end);
     return true;
 }
 
 bool balloon_map_next_run(const BalloonMap *map, BalloonRange *rest,
                           BalloonRange *run)
 {
-    unsigned long first = bytes_to_pages(rest->start);
-    unsigned long end = first + bytes_to_pages(rest->size);
+    unsigned long first = balloon_bytes_to_pages(rest->start);
+    unsigned long end = first + balloon_bytes_to_pages(rest->size);
     unsigned long stop;
 
     first = balloon_page_set_next(&map->held, first, end);
     stop = balloon_page_set_next_zero(&map->held, first, end);
-    *run = bytes_of(first, stop);
-    *rest = bytes_of(stop, end);
+    *run = balloon_bytes_of(first, stop);
+    *rest = balloon_bytes_of(stop, end);
     return first < end;
 }
 
 size_t balloon_map_save_max(uint64_t size)
 {
-    return DIV_ROUND_UP(bytes_to_pages(size), 64) * sizeof(uint64_t);
+    return DIV_ROUND_UP(balloon_bytes_to_pages(size), 64) * sizeof(uint64_t);
 }
 
 void *balloon_map_save(const BalloonMap *map, size_t *size)
 {
-    size_t max = balloon_map_save_max(pages_to_bytes(map->size));
+    size_t max = balloon_map_save_max(balloon_pages_to_bytes(map->size));
     uint32_t *runs = g_malloc0(max);
-    BalloonRange rest = bytes_of(0, map->size);
+    BalloonRange rest = balloon_bytes_of(0, map->size);
     BalloonRange run;
     size_t n = 0;
 
@@ -363,8 +367,8 @@ void *balloon_map_save(const BalloonMap *map, size_t *size)
             *size = max;
             return runs;
         }
-        runs[n++] = cpu_to_le32(bytes_to_pages(run.start));
-        runs[n++] = cpu_to_le32(bytes_to_pages(run.size));
+        runs[n++] = cpu_to_le32(balloon_bytes_to_pages(run.start));
+        runs[n++] = cpu_to_le32(balloon_bytes_to_pages(run.size));
     }
     *size = n * sizeof(*runs);
     return runs;
@@ -372,7 +376,7 @@ void *balloon_map_save(const BalloonMap *map, size_t *size)
 
 bool balloon_map_load(BalloonMap *map, const void *data, size_t size)
 {
-    size_t max = balloon_map_save_max(pages_to_bytes(map->size));
+    size_t max = balloon_map_save_max(balloon_pages_to_bytes(map->size));
     const uint32_t *runs = data;
     uint64_t end = 0;
 

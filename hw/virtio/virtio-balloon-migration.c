@@ -29,8 +29,8 @@ typedef struct MigrationSkip {
 } MigrationSkip;
 
 /* Of which of @n target pages are all balloon pages set in @bits? */
-static unsigned long *migration_whole_pages(const unsigned long *bits,
-                                            unsigned long n)
+static unsigned long *balloon_migration_whole_pages(const unsigned long *bits,
+                                                    unsigned long n)
 {
     unsigned long pages = 1ul << (qemu_target_page_bits() -
                                   VIRTIO_BALLOON_PFN_SHIFT);
@@ -47,8 +47,9 @@ static unsigned long *migration_whole_pages(const unsigned long *bits,
 }
 
 /* For qemu_guest_free_bitmap_hint() */
-static bool migration_skip_next(void *opaque, const unsigned long **bitmap,
-                                unsigned long *first, unsigned long *n)
+static bool balloon_migration_skip_next(void *opaque,
+                                        const unsigned long **bitmap,
+                                        unsigned long *first, unsigned long *n)
 {
     MigrationSkip *skip = opaque;
     unsigned shift = qemu_target_page_bits();
@@ -63,7 +64,7 @@ static bool migration_skip_next(void *opaque, const unsigned long **bitmap,
     *first = range.start >> shift;
     *n = range.size >> shift;
     if (*bitmap && shift > VIRTIO_BALLOON_PFN_SHIFT) {
-        skip->whole = migration_whole_pages(*bitmap, *n);
+        skip->whole = balloon_migration_whole_pages(*bitmap, *n);
         *bitmap = skip->whole;
     }
     return true;
@@ -76,8 +77,8 @@ static bool migration_skip_next(void *opaque, const unsigned long **bitmap,
  * A guest that takes a page back writes to it after that, which the next
  * synchronisation finds.
  */
-static int migration_precopy_notify(NotifierWithReturn *n, void *data,
-                                    Error **errp)
+static int balloon_migration_precopy_notify(NotifierWithReturn *n, void *data,
+                                            Error **errp)
 {
     VirtIOBalloon *s = container_of(n, VirtIOBalloon, pages.precopy);
     PrecopyNotifyData *step = data;
@@ -102,15 +103,15 @@ static int migration_precopy_notify(NotifierWithReturn *n, void *data,
         BalloonBlock *block = balloon_block(s, i);
         MigrationSkip skip = { .map = block->map };
         uint64_t skipped = qemu_guest_free_bitmap_hint(
-            block->rb, migration_skip_next, &skip);
+            block->rb, balloon_migration_skip_next, &skip);
 
         trace_virtio_balloon_migration_skip(block->rb->idstr, skipped);
     }
     return 0;
 }
 
-static int migration_put(QEMUFile *f, void *pv, size_t unused,
-                         const VMStateField *field, JSONWriter *vmdesc)
+static int balloon_migration_put(QEMUFile *f, void *pv, size_t unused,
+                                 const VMStateField *field, JSONWriter *vmdesc)
 {
     VirtIOBalloon *s = container_of(pv, VirtIOBalloon, pages);
 
@@ -129,7 +130,7 @@ static int migration_put(QEMUFile *f, void *pv, size_t unused,
 }
 
 /* Returns: what is wrong with what follows in the stream; NULL if it is fine */
-static const char *migration_get_map(QEMUFile *f, BalloonMap *map)
+static const char *balloon_migration_get_map(QEMUFile *f, BalloonMap *map)
 {
     g_autofree void *data = NULL;
     uint64_t size;
@@ -150,8 +151,8 @@ static const char *migration_get_map(QEMUFile *f, BalloonMap *map)
 }
 
 /* Add a block from the stream to @loaded; false, and told, if that fails */
-static bool migration_get_block(VirtIOBalloon *s, QEMUFile *f,
-                                GPtrArray *loaded)
+static bool balloon_migration_get_block(VirtIOBalloon *s, QEMUFile *f,
+                                        GPtrArray *loaded)
 {
     char name[256] = "";
     RAMBlock *rb = NULL;
@@ -171,7 +172,7 @@ static bool migration_get_block(VirtIOBalloon *s, QEMUFile *f,
     }
     block = balloon_block_new(s, rb);
     g_ptr_array_add(loaded, block);
-    fault = migration_get_map(f, block->map);
+    fault = balloon_migration_get_map(f, block->map);
     if (fault) {
         error_report("virtio-balloon: cannot load the pages in the balloon of"
                      " memory '%s': %s", name, fault);
@@ -180,8 +181,8 @@ static bool migration_get_block(VirtIOBalloon *s, QEMUFile *f,
 }
 
 /* All of it is read before any of it counts */
-static int migration_get(QEMUFile *f, void *pv, size_t unused,
-                         const VMStateField *field)
+static int balloon_migration_get(QEMUFile *f, void *pv, size_t unused,
+                                 const VMStateField *field)
 {
     VirtIOBalloon *s = container_of(pv, VirtIOBalloon, pages);
     g_autoptr(GPtrArray) loaded =
@@ -194,7 +195,7 @@ static int migration_get(QEMUFile *f, void *pv, size_t unused,
         return -EINVAL;
     }
     for (uint32_t n = qemu_get_be32(f); n; n--) {
-        if (!migration_get_block(s, f, loaded)) {
+        if (!balloon_migration_get_block(s, f, loaded)) {
             return -EINVAL;
         }
     }
@@ -204,11 +205,11 @@ static int migration_get(QEMUFile *f, void *pv, size_t unused,
 
 static const VMStateInfo migration_pages_info = {
     .name = "virtio-balloon pages",
-    .get = migration_get,
-    .put = migration_put,
+    .get = balloon_migration_get,
+    .put = balloon_migration_put,
 };
 
-static bool migration_needed(void *opaque)
+static bool balloon_migration_needed(void *opaque)
 {
     return virtio_balloon_driver_tells(opaque) &&
            VIRTIO_BALLOON(opaque)->pages.blocks->len;
@@ -218,7 +219,7 @@ const VMStateDescription vmstate_virtio_balloon_pages = {
     .name = "virtio-balloon-device/must-tell-host",
     .version_id = 2,
     .minimum_version_id = 2,
-    .needed = migration_needed,
+    .needed = balloon_migration_needed,
     .fields = (const VMStateField[]) {
         VMSTATE_SINGLE(pages, VirtIOBalloon, 0, migration_pages_info,
                        VirtIOBalloonPages),
@@ -228,7 +229,7 @@ const VMStateDescription vmstate_virtio_balloon_pages = {
 
 void virtio_balloon_migration_init(VirtIOBalloon *s)
 {
-    s->pages.precopy.notify = migration_precopy_notify;
+    s->pages.precopy.notify = balloon_migration_precopy_notify;
     precopy_add_notifier(&s->pages.precopy);
 }
 

@@ -27,14 +27,16 @@ void balloon_page_set_init(BalloonPageSet *set, unsigned long size,
 }
 
 /* Returns: the next unit from @u on with pages in the set, or set->n_units */
-static unsigned long set_next_unit(const BalloonPageSet *set, unsigned long u)
+static unsigned long balloon_set_next_unit(const BalloonPageSet *set,
+                                           unsigned long u)
 {
     return find_next_bit(set->used, set->n_units, u);
 }
 
 void balloon_page_set_cleanup(BalloonPageSet *set)
 {
-    for (unsigned long u = 0; (u = set_next_unit(set, u)) < set->n_units; u++) {
+    for (unsigned long u = 0;
+         (u = balloon_set_next_unit(set, u)) < set->n_units; u++) {
         if (balloon_page_set_is_mixed(set, u)) {
             g_free(set->mixed[u]);
         }
@@ -47,22 +49,25 @@ void balloon_page_set_cleanup(BalloonPageSet *set)
 }
 
 /* How many pages unit @u has */
-static unsigned long set_unit_size(const BalloonPageSet *set, unsigned long u)
+static unsigned long balloon_set_unit_size(const BalloonPageSet *set,
+                                           unsigned long u)
 {
     return balloon_page_set_end(set, u) - balloon_page_set_start(set, u);
 }
 
 /* How many of those are in the set */
-static unsigned long set_unit_count(const BalloonPageSet *set, unsigned long u)
+static unsigned long balloon_set_unit_count(const BalloonPageSet *set,
+                                            unsigned long u)
 {
     if (balloon_page_set_is_mixed(set, u)) {
         return set->mixed[u]->n;
     }
-    return balloon_page_set_is_used(set, u) ? set_unit_size(set, u) : 0;
+    return balloon_page_set_is_used(set, u) ? balloon_set_unit_size(set, u) : 0;
 }
 
 /* The bitmap of unit @u, mixed or not; bits past the block's end say nothing */
-static const unsigned long *set_bits(const BalloonPageSet *set, unsigned long u)
+static const unsigned long *balloon_set_bits(const BalloonPageSet *set,
+                                             unsigned long u)
 {
     if (balloon_page_set_is_mixed(set, u)) {
         return set->mixed[u]->bits;
@@ -71,8 +76,8 @@ static const unsigned long *set_bits(const BalloonPageSet *set, unsigned long u)
 }
 
 /* What a unit gets that is about to be mixed: @bits, not counted yet */
-static BalloonPageUnit *set_mixed_new(const BalloonPageSet *set,
-                                      const unsigned long *bits)
+static BalloonPageUnit *balloon_set_mixed_new(const BalloonPageSet *set,
+                                              const unsigned long *bits)
 {
     BalloonPageUnit *mixed = g_malloc(sizeof(*mixed) +
                                       set->unit / BITS_PER_BYTE);
@@ -85,18 +90,18 @@ static BalloonPageUnit *set_mixed_new(const BalloonPageSet *set,
  * Unit @u has @count pages in the set now; if those are some, it was mixed, or
  * set->mixed[u] is new.
  */
-static void set_unit_counted(BalloonPageSet *set, unsigned long u,
-                             unsigned long count)
+static void balloon_set_unit_counted(BalloonPageSet *set, unsigned long u,
+                                     unsigned long count)
 {
     bool was_mixed = balloon_page_set_is_mixed(set, u);
 
-    set->n += count - set_unit_count(set, u);
+    set->n += count - balloon_set_unit_count(set, u);
     if (count) {
         set_bit(u, set->used);
     } else {
         clear_bit(u, set->used);
     }
-    if (count == set_unit_size(set, u)) {
+    if (count == balloon_set_unit_size(set, u)) {
         set_bit(u, set->full);
     } else {
         clear_bit(u, set->full);
@@ -109,8 +114,9 @@ static void set_unit_counted(BalloonPageSet *set, unsigned long u,
 }
 
 /* How many pages from @first to before @end, of unit @u, are in the set? */
-static unsigned long set_count_in(const BalloonPageSet *set, unsigned long u,
-                                  unsigned long first, unsigned long end)
+static unsigned long balloon_set_count_in(const BalloonPageSet *set,
+                                          unsigned long u, unsigned long first,
+                                          unsigned long end)
 {
     if (!balloon_page_set_is_mixed(set, u)) {
         return balloon_page_set_is_used(set, u) ? end - first : 0;
@@ -121,20 +127,22 @@ static unsigned long set_count_in(const BalloonPageSet *set, unsigned long u,
 }
 
 /* Pages @first to before @end, of unit @u, are to be in the set, or not */
-static void set_put_in_unit(BalloonPageSet *set, unsigned long u,
-                            unsigned long first, unsigned long end, bool in)
+static void balloon_set_put_in_unit(BalloonPageSet *set, unsigned long u,
+                                    unsigned long first, unsigned long end,
+                                    bool in)
 {
     unsigned long at = first - balloon_page_set_start(set, u);
-    unsigned long before = set_unit_count(set, u);
-    unsigned long count = before - set_count_in(set, u, first, end) +
+    unsigned long before = balloon_set_unit_count(set, u);
+    unsigned long count = before - balloon_set_count_in(set, u, first, end) +
                           (in ? end - first : 0);
 
     if (count == before) {
         return;
     }
-    if (count && count < set_unit_size(set, u)) {
+    if (count && count < balloon_set_unit_size(set, u)) {
         if (!balloon_page_set_is_mixed(set, u)) {
-            set->mixed[u] = set_mixed_new(set, set_bits(set, u));
+            set->mixed[u] = balloon_set_mixed_new(set,
+                                                  balloon_set_bits(set, u));
         }
         if (in) {
             bitmap_set(set->mixed[u]->bits, at, end - first);
@@ -142,16 +150,16 @@ static void set_put_in_unit(BalloonPageSet *set, unsigned long u,
             bitmap_clear(set->mixed[u]->bits, at, end - first);
         }
     }
-    set_unit_counted(set, u, count);
+    balloon_set_unit_counted(set, u, count);
 }
 
-static void set_put(BalloonPageSet *set, unsigned long first,
-                    unsigned long end, bool in)
+static void balloon_set_put(BalloonPageSet *set, unsigned long first,
+                            unsigned long end, bool in)
 {
     for (unsigned long u = first / set->unit; first < end; u++) {
         unsigned long stop = MIN(balloon_page_set_end(set, u), end);
 
-        set_put_in_unit(set, u, first, stop, in);
+        balloon_set_put_in_unit(set, u, first, stop, in);
         first = stop;
     }
 }
@@ -161,7 +169,7 @@ unsigned long balloon_page_set_add(BalloonPageSet *set, unsigned long first,
 {
     unsigned long before = set->n;
 
-    set_put(set, first, end, true);
+    balloon_set_put(set, first, end, true);
     return set->n - before;
 }
 
@@ -170,7 +178,7 @@ unsigned long balloon_page_set_remove(BalloonPageSet *set, unsigned long first,
 {
     unsigned long before = set->n;
 
-    set_put(set, first, end, false);
+    balloon_set_put(set, first, end, false);
     return before - set->n;
 }
 
@@ -186,7 +194,8 @@ unsigned long balloon_page_set_next(const BalloonPageSet *set,
         unsigned long stop = MIN(balloon_page_set_end(set, u), end);
         unsigned long at = MAX(first, start);
 
-        at = start + find_next_bit(set_bits(set, u), stop - start, at - start);
+        at = start + find_next_bit(balloon_set_bits(set, u), stop - start,
+                                   at - start);
         if (at < stop) {
             return at;
         }
@@ -207,7 +216,7 @@ unsigned long balloon_page_set_next_zero(const BalloonPageSet *set,
         unsigned long stop = MIN(balloon_page_set_end(set, u), end);
         unsigned long at = MAX(first, start);
 
-        at = start + find_next_zero_bit(set_bits(set, u), stop - start,
+        at = start + find_next_zero_bit(balloon_set_bits(set, u), stop - start,
                                         at - start);
         if (at < stop) {
             return at;
@@ -221,11 +230,12 @@ void balloon_page_set_to_le(const BalloonPageSet *set, unsigned long *data)
 {
     g_autofree unsigned long *bits = bitmap_new(set->unit);
 
-    for (unsigned long u = 0; (u = set_next_unit(set, u)) < set->n_units; u++) {
+    for (unsigned long u = 0;
+         (u = balloon_set_next_unit(set, u)) < set->n_units; u++) {
         unsigned long start = balloon_page_set_start(set, u);
-        unsigned long n = set_unit_size(set, u);
+        unsigned long n = balloon_set_unit_size(set, u);
 
-        bitmap_copy(bits, set_bits(set, u), set->unit);
+        bitmap_copy(bits, balloon_set_bits(set, u), set->unit);
         bitmap_clear(bits, n, set->unit - n);
         bitmap_to_le(data + BIT_WORD(start), bits, n);
     }
@@ -236,17 +246,17 @@ void balloon_page_set_from_le(BalloonPageSet *set, const unsigned long *data)
     g_autofree unsigned long *bits = bitmap_new(set->unit);
 
     for (unsigned long u = 0; u < set->n_units; u++) {
-        unsigned long n = set_unit_size(set, u);
+        unsigned long n = balloon_set_unit_size(set, u);
         unsigned long count;
 
         bitmap_from_le(bits, data + BIT_WORD(balloon_page_set_start(set, u)),
                        n);
         count = bitmap_count_one(bits, n);
         if (count && count < n) {
-            set->mixed[u] = set_mixed_new(set, bits);
+            set->mixed[u] = balloon_set_mixed_new(set, bits);
         }
         if (count) {
-            set_unit_counted(set, u, count);
+            balloon_set_unit_counted(set, u, count);
         }
     }
 }

@@ -52,7 +52,7 @@ typedef struct BalloonStaged {
 } BalloonStaged;
 
 /* The size of a transparent huge page in bytes, 0 if there are none */
-static uint64_t pages_thp_size(void)
+static uint64_t balloon_pages_thp_size(void)
 {
     g_autofree char *text = NULL;
     uint64_t size;
@@ -76,7 +76,7 @@ BalloonBlock *balloon_block_new(VirtIOBalloon *s, RAMBlock *rb)
     block->granule = balloon_coordinator_granule(s->pages.coordinator, rb);
     page = MAX(page, block->granule);
     block->map = balloon_map_new(size, page, MAX(MAX(page, BALLOON_UNIT_SIZE),
-                                                 MIN(pages_thp_size(),
+                                                 MIN(balloon_pages_thp_size(),
                                                      UNIT_MAX)));
     return block;
 }
@@ -125,7 +125,7 @@ void virtio_balloon_pages_stage(VirtIOBalloon *s, RAMBlock *rb,
     }
 }
 
-static void pages_insert(VirtIOBalloon *s, const BalloonStaged *staged)
+static void balloon_pages_insert(VirtIOBalloon *s, const BalloonStaged *staged)
 {
     BalloonBlock *block = balloon_block_find(s->pages.blocks, staged->rb);
     uint64_t waiting, fresh;
@@ -152,12 +152,12 @@ void virtio_balloon_pages_commit(VirtIOBalloon *s)
     }
     virtio_balloon_reclaim_soon(s);
     for (guint i = 0; i < p->staged->len; i++) {
-        pages_insert(s, &g_array_index(p->staged, BalloonStaged, i));
+        balloon_pages_insert(s, &g_array_index(p->staged, BalloonStaged, i));
     }
     g_array_set_size(p->staged, 0);
 }
 
-static uint64_t pages_staged_size(VirtIOBalloon *s)
+static uint64_t balloon_pages_staged_size(VirtIOBalloon *s)
 {
     uint64_t size = 0;
 
@@ -171,7 +171,7 @@ void virtio_balloon_pages_unstage(VirtIOBalloon *s)
 {
     if (s->pages.blocks) {
         virtio_balloon_discard_skip(s, BALLOON_SKIP_TAKEN_BACK,
-                                    pages_staged_size(s));
+                                    balloon_pages_staged_size(s));
         g_array_set_size(s->pages.staged, 0);
     }
 }
@@ -188,7 +188,7 @@ uint64_t virtio_balloon_pages_step(VirtIOBalloon *s)
  * A page with a memory error cannot be populated; the guest learns of it when
  * it uses the page
  */
-static bool pages_are_lost(int error)
+static bool balloon_pages_are_lost(int error)
 {
 #ifdef EHWPOISON
     return error == EHWPOISON;
@@ -201,7 +201,8 @@ static bool pages_are_lost(int error)
  * Have the host provide the memory of @range that is in the balloon.  Returns:
  * 0, or a negative errno.
  */
-static int pages_populate_host(BalloonBlock *block, const BalloonRange *range)
+static int balloon_pages_populate_host(BalloonBlock *block,
+                                       const BalloonRange *range)
 {
     uint64_t page = qemu_ram_pagesize(block->rb);
     BalloonRange rest = *range;
@@ -212,7 +213,8 @@ static int pages_populate_host(BalloonBlock *block, const BalloonRange *range)
         uint64_t to = ROUND_UP(run.start + run.size, page);
 
         if (qemu_madvise(block->rb->host + from, to - from,
-                         QEMU_MADV_POPULATE_WRITE) && !pages_are_lost(errno)) {
+                         QEMU_MADV_POPULATE_WRITE) &&
+            !balloon_pages_are_lost(errno)) {
             return -errno;
         }
     }
@@ -223,8 +225,8 @@ static int pages_populate_host(BalloonBlock *block, const BalloonRange *range)
  * Make @range usable for the guest, and for those who pin its memory.  Returns:
  * false if that is not possible now.
  */
-static bool pages_populate(VirtIOBalloon *s, BalloonBlock *block,
-                           const BalloonRange *range)
+static bool balloon_pages_populate(VirtIOBalloon *s, BalloonBlock *block,
+                                   const BalloonRange *range)
 {
     int ret = 0;
 
@@ -234,7 +236,7 @@ static bool pages_populate(VirtIOBalloon *s, BalloonBlock *block,
      */
     if (s->populate_on_deflate && !migration_in_incoming_postcopy() &&
         !migration_in_bg_snapshot()) {
-        ret = pages_populate_host(block, range);
+        ret = balloon_pages_populate_host(block, range);
     }
     if (!ret && block->granule) {
         ret = balloon_coordinator_populate(s->pages.coordinator, block->rb,
@@ -255,7 +257,7 @@ void virtio_balloon_pages_remove(VirtIOBalloon *s, RAMBlock *rb,
     uint64_t waited, again;
 
     if (block && balloon_range_trim(range, BALLOON_PAGE_SIZE) &&
-        pages_populate(s, block, range)) {
+        balloon_pages_populate(s, block, range)) {
         waited = balloon_map_remove(block->map, range, &again);
         trace_virtio_balloon_pages_remove(rb->idstr, range->start,
                                           range->size, waited, again);
@@ -310,13 +312,13 @@ void virtio_balloon_pages_tell_held(VirtIOBalloon *s)
 
 uint64_t virtio_balloon_pages_waiting(VirtIOBalloon *s)
 {
-    return s->pages.blocks ? pages_staged_size(s) +
+    return s->pages.blocks ? balloon_pages_staged_size(s) +
                              virtio_balloon_reclaim_waiting(s) : 0;
 }
 
 /* --- life cycle ---------------------------------------------------------- */
 
-static void pages_forget(VirtIOBalloon *s, unsigned i)
+static void balloon_pages_forget(VirtIOBalloon *s, unsigned i)
 {
     if (s->pages.coordinator) {
         balloon_coordinator_release(s->pages.coordinator,
@@ -331,7 +333,7 @@ static void pages_forget(VirtIOBalloon *s, unsigned i)
 void virtio_balloon_pages_reset(VirtIOBalloon *s)
 {
     while (s->pages.blocks && s->pages.blocks->len) {
-        pages_forget(s, 0);
+        balloon_pages_forget(s, 0);
     }
 }
 
@@ -339,14 +341,14 @@ void virtio_balloon_pages_reset(VirtIOBalloon *s)
  * Memory may have been unplugged.  Then its pages are no longer in the balloon:
  * if it is plugged again, all of it is the guest's.
  */
-static void pages_memory_commit(MemoryListener *listener)
+static void balloon_pages_memory_commit(MemoryListener *listener)
 {
     VirtIOBalloon *s = container_of(listener, VirtIOBalloon, pages.memory);
     GArray *staged = s->pages.staged;
 
     for (unsigned i = s->pages.blocks->len; i-- > 0;) {
         if (!memory_region_is_mapped(balloon_block(s, i)->rb->mr)) {
-            pages_forget(s, i);
+            balloon_pages_forget(s, i);
         }
     }
     for (unsigned i = staged->len; i-- > 0;) {
@@ -360,7 +362,7 @@ static void pages_memory_commit(MemoryListener *listener)
     }
 }
 
-static void pages_missing(Notifier *notifier, void *data)
+static void balloon_pages_missing(Notifier *notifier, void *data)
 {
     virtio_balloon_pages_tell_held(container_of(notifier, VirtIOBalloon,
                                                 pages.missing));
@@ -370,7 +372,7 @@ static void pages_missing(Notifier *notifier, void *data)
  * 2 MiB, or larger, so that all memory takes no more than half of the mappings
  * that VFIO allows by default
  */
-static uint64_t pages_default_granule(void)
+static uint64_t balloon_pages_default_granule(void)
 {
     uint64_t granule = BALLOON_UNIT_SIZE;
 
@@ -381,9 +383,9 @@ static uint64_t pages_default_granule(void)
     return granule;
 }
 
-static bool pages_prepare_coordination(VirtIOBalloon *s, Error **errp)
+static bool balloon_pages_prepare_coordination(VirtIOBalloon *s, Error **errp)
 {
-    uint64_t granule = s->discard_granule ?: pages_default_granule();
+    uint64_t granule = s->discard_granule ?: balloon_pages_default_granule();
 
     if (!is_power_of_2(granule) || granule < BALLOON_PAGE_SIZE ||
         granule > GRANULE_MAX) {
@@ -421,7 +423,8 @@ bool virtio_balloon_pages_prepare(VirtIOBalloon *s, Error **errp)
                    " MADV_POPULATE_WRITE, such as Linux 5.14");
         return false;
     }
-    return !s->coordinated_discards || pages_prepare_coordination(s, errp);
+    return !s->coordinated_discards ||
+           balloon_pages_prepare_coordination(s, errp);
 }
 
 void virtio_balloon_pages_init(VirtIOBalloon *s)
@@ -433,11 +436,11 @@ void virtio_balloon_pages_init(VirtIOBalloon *s)
     virtio_balloon_reclaim_init(s);
     p->memory = (MemoryListener) {
         .name = "virtio-balloon-pages",
-        .commit = pages_memory_commit,
+        .commit = balloon_pages_memory_commit,
     };
     memory_listener_register(&p->memory, &address_space_memory);
     if (p->coordinator) {
-        p->missing.notify = pages_missing;
+        p->missing.notify = balloon_pages_missing;
         balloon_coordinator_add_notifier(p->coordinator, &p->missing);
     }
 }

@@ -25,7 +25,7 @@ QEMU_BUILD_BUG_ON(RANGES_MAX << VIRTIO_BALLOON_PFN_SHIFT >
 /* When to retry a deflate whose memory cannot be had */
 #define HELD_NS (100 * SCALE_MS)
 
-static void counts_add(BalloonCounts *to, const BalloonCounts *counts)
+static void balloon_counts_add(BalloonCounts *to, const BalloonCounts *counts)
 {
     to->inflated_pages += counts->inflated_pages;
     to->deflated_pages += counts->deflated_pages;
@@ -41,11 +41,11 @@ static void counts_add(BalloonCounts *to, const BalloonCounts *counts)
 void virtio_balloon_queue_add_counts(const VirtIOBalloonQueue *q,
                                      BalloonCounts *to)
 {
-    counts_add(to, &q->counts);
+    balloon_counts_add(to, &q->counts);
 }
 
 /* Hand the request in progress to the caller, and start afresh */
-static VirtQueueElement *queue_steal_request(VirtIOBalloonQueue *q)
+static VirtQueueElement *balloon_queue_steal_request(VirtIOBalloonQueue *q)
 {
     q->offset = 0;
     q->next_range = 0;
@@ -55,17 +55,17 @@ static VirtQueueElement *queue_steal_request(VirtIOBalloonQueue *q)
     return g_steal_pointer(&q->elem);
 }
 
-static void queue_answer(VirtIOBalloonQueue *q)
+static void balloon_queue_answer(VirtIOBalloonQueue *q)
 {
-    counts_add(&q->dev->counts, &q->counts);
-    virtio_balloon_push(q->dev, q->vq, queue_steal_request(q));
+    balloon_counts_add(&q->dev->counts, &q->counts);
+    virtio_balloon_push(q->dev, q->vq, balloon_queue_steal_request(q));
 }
 
 /*
  * Take memory until the request is done (true), or time is up or it is held
  * (false)
  */
-static bool queue_take(VirtIOBalloonQueue *q, const BalloonSlice *slice)
+static bool balloon_queue_take(VirtIOBalloonQueue *q, const BalloonSlice *slice)
 {
     do {
         while (q->next_range < q->n_ranges) {
@@ -84,26 +84,26 @@ static bool queue_take(VirtIOBalloonQueue *q, const BalloonSlice *slice)
     return true;
 }
 
-static void queue_serve_request(VirtIOBalloonQueue *q,
-                                const BalloonSlice *slice)
+static void balloon_queue_serve_request(VirtIOBalloonQueue *q,
+                                        const BalloonSlice *slice)
 {
     VirtIOBalloon *s = q->dev;
     bool done;
 
     q->held = 0;
     s->counting = &q->counts;
-    done = queue_take(q, slice);
+    done = balloon_queue_take(q, slice);
     virtio_balloon_discard_flush(s);
     if (done && q == &s->inflate) {
         virtio_balloon_pages_commit(s);
     }
     s->counting = &s->counts;
     if (done) {
-        queue_answer(q);
+        balloon_queue_answer(q);
     }
 }
 
-static void queue_serve(VirtIOBalloonQueue *q)
+static void balloon_queue_serve(VirtIOBalloonQueue *q)
 {
     BalloonSlice slice = balloon_slice_begin();
 
@@ -114,7 +114,7 @@ static void queue_serve(VirtIOBalloonQueue *q)
         if (!q->elem) {
             break;
         }
-        queue_serve_request(q, &slice);
+        balloon_queue_serve_request(q, &slice);
         if (q->held) {
             break;
         }
@@ -125,12 +125,12 @@ static void queue_serve(VirtIOBalloonQueue *q)
     }
 }
 
-static void queue_resume(void *opaque)
+static void balloon_queue_resume(void *opaque)
 {
     VirtIOBalloonQueue *q = opaque;
     bool within = virtio_balloon_enter(q->dev);
 
-    queue_serve(q);
+    balloon_queue_serve(q);
     virtio_balloon_pages_tell_held(q->dev);
     virtio_balloon_leave(q->dev, within);
 }
@@ -142,7 +142,7 @@ void virtio_balloon_queue_kick(VirtIOBalloonQueue *q)
      * kicks all the time gets no more of the BQL
      */
     if (!timer_pending(q->resume)) {
-        queue_serve(q);
+        balloon_queue_serve(q);
     }
 }
 
@@ -157,7 +157,7 @@ void virtio_balloon_queue_start(VirtIOBalloonQueue *q)
  * The request in progress, if there is one, is not answered: its pages are the
  * guest's, and what was done with them is counted only if it is @final.
  */
-static void queue_put_back(VirtIOBalloonQueue *q, bool final)
+static void balloon_queue_put_back(VirtIOBalloonQueue *q, bool final)
 {
     VirtIOBalloon *s = q->dev;
     VirtQueueElement *elem;
@@ -174,9 +174,9 @@ static void queue_put_back(VirtIOBalloonQueue *q, bool final)
         s->counting = &s->counts;
     }
     if (final) {
-        counts_add(&s->counts, &q->counts);
+        balloon_counts_add(&s->counts, &q->counts);
     }
-    elem = queue_steal_request(q);
+    elem = balloon_queue_steal_request(q);
     if (elem) {
         trace_virtio_balloon_put_back(virtio_get_queue_index(q->vq), offset);
         virtio_balloon_unpop(q->vq, elem);
@@ -188,12 +188,12 @@ static void queue_put_back(VirtIOBalloonQueue *q, bool final)
 
 void virtio_balloon_queue_put_back(VirtIOBalloonQueue *q)
 {
-    queue_put_back(q, false);
+    balloon_queue_put_back(q, false);
 }
 
 void virtio_balloon_queue_reset(VirtIOBalloonQueue *q)
 {
-    queue_put_back(q, true);
+    balloon_queue_put_back(q, true);
 }
 
 void virtio_balloon_queue_bind(VirtIOBalloonQueue *q, VirtQueue *vq)
@@ -209,7 +209,7 @@ void virtio_balloon_queue_init(VirtIOBalloon *s, VirtIOBalloonQueue *q,
 {
     q->dev = s;
     q->ops = ops;
-    q->resume = balloon_slice_timer_new(queue_resume, q);
+    q->resume = balloon_slice_timer_new(balloon_queue_resume, q);
     q->ranges = g_new(BalloonRange, RANGES_MAX);
 }
 
@@ -224,7 +224,7 @@ void virtio_balloon_queue_cleanup(VirtIOBalloonQueue *q)
  * No driver has page 0 to spare.  Where each second number is 0, the numbers
  * are 64 bits wide: drop the upper halves.  Returns: how many numbers are left.
  */
-static size_t list_narrow(uint32_t *pfns, size_t n)
+static size_t balloon_list_narrow(uint32_t *pfns, size_t n)
 {
     if (!n || n % 2) {
         return n;
@@ -245,7 +245,7 @@ static size_t list_narrow(uint32_t *pfns, size_t n)
  * driver may change the list meanwhile: what was copied counts.  Returns: how
  * many pages were listed, 0 at the end.
  */
-static size_t list_copy(VirtIOBalloonQueue *q, uint32_t *pfns)
+static size_t balloon_list_copy(VirtIOBalloonQueue *q, uint32_t *pfns)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(q->dev);
     size_t size = iov_to_buf(q->elem->out_sg, q->elem->out_num, q->offset,
@@ -261,21 +261,21 @@ static size_t list_copy(VirtIOBalloonQueue *q, uint32_t *pfns)
         pfns[i] = virtio_ldl_p(vdev, &pfns[i]);
     }
     q->offset += size;
-    return list_narrow(pfns, n);
+    return balloon_list_narrow(pfns, n);
 }
 
-/* Make ranges of the next part of the list.  Returns: as list_copy() */
-static size_t list_fill(VirtIOBalloonQueue *q)
+/* Make ranges of the next part of the list.  Returns: as balloon_list_copy() */
+static size_t balloon_list_fill(VirtIOBalloonQueue *q)
 {
     uint32_t pfns[RANGES_MAX];
-    size_t n = list_copy(q, pfns);
+    size_t n = balloon_list_copy(q, pfns);
 
     q->next_range = 0;
     q->n_ranges = balloon_ranges_from_pfns(q->ranges, pfns, n);
     return n;
 }
 
-static void list_seen(VirtIOBalloonQueue *q, size_t n)
+static void balloon_list_seen(VirtIOBalloonQueue *q, size_t n)
 {
     trace_virtio_balloon_pages(virtio_get_queue_index(q->vq), n, q->n_ranges);
     if (n) {
@@ -284,7 +284,7 @@ static void list_seen(VirtIOBalloonQueue *q, size_t n)
 }
 
 /* Pages that a list has twice are in its ranges once: count the others */
-static void inflate_count_repeated(VirtIOBalloonQueue *q, uint64_t n)
+static void balloon_inflate_count_repeated(VirtIOBalloonQueue *q, uint64_t n)
 {
     uint64_t size = n << VIRTIO_BALLOON_PFN_SHIFT;
 
@@ -295,17 +295,17 @@ static void inflate_count_repeated(VirtIOBalloonQueue *q, uint64_t n)
     virtio_balloon_discard_skip(q->dev, BALLOON_SKIP_REPEATED, size);
 }
 
-static bool inflate_fill(VirtIOBalloonQueue *q)
+static bool balloon_inflate_fill(VirtIOBalloonQueue *q)
 {
-    size_t n = list_fill(q);
+    size_t n = balloon_list_fill(q);
 
-    list_seen(q, n);
-    inflate_count_repeated(q, n);
+    balloon_list_seen(q, n);
+    balloon_inflate_count_repeated(q, n);
     return n;
 }
 
 /* No driver has page 0 to spare, but one may list it all the same */
-static void inflate_leave_page_0(VirtIOBalloon *s, BalloonRange *range)
+static void balloon_inflate_leave_page_0(VirtIOBalloon *s, BalloonRange *range)
 {
     if (!range->start) {
         virtio_balloon_discard_skip(s, BALLOON_SKIP_NOT_RAM, BALLOON_PAGE_SIZE);
@@ -315,13 +315,13 @@ static void inflate_leave_page_0(VirtIOBalloon *s, BalloonRange *range)
 }
 
 /* The range is of guest-physical addresses, and no larger than a step */
-static bool inflate_take(VirtIOBalloonQueue *q, BalloonRange *range)
+static bool balloon_inflate_take(VirtIOBalloonQueue *q, BalloonRange *range)
 {
     VirtIOBalloon *s = q->dev;
     bool known = virtio_balloon_driver_tells(s);
 
     q->counts.inflated_pages += range->size >> VIRTIO_BALLOON_PFN_SHIFT;
-    inflate_leave_page_0(s, range);
+    balloon_inflate_leave_page_0(s, range);
     if (!known && !virtio_balloon_may_discard(s)) {
         virtio_balloon_discard_skip(s, BALLOON_SKIP_INHIBITED, range->size);
     } else if (range->size) {
@@ -334,8 +334,8 @@ static bool inflate_take(VirtIOBalloonQueue *q, BalloonRange *range)
 }
 
 const VirtIOBalloonQueueOps virtio_balloon_inflate_ops = {
-    .fill = inflate_fill,
-    .take = inflate_take,
+    .fill = balloon_inflate_fill,
+    .take = balloon_inflate_take,
 };
 
 /*
@@ -343,18 +343,18 @@ const VirtIOBalloonQueueOps virtio_balloon_inflate_ops = {
  * has seen it, and its next access brings the memory back: there is nothing to
  * do and nothing to refuse.
  */
-static bool deflate_fill(VirtIOBalloonQueue *q)
+static bool balloon_deflate_fill(VirtIOBalloonQueue *q)
 {
     uint32_t pfns[RANGES_MAX];
-    size_t n = virtio_balloon_driver_tells(q->dev) ? list_fill(q) :
-                                                    list_copy(q, pfns);
+    size_t n = virtio_balloon_driver_tells(q->dev) ? balloon_list_fill(q) :
+                                                    balloon_list_copy(q, pfns);
 
-    list_seen(q, n);
+    balloon_list_seen(q, n);
     q->counts.deflated_pages += n;
     return n;
 }
 
-static bool deflate_take(VirtIOBalloonQueue *q, BalloonRange *range)
+static bool balloon_deflate_take(VirtIOBalloonQueue *q, BalloonRange *range)
 {
     BalloonRange now = {
         .start = range->start,
@@ -373,12 +373,12 @@ static bool deflate_take(VirtIOBalloonQueue *q, BalloonRange *range)
 }
 
 const VirtIOBalloonQueueOps virtio_balloon_deflate_ops = {
-    .fill = deflate_fill,
-    .take = deflate_take,
+    .fill = balloon_deflate_fill,
+    .take = balloon_deflate_take,
 };
 
 /* Take the whole host pages of every segment: ranges of host addresses */
-static bool report_fill(VirtIOBalloonQueue *q)
+static bool balloon_report_fill(VirtIOBalloonQueue *q)
 {
     VirtIOBalloon *s = q->dev;
     bool first = !q->offset++;
@@ -404,7 +404,7 @@ static bool report_fill(VirtIOBalloonQueue *q)
  * Discarded memory reads as zero; with PAGE_POISON negotiated it must read as
  * poison_val (section 5.5.6.7.2).
  */
-static bool report_take(VirtIOBalloonQueue *q, BalloonRange *range)
+static bool balloon_report_take(VirtIOBalloonQueue *q, BalloonRange *range)
 {
     VirtIOBalloon *s = q->dev;
     bool zero = virtio_vdev_has_feature(VIRTIO_DEVICE(s),
@@ -425,6 +425,6 @@ static bool report_take(VirtIOBalloonQueue *q, BalloonRange *range)
 }
 
 const VirtIOBalloonQueueOps virtio_balloon_report_ops = {
-    .fill = report_fill,
-    .take = report_take,
+    .fill = balloon_report_fill,
+    .take = balloon_report_take,
 };

@@ -8,7 +8,7 @@
 #include "virtio-balloon-ranges.h"
 
 /* Grow @range by a balloon page inside it or next to it, if @addr is one */
-static bool range_absorb(BalloonRange *range, uint64_t addr)
+static bool balloon_range_absorb(BalloonRange *range, uint64_t addr)
 {
     uint64_t end = range->start + range->size;
 
@@ -24,7 +24,7 @@ static bool range_absorb(BalloonRange *range, uint64_t addr)
     return addr >= range->start && addr < end;
 }
 
-static int range_compare(const void *a, const void *b)
+static int balloon_range_compare(const void *a, const void *b)
 {
     const BalloonRange *x = a, *y = b;
 
@@ -32,7 +32,7 @@ static int range_compare(const void *a, const void *b)
 }
 
 /* Join neighbours and drop what is covered twice; @ranges ascend by start */
-static size_t ranges_merge(BalloonRange *ranges, size_t n)
+static size_t balloon_ranges_merge(BalloonRange *ranges, size_t n)
 {
     size_t last = 0;
 
@@ -61,12 +61,12 @@ size_t balloon_ranges_from_pfns(BalloonRange *ranges, const uint32_t *pfns,
     for (size_t i = 0; i < n_pfns; i++) {
         uint64_t addr = (uint64_t)pfns[i] << VIRTIO_BALLOON_PFN_SHIFT;
 
-        if (!n || !range_absorb(&ranges[n - 1], addr)) {
+        if (!n || !balloon_range_absorb(&ranges[n - 1], addr)) {
             ranges[n++] = (BalloonRange) { addr, BALLOON_PAGE_SIZE };
         }
     }
-    qsort(ranges, n, sizeof(*ranges), range_compare);
-    return ranges_merge(ranges, n);
+    qsort(ranges, n, sizeof(*ranges), balloon_range_compare);
+    return balloon_ranges_merge(ranges, n);
 }
 
 bool balloon_range_trim(BalloonRange *range, uint64_t unit)

@@ -29,14 +29,14 @@
 #define IDLE_SHARE 4
 
 /* Is memory pinned that the coordinator does not manage? */
-static bool reclaim_is_pinned(VirtIOBalloon *s)
+static bool balloon_reclaim_is_pinned(VirtIOBalloon *s)
 {
     return s->pages.coordinator && ram_block_discard_is_disabled();
 }
 
-static bool reclaim_is_pending(VirtIOBalloon *s)
+static bool balloon_reclaim_is_pending(VirtIOBalloon *s)
 {
-    bool pinned = reclaim_is_pinned(s);
+    bool pinned = balloon_reclaim_is_pinned(s);
 
     for (unsigned i = 0; i < s->pages.blocks->len; i++) {
         BalloonBlock *block = balloon_block(s, i);
@@ -53,8 +53,8 @@ static bool reclaim_is_pending(VirtIOBalloon *s)
  * granule of which nothing is, because the guest never used it, needs no
  * discard; who has it mapped is told all the same.
  */
-static void reclaim_look_at(VirtIOBalloon *s, BalloonBlock *block,
-                            const BalloonRange *range, bool resident)
+static void balloon_reclaim_look_at(VirtIOBalloon *s, BalloonBlock *block,
+                                    const BalloonRange *range, bool resident)
 {
     BalloonRange rest = *range;
     BalloonRange run;
@@ -69,8 +69,8 @@ static void reclaim_look_at(VirtIOBalloon *s, BalloonBlock *block,
 }
 
 /* Is any of the host pages, each @step pages of the host long, in memory? */
-static bool reclaim_is_resident(const uint8_t *resident, size_t first,
-                                size_t end, size_t step)
+static bool balloon_reclaim_is_resident(const uint8_t *resident, size_t first,
+                                        size_t end, size_t step)
 {
     for (size_t i = first; i < end; i += step) {
         if (resident[i] & 1) {
@@ -84,7 +84,7 @@ static bool reclaim_is_resident(const uint8_t *resident, size_t first,
  * Have some pages that were given back wait again, where the host has them in
  * memory once more.  False when all that is in the balloon was looked at.
  */
-static bool reclaim_look(VirtIOBalloon *s)
+static bool balloon_reclaim_look(VirtIOBalloon *s)
 {
     const uint64_t host_page = qemu_real_host_page_size();
     VirtIOBalloonPages *p = &s->pages;
@@ -117,22 +117,24 @@ static bool reclaim_look(VirtIOBalloon *s)
         /* The rest of a large granule may be in memory: discard it */
         bool unseen = page < row.size && at + range.size > seen;
 
-        reclaim_look_at(s, block, &range, unseen || reclaim_is_resident(
-            resident, at / host_page, MIN(at + range.size, seen) / host_page,
-            page / host_page));
+        balloon_reclaim_look_at(s, block, &range, unseen ||
+                                balloon_reclaim_is_resident(
+                                    resident, at / host_page,
+                                    MIN(at + range.size, seen) / host_page,
+                                    page / host_page));
     }
     return true;
 }
 
-static void reclaim_look_from_start(VirtIOBalloonPages *p)
+static void balloon_reclaim_look_from_start(VirtIOBalloonPages *p)
 {
     p->look_block = 0;
     p->look_offset = 0;
 }
 
 /* Discard before the coordinator unmaps it for devices */
-static void reclaim_discard_piece(VirtIOBalloon *s, BalloonBlock *block,
-                                  BalloonRange range)
+static void balloon_reclaim_discard_piece(VirtIOBalloon *s, BalloonBlock *block,
+                                          BalloonRange range)
 {
     BalloonRange told = range;
 
@@ -144,9 +146,9 @@ static void reclaim_discard_piece(VirtIOBalloon *s, BalloonBlock *block,
 }
 
 /* Discard one piece; false when there is none */
-static bool reclaim_discard(VirtIOBalloon *s, bool partial)
+static bool balloon_reclaim_discard(VirtIOBalloon *s, bool partial)
 {
-    bool pinned = reclaim_is_pinned(s);
+    bool pinned = balloon_reclaim_is_pinned(s);
 
     for (unsigned i = 0; i < s->pages.blocks->len; i++) {
         BalloonBlock *block = balloon_block(s, i);
@@ -158,7 +160,7 @@ static bool reclaim_discard(VirtIOBalloon *s, bool partial)
         if (balloon_map_take(block->map, partial, block->granule ?
                              BALLOON_UNIT_SIZE : BALLOON_DISCARD_STEP,
                              &range)) {
-            reclaim_discard_piece(s, block, range);
+            balloon_reclaim_discard_piece(s, block, range);
             return true;
         }
     }
@@ -166,20 +168,21 @@ static bool reclaim_discard(VirtIOBalloon *s, bool partial)
 }
 
 /* Did something bring back what is in the balloon, and is that over? */
-static bool reclaim_came_back(VirtIOBalloon *s)
+static bool balloon_reclaim_came_back(VirtIOBalloon *s)
 {
     bool over = s->discard.was_inhibited;
 
     s->discard.was_inhibited = false;
-    if (s->pages.was_pinned && !reclaim_is_pinned(s)) {
+    if (s->pages.was_pinned && !balloon_reclaim_is_pinned(s)) {
         s->pages.was_pinned = false;
         over = true;
     }
     return over;
 }
 
-static void reclaim_wake_later(VirtIOBalloon *s, const BalloonSlice *slice,
-                               bool more, bool settled)
+static void balloon_reclaim_wake_later(VirtIOBalloon *s,
+                                       const BalloonSlice *slice, bool more,
+                                       bool settled)
 {
     VirtIOBalloonPages *p = &s->pages;
 
@@ -187,7 +190,7 @@ static void reclaim_wake_later(VirtIOBalloon *s, const BalloonSlice *slice,
         balloon_slice_go_on(p->timer, MAX(IDLE_SHARE *
                                           balloon_slice_used(slice),
                                           BALLOON_GAP_NS));
-    } else if (!settled || reclaim_is_pending(s)) {
+    } else if (!settled || balloon_reclaim_is_pending(s)) {
         timer_mod_ns(p->timer, MIN(p->last_insert + SETTLE_NS,
                                    p->first_insert + SETTLE_MAX_NS));
     } else if (p->blocks->len) {
@@ -196,7 +199,7 @@ static void reclaim_wake_later(VirtIOBalloon *s, const BalloonSlice *slice,
     }
 }
 
-static void reclaim_work(void *opaque)
+static void balloon_reclaim_work(void *opaque)
 {
     VirtIOBalloon *s = opaque;
     VirtIOBalloonPages *p = &s->pages;
@@ -212,16 +215,16 @@ static void reclaim_work(void *opaque)
         }
         return;
     }
-    if (reclaim_came_back(s)) {
-        reclaim_look_from_start(p);
+    if (balloon_reclaim_came_back(s)) {
+        balloon_reclaim_look_from_start(p);
     }
     while (more && !balloon_slice_is_over(&slice)) {
         /* Find all that came back before any of it is discarded */
-        more = reclaim_look(s) || reclaim_discard(s, partial);
+        more = balloon_reclaim_look(s) || balloon_reclaim_discard(s, partial);
     }
     virtio_balloon_discard_flush(s);
     trace_virtio_balloon_reclaim(partial, virtio_balloon_reclaim_waiting(s));
-    reclaim_wake_later(s, &slice, more, partial);
+    balloon_reclaim_wake_later(s, &slice, more, partial);
 }
 
 /* --- what the pages tell ------------------------------------------------- */
@@ -231,7 +234,7 @@ void virtio_balloon_reclaim_soon(VirtIOBalloon *s)
     VirtIOBalloonPages *p = &s->pages;
 
     p->last_insert = qemu_clock_get_ns(BALLOON_CLOCK);
-    if (!reclaim_is_pending(s)) {
+    if (!balloon_reclaim_is_pending(s)) {
         p->first_insert = p->last_insert;
     }
     timer_mod_anticipate_ns(p->timer, p->last_insert + GATHER_NS);
@@ -243,7 +246,7 @@ void virtio_balloon_reclaim_loaded(VirtIOBalloon *s)
      * Their contents were not migrated, but something on this host may have
      * touched them
      */
-    reclaim_look_from_start(&s->pages);
+    balloon_reclaim_look_from_start(&s->pages);
     s->pages.last_insert = 0;
     s->pages.first_insert = 0;
 }
@@ -251,14 +254,14 @@ void virtio_balloon_reclaim_loaded(VirtIOBalloon *s)
 void virtio_balloon_reclaim_block_gone(VirtIOBalloon *s)
 {
     if (s->pages.look_block != LOOK_DONE) {
-        reclaim_look_from_start(&s->pages);
+        balloon_reclaim_look_from_start(&s->pages);
     }
 }
 
 void virtio_balloon_reclaim_look_again(VirtIOBalloon *s)
 {
     if (s->pages.blocks) {
-        reclaim_look_from_start(&s->pages);
+        balloon_reclaim_look_from_start(&s->pages);
         virtio_balloon_reclaim_start(s);
     }
 }
@@ -291,7 +294,7 @@ void virtio_balloon_reclaim_stop(VirtIOBalloon *s)
 void virtio_balloon_reclaim_init(VirtIOBalloon *s)
 {
     s->pages.look_block = LOOK_DONE;
-    s->pages.timer = balloon_slice_timer_new(reclaim_work, s);
+    s->pages.timer = balloon_slice_timer_new(balloon_reclaim_work, s);
 }
 
 void virtio_balloon_reclaim_cleanup(VirtIOBalloon *s)

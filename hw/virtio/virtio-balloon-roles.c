@@ -33,13 +33,13 @@ static const struct {
     [ROLE_REPORT] = { VIRTIO_BALLOON_F_REPORTING, 32 },
 };
 
-static uint64_t roles_offered(VirtIOBalloon *s)
+static uint64_t balloon_roles_offered(VirtIOBalloon *s)
 {
     return s->host_features | 1ull << VIRTIO_BALLOON_F_STATS_VQ;
 }
 
 /* The number of the first virtqueue after those of roles less than @role */
-static int roles_number(uint64_t features, BalloonRole role)
+static int balloon_roles_number(uint64_t features, BalloonRole role)
 {
     int number = VQ_FIRST_ROLE;
 
@@ -51,24 +51,25 @@ static int roles_number(uint64_t features, BalloonRole role)
 
 unsigned virtio_balloon_roles_count(VirtIOBalloon *s)
 {
-    return roles_number(roles_offered(s), ROLE__MAX);
+    return balloon_roles_number(balloon_roles_offered(s), ROLE__MAX);
 }
 
 /* NULL if there is none with @features */
-static VirtQueue *roles_queue(VirtIOBalloon *s, uint64_t features,
-                              BalloonRole role)
+static VirtQueue *balloon_roles_queue(VirtIOBalloon *s, uint64_t features,
+                                      BalloonRole role)
 {
     return virtio_has_feature(features, roles[role].feature) ?
                virtio_get_queue(VIRTIO_DEVICE(s),
-                                roles_number(features, role)) : NULL;
+                                balloon_roles_number(features, role)) : NULL;
 }
 
 /* Has the driver a ring that it would not have if it left no gaps? */
-static bool roles_leave_gaps(VirtIODevice *vdev)
+static bool balloon_roles_leave_gaps(VirtIODevice *vdev)
 {
     int n = virtio_get_num_queues(vdev);
+    int i = balloon_roles_number(vdev->guest_features, ROLE__MAX);
 
-    for (int i = roles_number(vdev->guest_features, ROLE__MAX); i < n; i++) {
+    for (; i < n; i++) {
         if (virtio_queue_get_desc_addr(vdev, i)) {
             return true;
         }
@@ -82,16 +83,17 @@ void virtio_balloon_roles_bind(VirtIOBalloon *s)
     uint64_t features;
 
     /* Once seen, a gap is remembered: the queue that shows it may be reset */
-    s->gaps = s->gaps || roles_leave_gaps(vdev);
+    s->gaps = s->gaps || balloon_roles_leave_gaps(vdev);
     /* A refused load may leave guest_features that are not offered */
-    features = roles_offered(s);
+    features = balloon_roles_offered(s);
     if (!s->gaps) {
         features &= vdev->guest_features;
     }
-    virtio_balloon_stats_bind(s, roles_queue(s, features, ROLE_STATS));
-    virtio_balloon_hinting_bind(s, roles_queue(s, features, ROLE_HINTING));
+    virtio_balloon_stats_bind(s, balloon_roles_queue(s, features, ROLE_STATS));
+    virtio_balloon_hinting_bind(s,
+                                balloon_roles_queue(s, features, ROLE_HINTING));
     virtio_balloon_queue_bind(&s->report,
-                              roles_queue(s, features, ROLE_REPORT));
+                              balloon_roles_queue(s, features, ROLE_REPORT));
 }
 
 void virtio_balloon_roles_start(VirtIOBalloon *s)
@@ -104,7 +106,7 @@ void virtio_balloon_roles_start(VirtIOBalloon *s)
     virtio_balloon_hinting_start(s);
 }
 
-static void roles_kick(VirtIOBalloon *s, VirtQueue *vq)
+static void balloon_roles_kick(VirtIOBalloon *s, VirtQueue *vq)
 {
     /* A legacy driver may kick before it has set up all of its queues */
     virtio_balloon_roles_bind(s);
@@ -122,13 +124,13 @@ static void roles_kick(VirtIOBalloon *s, VirtQueue *vq)
     virtio_balloon_pages_tell_held(s);
 }
 
-static void roles_handle_output(VirtIODevice *vdev, VirtQueue *vq)
+static void balloon_roles_handle_output(VirtIODevice *vdev, VirtQueue *vq)
 {
     VirtIOBalloon *s = VIRTIO_BALLOON(vdev);
     bool within = virtio_balloon_enter(s);
 
     if (virtio_balloon_may_serve(s)) {
-        roles_kick(s, vq);
+        balloon_roles_kick(s, vq);
     } else {
         virtio_balloon_driver_check(s);
     }
@@ -151,13 +153,13 @@ void virtio_balloon_roles_queue_reset(VirtIOBalloon *s, VirtQueue *vq)
 }
 
 /* How many entries the ring of virtqueue @n may have */
-static int roles_ring_size(VirtIOBalloon *s, int n)
+static int balloon_roles_ring_size(VirtIOBalloon *s, int n)
 {
-    uint64_t features = roles_offered(s);
+    uint64_t features = balloon_roles_offered(s);
 
     for (int i = 0; i < ROLE__MAX; i++) {
         if (virtio_has_feature(features, roles[i].feature) &&
-            n == roles_number(features, i)) {
+            n == balloon_roles_number(features, i)) {
             return roles[i].size;
         }
     }
@@ -169,13 +171,14 @@ void virtio_balloon_roles_init(VirtIOBalloon *s)
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
     for (int n = 0; n < virtio_balloon_roles_count(s); n++) {
-        virtio_add_queue(vdev, roles_ring_size(s, n), roles_handle_output);
+        virtio_add_queue(vdev, balloon_roles_ring_size(s, n),
+                         balloon_roles_handle_output);
     }
     s->inflate.vq = virtio_get_queue(vdev, VQ_INFLATE);
     s->deflate.vq = virtio_get_queue(vdev, VQ_DEFLATE);
 }
 
-static bool roles_is_size(int size)
+static bool balloon_roles_is_size(int size)
 {
     return size > 0 && size <= VIRTQUEUE_MAX_SIZE;
 }
@@ -187,17 +190,18 @@ bool virtio_balloon_roles_mend(VirtIOBalloon *s)
     bool mended = false;
 
     for (int n = 0; n < VIRTIO_QUEUE_MAX; n++) {
-        bool sized = roles_is_size(virtio_queue_get_num(vdev, n));
+        bool sized = balloon_roles_is_size(virtio_queue_get_num(vdev, n));
         int most = virtio_queue_get_max_num(vdev, n);
 
-        if (n < count ? sized && roles_is_size(most) : !most) {
+        if (n < count ? sized && balloon_roles_is_size(most) : !most) {
             continue;
         }
         mended |= n >= count || !sized || virtio_queue_get_desc_addr(vdev, n);
         virtio_queue_reset(vdev, n);
         virtio_del_queue(vdev, n);
         if (n < count) {
-            virtio_add_queue(vdev, roles_ring_size(s, n), roles_handle_output);
+            virtio_add_queue(vdev, balloon_roles_ring_size(s, n),
+                             balloon_roles_handle_output);
         }
     }
     return mended;

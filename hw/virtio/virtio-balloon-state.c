@@ -27,19 +27,19 @@
 /* How often to look for what has no notifier: inhibitors, a broken ring */
 #define LOOK_MS 10000
 
-static bool state_is_near(VirtIOBalloon *s)
+static bool balloon_state_is_near(VirtIOBalloon *s)
 {
     return s->actual < (uint64_t)s->num_pages + NEAR_PAGES &&
            s->num_pages < (uint64_t)s->actual + NEAR_PAGES;
 }
 
 /* How long the guest has to stand still for that to mean something */
-static int64_t state_still_ms(VirtIOBalloon *s)
+static int64_t balloon_state_still_ms(VirtIOBalloon *s)
 {
-    return state_is_near(s) ? NEAR_MS : STALL_MS;
+    return balloon_state_is_near(s) ? NEAR_MS : STALL_MS;
 }
 
-static BalloonState state_find(VirtIOBalloon *s, uint8_t status)
+static BalloonState balloon_state_find(VirtIOBalloon *s, uint8_t status)
 {
     if (status && VIRTIO_DEVICE(s)->broken) {
         return BALLOON_STATE_BROKEN;
@@ -48,7 +48,7 @@ static BalloonState state_find(VirtIOBalloon *s, uint8_t status)
         return BALLOON_STATE_NO_DRIVER;
     }
     if (s->actual == s->num_pages ||
-        (s->state.still && state_is_near(s))) {
+        (s->state.still && balloon_state_is_near(s))) {
         return BALLOON_STATE_REACHED;
     }
     if (s->state.still) {
@@ -59,10 +59,11 @@ static BalloonState state_find(VirtIOBalloon *s, uint8_t status)
 }
 
 /* See what the state is, and tell if it is another one, or @held_changes */
-static void state_update(VirtIOBalloon *s, uint8_t status, bool held_changes)
+static void balloon_state_update(VirtIOBalloon *s, uint8_t status,
+                                 bool held_changes)
 {
     VirtIOBalloonState *st = &s->state;
-    BalloonState now = state_find(s, status);
+    BalloonState now = balloon_state_find(s, status);
     BalloonInhibitor inhibitor;
 
     if (s->discard.exiting) {
@@ -82,41 +83,41 @@ static void state_update(VirtIOBalloon *s, uint8_t status, bool held_changes)
 }
 
 /* Look again @ms from now; the clock stops with the VM */
-static void state_watch(VirtIOBalloonState *st, int64_t ms)
+static void balloon_state_watch(VirtIOBalloonState *st, int64_t ms)
 {
     timer_mod(st->watch, qemu_clock_get_ms(QEMU_CLOCK_VIRTUAL) + ms);
 }
 
-static void state_look(void *opaque)
+static void balloon_state_look(void *opaque)
 {
     VirtIOBalloon *s = opaque;
     VirtIOBalloonState *st = &s->state;
     int64_t still_ms = qemu_clock_get_ms(QEMU_CLOCK_VIRTUAL) - st->moved_ms;
-    int64_t left_ms = state_still_ms(s) - still_ms;
+    int64_t left_ms = balloon_state_still_ms(s) - still_ms;
 
     st->still = left_ms <= 0;
-    state_update(s, VIRTIO_DEVICE(s)->status, false);
-    state_watch(st, st->still ? LOOK_MS : left_ms);
+    balloon_state_update(s, VIRTIO_DEVICE(s)->status, false);
+    balloon_state_watch(st, st->still ? LOOK_MS : left_ms);
 }
 
-static void state_moved(VirtIOBalloon *s, uint8_t status)
+static void balloon_state_moved(VirtIOBalloon *s, uint8_t status)
 {
     VirtIOBalloonState *st = &s->state;
 
     st->still = false;
     st->moved_ms = qemu_clock_get_ms(QEMU_CLOCK_VIRTUAL);
-    timer_mod_anticipate(st->watch, st->moved_ms + state_still_ms(s));
-    state_update(s, status, false);
+    timer_mod_anticipate(st->watch, st->moved_ms + balloon_state_still_ms(s));
+    balloon_state_update(s, status, false);
 }
 
 void virtio_balloon_state_moved(VirtIOBalloon *s)
 {
-    state_moved(s, VIRTIO_DEVICE(s)->status);
+    balloon_state_moved(s, VIRTIO_DEVICE(s)->status);
 }
 
 void virtio_balloon_state_look(VirtIOBalloon *s)
 {
-    state_update(s, VIRTIO_DEVICE(s)->status, false);
+    balloon_state_update(s, VIRTIO_DEVICE(s)->status, false);
 }
 
 void virtio_balloon_state_served(VirtIOBalloon *s, BalloonHeld *held)
@@ -128,7 +129,7 @@ void virtio_balloon_state_served(VirtIOBalloon *s, BalloonHeld *held)
     qapi_free_BalloonHeld(st->held);
     st->held = held;
     if (changes || VIRTIO_DEVICE(s)->broken) {
-        state_update(s, VIRTIO_DEVICE(s)->status, changes);
+        balloon_state_update(s, VIRTIO_DEVICE(s)->status, changes);
     }
 }
 
@@ -143,14 +144,15 @@ void virtio_balloon_state_set_status(VirtIOBalloon *s, uint8_t status)
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
     if (vdev->vm_running) {
-        state_moved(s, status);
+        balloon_state_moved(s, status);
     } else if (status != vdev->status) {
-        state_update(s, status, false);
+        balloon_state_update(s, status, false);
     }
 }
 
 /* A device may pin memory and be unplugged before the next look */
-static void state_device_came(DeviceListener *listener, DeviceState *dev)
+static void balloon_state_device_came(DeviceListener *listener,
+                                      DeviceState *dev)
 {
     virtio_balloon_state_look(container_of(listener, VirtIOBalloon,
                                            state.devices));
@@ -159,9 +161,9 @@ static void state_device_came(DeviceListener *listener, DeviceState *dev)
 void virtio_balloon_state_init(VirtIOBalloon *s)
 {
     s->state.inhibitor = BALLOON_INHIBITOR__MAX;
-    s->state.watch = timer_new_ms(QEMU_CLOCK_VIRTUAL, state_look, s);
-    state_watch(&s->state, LOOK_MS);
-    s->state.devices.realize = state_device_came;
+    s->state.watch = timer_new_ms(QEMU_CLOCK_VIRTUAL, balloon_state_look, s);
+    balloon_state_watch(&s->state, LOOK_MS);
+    s->state.devices.realize = balloon_state_device_came;
     device_listener_register(&s->state.devices);
 }
 

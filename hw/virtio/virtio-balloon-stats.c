@@ -67,12 +67,12 @@ static const StatMember stat_members[VIRTIO_BALLOON_S_NR] = {
 /* More entries than any driver has tags; what comes after is ignored */
 #define STATS_MAX 256
 
-static void stats_forget_values(VirtIOBalloonStats *st)
+static void balloon_stats_forget_values(VirtIOBalloonStats *st)
 {
     memset(st->values, 0xff, sizeof(st->values));
 }
 
-static BalloonStats *stats_new(const VirtIOBalloonStats *st)
+static BalloonStats *balloon_stats_new(const VirtIOBalloonStats *st)
 {
     BalloonStats *stats = g_new0(BalloonStats, 1);
 
@@ -88,7 +88,7 @@ static BalloonStats *stats_new(const VirtIOBalloonStats *st)
 }
 
 /* Unknown tags, and what is too short to be an entry, are ignored */
-static void stats_read(VirtIOBalloon *s)
+static void balloon_stats_read(VirtIOBalloon *s)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
     VirtIOBalloonStats *st = &s->stats;
@@ -97,7 +97,7 @@ static void stats_read(VirtIOBalloon *s)
                           sizeof(entries)) / sizeof(entries[0]);
     g_autoptr(BalloonStats) stats = NULL;
 
-    stats_forget_values(st);
+    balloon_stats_forget_values(st);
     for (size_t i = 0; i < n; i++) {
         uint16_t tag = virtio_tswap16(vdev, entries[i].tag);
 
@@ -109,7 +109,7 @@ static void stats_read(VirtIOBalloon *s)
     st->answered_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
     st->pending = false;
     trace_virtio_balloon_stats(n);
-    stats = stats_new(st);
+    stats = balloon_stats_new(st);
     qapi_event_send_balloon_stats(stats);
 }
 
@@ -117,7 +117,8 @@ static void stats_read(VirtIOBalloon *s)
  * Hold @elem, or nothing, instead of what is held; that goes back to be filled
  * anew.
  */
-static void stats_exchange_buffer(VirtIOBalloon *s, VirtQueueElement *elem)
+static void balloon_stats_exchange_buffer(VirtIOBalloon *s,
+                                          VirtQueueElement *elem)
 {
     VirtIOBalloonStats *st = &s->stats;
     VirtQueueElement *old = st->elem;
@@ -132,7 +133,7 @@ static void stats_exchange_buffer(VirtIOBalloon *s, VirtQueueElement *elem)
  * Hold the newest buffer.  There should be no other (5.5.6.3.1); a driver that
  * leaves more gets the older ones back, as many as time allows.
  */
-static bool stats_take_buffer(VirtIOBalloon *s)
+static bool balloon_stats_take_buffer(VirtIOBalloon *s)
 {
     VirtIOBalloonStats *st = &s->stats;
     BalloonSlice slice = balloon_slice_begin();
@@ -143,7 +144,7 @@ static bool stats_take_buffer(VirtIOBalloon *s)
            (elem = virtio_balloon_pop(s, st->vq))) {
         taken = !st->rewound;
         st->rewound = false;
-        stats_exchange_buffer(s, elem);
+        balloon_stats_exchange_buffer(s, elem);
     }
     if (virtio_balloon_has_request(s, st->vq)) {
         balloon_slice_go_on(st->resume, BALLOON_GAP_NS);
@@ -151,30 +152,30 @@ static bool stats_take_buffer(VirtIOBalloon *s)
     return taken && st->elem;
 }
 
-static void stats_serve(VirtIOBalloon *s)
+static void balloon_stats_serve(VirtIOBalloon *s)
 {
-    if (stats_take_buffer(s)) {
-        stats_read(s);
+    if (balloon_stats_take_buffer(s)) {
+        balloon_stats_read(s);
     }
 }
 
-static void stats_resume(void *opaque)
+static void balloon_stats_resume(void *opaque)
 {
     bool within = virtio_balloon_enter(opaque);
 
-    stats_serve(opaque);
+    balloon_stats_serve(opaque);
     virtio_balloon_leave(opaque, within);
 }
 
 void virtio_balloon_stats_kick(VirtIOBalloon *s)
 {
     if (!timer_pending(s->stats.resume)) {
-        stats_serve(s);
+        balloon_stats_serve(s);
     }
 }
 
 /* Ask for news @ms milliseconds from now; the clock stops with the VM */
-static void stats_arm(VirtIOBalloonStats *st, int64_t ms)
+static void balloon_stats_arm(VirtIOBalloonStats *st, int64_t ms)
 {
     timer_mod(st->timer, qemu_clock_get_ms(QEMU_CLOCK_VIRTUAL) + ms);
 }
@@ -183,13 +184,13 @@ static void stats_arm(VirtIOBalloonStats *st, int64_t ms)
  * Return the held buffer, which asks the driver for news.  Without one it has
  * been asked before, or its first buffer is still to come.
  */
-static void stats_ask(VirtIOBalloon *s)
+static void balloon_stats_ask(VirtIOBalloon *s)
 {
     VirtIOBalloonStats *st = &s->stats;
     bool within = virtio_balloon_enter(s);
 
     if (st->rewound) {
-        stats_serve(s);
+        balloon_stats_serve(s);
     }
     if (virtio_balloon_is_live(s) && st->vq) {
         trace_virtio_balloon_stats_ask(st->elem);
@@ -197,7 +198,7 @@ static void stats_ask(VirtIOBalloon *s)
             st->asked_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
             st->pending = true;
         }
-        stats_exchange_buffer(s, NULL);
+        balloon_stats_exchange_buffer(s, NULL);
     }
     virtio_balloon_leave(s, within);
 }
@@ -221,7 +222,7 @@ bool virtio_balloon_stats_request(void *opaque, Error **errp)
                    " statistics");
         return false;
     }
-    stats_ask(s);
+    balloon_stats_ask(s);
     return true;
 }
 
@@ -236,28 +237,30 @@ BalloonStatsInfo *virtio_balloon_stats_get_info(void *opaque)
     info->asked_ago = now - st->asked_ms;
     info->has_answered_ago = st->answered_ms;
     info->answered_ago = now - st->answered_ms;
-    info->stats = st->answered_ms ? stats_new(st) : NULL;
+    info->stats = st->answered_ms ? balloon_stats_new(st) : NULL;
     return info;
 }
 
-static void stats_poll(void *opaque)
+static void balloon_stats_poll(void *opaque)
 {
     VirtIOBalloon *s = opaque;
 
-    stats_arm(&s->stats, s->stats.interval * 1000LL);
-    stats_ask(s);
+    balloon_stats_arm(&s->stats, s->stats.interval * 1000LL);
+    balloon_stats_ask(s);
 }
 
-static void stats_get_interval(Object *obj, Visitor *v, const char *name,
-                               void *opaque, Error **errp)
+static void balloon_stats_get_interval(Object *obj, Visitor *v,
+                                       const char *name, void *opaque,
+                                       Error **errp)
 {
     int64_t interval = VIRTIO_BALLOON(obj)->stats.interval;
 
     visit_type_int(v, name, &interval, errp);
 }
 
-static void stats_set_interval(Object *obj, Visitor *v, const char *name,
-                               void *opaque, Error **errp)
+static void balloon_stats_set_interval(Object *obj, Visitor *v,
+                                       const char *name, void *opaque,
+                                       Error **errp)
 {
     VirtIOBalloonStats *st = &VIRTIO_BALLOON(obj)->stats;
     bool was_off = !st->interval;
@@ -285,12 +288,12 @@ static void stats_set_interval(Object *obj, Visitor *v, const char *name,
     if (!interval) {
         timer_del(st->timer);
     } else {
-        stats_arm(st, was_off ? 0 : interval * 1000);
+        balloon_stats_arm(st, was_off ? 0 : interval * 1000);
     }
 }
 
-static bool stats_visit_values(VirtIOBalloonStats *st, Visitor *v,
-                               Error **errp)
+static bool balloon_stats_visit_values(VirtIOBalloonStats *st, Visitor *v,
+                                       Error **errp)
 {
     bool ok = true;
 
@@ -305,15 +308,15 @@ static bool stats_visit_values(VirtIOBalloonStats *st, Visitor *v,
     return ok;
 }
 
-static void stats_get_all(Object *obj, Visitor *v, const char *name,
-                          void *opaque, Error **errp)
+static void balloon_stats_get_values(Object *obj, Visitor *v, const char *name,
+                                  void *opaque, Error **errp)
 {
     VirtIOBalloonStats *st = &VIRTIO_BALLOON(obj)->stats;
 
     if (!visit_start_struct(v, name, NULL, 0, errp)) {
         return;
     }
-    if (stats_visit_values(st, v, errp) &&
+    if (balloon_stats_visit_values(st, v, errp) &&
         visit_type_int64(v, "last-update", &st->last_update, errp)) {
         visit_check_struct(v, errp);
     }
@@ -323,20 +326,21 @@ static void stats_get_all(Object *obj, Visitor *v, const char *name,
 void virtio_balloon_stats_add_properties(Object *obj)
 {
     object_property_add(obj, "guest-stats", "guest statistics",
-                        stats_get_all, NULL, NULL, NULL);
+                        balloon_stats_get_values, NULL, NULL, NULL);
     object_property_add(obj, "guest-stats-polling-interval", "int",
-                        stats_get_interval, stats_set_interval, NULL, NULL);
-    stats_forget_values(&VIRTIO_BALLOON(obj)->stats);
+                        balloon_stats_get_interval, balloon_stats_set_interval,
+                        NULL, NULL);
+    balloon_stats_forget_values(&VIRTIO_BALLOON(obj)->stats);
 }
 
 void virtio_balloon_stats_init(VirtIOBalloon *s)
 {
     VirtIOBalloonStats *st = &s->stats;
 
-    st->timer = timer_new_ms(QEMU_CLOCK_VIRTUAL, stats_poll, s);
-    st->resume = balloon_slice_timer_new(stats_resume, s);
+    st->timer = timer_new_ms(QEMU_CLOCK_VIRTUAL, balloon_stats_poll, s);
+    st->resume = balloon_slice_timer_new(balloon_stats_resume, s);
     if (st->interval) {
-        stats_arm(st, st->interval * 1000LL);
+        balloon_stats_arm(st, st->interval * 1000LL);
     }
 }
 
@@ -366,7 +370,7 @@ void virtio_balloon_stats_start(VirtIOBalloon *s)
 void virtio_balloon_stats_post_load(VirtIOBalloon *s)
 {
     if (s->stats.interval) {
-        stats_arm(&s->stats, s->stats.interval * 1000LL);
+        balloon_stats_arm(&s->stats, s->stats.interval * 1000LL);
     }
 }
 
@@ -398,7 +402,7 @@ void virtio_balloon_stats_bind(VirtIOBalloon *s, VirtQueue *vq)
 
 void virtio_balloon_stats_clear(VirtIOBalloon *s)
 {
-    stats_forget_values(&s->stats);
+    balloon_stats_forget_values(&s->stats);
     s->stats.last_update = 0;
     s->stats.answered_ms = 0;
     s->stats.asked_ms = 0;

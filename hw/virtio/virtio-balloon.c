@@ -334,13 +334,13 @@ static void virtio_balloon_instance_finalize(Object *obj)
 }
 
 /* A refused load may leave features in guest_features that are not offered */
-static bool hinting_needed(void *opaque)
+static bool balloon_hinting_needed(void *opaque)
 {
     return VIRTIO_BALLOON(opaque)->hinting.hints &&
            virtio_vdev_has_feature(opaque, VIRTIO_BALLOON_F_FREE_PAGE_HINT);
 }
 
-static int hinting_pre_save(void *opaque)
+static int balloon_hinting_pre_save(void *opaque)
 {
     virtio_balloon_hinting_pre_save(opaque);
     return 0;
@@ -350,8 +350,8 @@ static const VMStateDescription vmstate_balloon_hinting = {
     .name = "virtio-balloon-device/free-page-report",
     .version_id = 1,
     .minimum_version_id = 1,
-    .needed = hinting_needed,
-    .pre_save = hinting_pre_save,
+    .needed = balloon_hinting_needed,
+    .pre_save = balloon_hinting_pre_save,
     .fields = (const VMStateField[]) {
         VMSTATE_UINT32(hinting.saved_cmd_id, VirtIOBalloon),
         VMSTATE_UINT32(hinting.saved_state, VirtIOBalloon),
@@ -359,7 +359,7 @@ static const VMStateDescription vmstate_balloon_hinting = {
     }
 };
 
-static bool poison_needed(void *opaque)
+static bool balloon_poison_needed(void *opaque)
 {
     return virtio_vdev_has_feature(opaque, VIRTIO_BALLOON_F_PAGE_POISON);
 }
@@ -368,7 +368,7 @@ static const VMStateDescription vmstate_balloon_poison = {
     .name = "virtio-balloon-device/page-poison",
     .version_id = 1,
     .minimum_version_id = 1,
-    .needed = poison_needed,
+    .needed = balloon_poison_needed,
     .fields = (const VMStateField[]) {
         VMSTATE_UINT32(poison_val, VirtIOBalloon),
         VMSTATE_END_OF_LIST()
