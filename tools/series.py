@@ -31,8 +31,8 @@ import base
 import overlay
 from blocks import format_of
 
-# Of the first commit; each later one is a minute older.  Not the time of day:
-# the same files make the same patches
+# Of the base; each commit is a minute younger than the one before.  Not the time
+# of day: the same files make the same patches
 DATE = 1745280000
 WHOLE = ""
 
