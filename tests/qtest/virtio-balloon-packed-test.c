@@ -68,9 +68,9 @@ static void move_on(BalloonDriver *d, int queue, Place *at, unsigned n)
     }
 }
 
-/* Write one descriptor at @at, which moves on */
-static void put(BalloonDriver *d, int queue, Place *at, const BalloonSeg *seg,
-                uint16_t id, bool next)
+/* Write one descriptor at @at */
+static void put(BalloonDriver *d, int queue, const Place *at,
+                const BalloonSeg *seg, uint16_t id, bool next)
 {
     struct vring_packed_desc desc = {
         .addr = cpu_to_le64(seg->addr),
@@ -83,16 +83,19 @@ static void put(BalloonDriver *d, int queue, Place *at, const BalloonSeg *seg,
 
     qtest_memwrite(d->qts, descriptor(d, queue, at->index), &desc,
                    sizeof(desc));
-    move_on(d, queue, at, 1);
 }
 
-/* Leave a request */
+/*
+ * Leave a request.  A device that has just been started may look at any time:
+ * the first descriptor, which makes the chain available, is written last.
+ */
 static void post(BalloonDriver *d, int queue, const BalloonSeg *segs,
                  unsigned n, uint16_t id)
 {
-    Place at = places[queue];
+    for (unsigned i = n; i-- > 0;) {
+        Place at = places[queue];
 
-    for (unsigned i = 0; i < n; i++) {
+        move_on(d, queue, &at, i);
         put(d, queue, &at, &segs[i], id, i + 1 < n);
     }
     balloon_kick(d, queue);
