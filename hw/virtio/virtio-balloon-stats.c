@@ -213,7 +213,12 @@ bool virtio_balloon_stats_request(void *opaque, Error **errp)
                    " statistics");
         return false;
     }
-    if (!virtio_balloon_driver_runs(s, VIRTIO_DEVICE(s)->status)) {
+    if (vdev->broken) {
+        error_setg(errp, "The guest's balloon driver broke the rules of its"
+                   " queues, and has to reset the device first");
+        return false;
+    }
+    if (!virtio_balloon_driver_runs(s, vdev->status)) {
         error_setg(errp, "The guest has no driver running for its balloon");
         return false;
     }

@@ -350,6 +350,20 @@ static void no_driver(BalloonDriver *d)
     request_served(d, answer(d, 7));
 }
 
+/* What broke the device has to be mended first */
+static void broken(BalloonDriver *d)
+{
+    BalloonSeg empty = { balloon_alloc(d, 4, 0), 0 };
+
+    answer(d, 7);
+    balloon_post(d, INFLATE, &empty, 1);
+    balloon_wait_broken(d);
+    assert_refused(d, "The guest's balloon driver broke the rules of its"
+                   " queues, and has to reset the device first");
+    balloon_restart(d);
+    request_served(d, answer(d, 8));
+}
+
 /* A reset of the driver ends the question, one of the machine all of it */
 static void reset(BalloonDriver *d)
 {
@@ -452,6 +466,7 @@ static const BalloonTest tests[] = {
     { "stats/migrated", migrated },
     { "stats/saved", saved },
     { "stats/no-driver", no_driver, .unstarted = true },
+    { "stats/broken", broken },
     { "stats/reset", reset },
     { "stats/unplug", unplug },
     { "stats/stopped", stopped, NULL,
