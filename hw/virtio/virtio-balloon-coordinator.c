@@ -64,18 +64,6 @@ static int balloon_region_populate(BalloonCoordinator *c, CoordinatedRegion *r,
     return ret;
 }
 
-/* There are no listeners: all of the region counts as populated */
-static void balloon_region_populate_all(BalloonCoordinator *c,
-                                        CoordinatedRegion *r)
-{
-    unsigned long g = 0;
-
-    for (; (g = find_next_bit(r->wanted, r->n, g)) < r->n; g++) {
-        balloon_region_set_wanted(c, r, g, false);
-    }
-    bitmap_zero(r->discarded, r->n);
-}
-
 /* --- while the machine is stopped ---------------------------------------- */
 
 /* Bytes still to be populated, for the guest and for devices that came */
@@ -204,6 +192,25 @@ static void balloon_coordinator_timer(void *opaque)
     notifier_list_notify(&c->notifiers, NULL);
 }
 
+/*
+ * There are no listeners any more: what the guest wants is populated, before
+ * anybody asks what to migrate.
+ */
+static void balloon_coordinator_unpinned(BalloonCoordinator *c)
+{
+    if (!c->wanted) {
+        return;
+    }
+    for (guint i = 0; i < c->regions->len; i++) {
+        CoordinatedRegion *r = &g_array_index(c->regions, CoordinatedRegion, i);
+
+        bitmap_andnot(r->discarded, r->discarded, r->wanted, r->n);
+        bitmap_zero(r->wanted, r->n);
+    }
+    c->wanted = 0;
+    balloon_coordinator_wake(c, 0);
+}
+
 /* A "cont" while memory is missing: stop again at once */
 static void balloon_coordinator_vm_state_change(void *opaque, bool running,
                                                 RunState state)
@@ -314,7 +321,7 @@ void balloon_coordinator_release(BalloonCoordinator *c, RAMBlock *rb)
         return;
     }
     if (!balloon_listeners_any(c)) {
-        balloon_region_populate_all(c, r);
+        bitmap_zero(r->discarded, r->n);
         return;
     }
     for (; (g = find_next_bit(r->discarded, r->n, g)) < r->n; g++) {
@@ -443,7 +450,8 @@ static void balloon_coordinator_init(Object *obj)
     c->timer = timer_new_ms(QEMU_CLOCK_REALTIME, balloon_coordinator_timer, c);
     notifier_list_init(&c->notifiers);
     c->viommu = -1;
-    balloon_listeners_init(c, balloon_coordinator_hold);
+    balloon_listeners_init(c, balloon_coordinator_hold,
+                           balloon_coordinator_unpinned);
     c->memory = (MemoryListener) {
         .name = "virtio-balloon-coordinator",
         .commit = balloon_coordinator_memory_commit,

@@ -25,7 +25,8 @@ struct BalloonListeners {
     GArray *all;
     /* blocks migration while there are listeners */
     Error *blocker;
-    BalloonLackFn *lacking;
+    BalloonListenersFn *lacking;
+    BalloonListenersFn *none;
 };
 
 static CoordinatedListener *balloon_listeners_nth(BalloonCoordinator *c,
@@ -371,6 +372,7 @@ static void balloon_listeners_unregister(RamDiscardManager *rdm,
     }
     g_clear_pointer(&rdl->section, memory_region_section_free_copy);
     if (!c->listeners->all->len) {
+        c->listeners->none(c);
         migrate_del_blocker(&c->listeners->blocker);
     }
 }
@@ -394,10 +396,12 @@ void balloon_listeners_class_init(ObjectClass *klass)
     rdmc->unregister_listener = balloon_listeners_unregister;
 }
 
-void balloon_listeners_init(BalloonCoordinator *c, BalloonLackFn *lacking)
+void balloon_listeners_init(BalloonCoordinator *c, BalloonListenersFn *lacking,
+                            BalloonListenersFn *none)
 {
     c->listeners = g_new0(BalloonListeners, 1);
     c->listeners->lacking = lacking;
+    c->listeners->none = none;
     c->listeners->all = g_array_new(false, true, sizeof(CoordinatedListener));
 }
 

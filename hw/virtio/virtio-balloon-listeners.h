@@ -84,10 +84,14 @@ static inline uint64_t balloon_region_offset(const CoordinatedRegion *r,
 extern InterfaceInfo balloon_listeners_interfaces[];
 void balloon_listeners_class_init(ObjectClass *klass);
 
-/* A listener came whose section cannot be populated: nothing may use it yet */
-typedef void BalloonLackFn(BalloonCoordinator *c);
+typedef void BalloonListenersFn(BalloonCoordinator *c);
 
-void balloon_listeners_init(BalloonCoordinator *c, BalloonLackFn *lacking);
+/*
+ * @lacking: a listener came whose section cannot be populated, so nothing may
+ * use it yet.  @none: the last listener has gone.
+ */
+void balloon_listeners_init(BalloonCoordinator *c, BalloonListenersFn *lacking,
+                            BalloonListenersFn *none);
 void balloon_listeners_finalize(BalloonCoordinator *c);
 
 /* Can this QEMU tell listeners of discards?  False: @errp is set */

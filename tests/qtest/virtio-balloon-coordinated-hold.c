@@ -245,6 +245,21 @@ static void hold_plugged(BalloonDriver *d)
     g_assert_cmpuint(balloon_vfio->bytes, ==, 0);
 }
 
+/* The device goes that could not have the memory: nobody waits any more */
+static void hold_unassigned(BalloonDriver *d)
+{
+    balloon_plug_vfio(d->qts);
+    give_many(d, NO_MEMORY);
+    balloon_end_bus_master(d);
+    balloon_wait_for(!balloon_vm_is_running(d->qts));
+    balloon_unplug_vfio(d->qts);
+    g_assert_false(balloon_is_held(d->qts));
+    balloon_wait_for(balloon_vm_is_running(d->qts));
+    balloon_vfio_lift_limits();
+    balloon_plug_vfio(d->qts);
+    balloon_vfio_assert(MANY_AREA, MANY * GRANULE, true);
+}
+
 /* It comes while the guest sleeps: that does not wake up without its memory */
 static void hold_asleep(BalloonDriver *d)
 {
@@ -312,6 +327,7 @@ static const BalloonTest tests[] = {
     { "hold/unplugged", hold_unplugged, .vfio = VFIO_ASSIGNED },
     { "hold/held", hold_held, .vfio = VFIO_ASSIGNED },
     { "hold/plugged", hold_plugged, .vfio = VFIO_HOST },
+    { "hold/unassigned", hold_unassigned, .vfio = VFIO_HOST },
     { "hold/asleep", hold_asleep, .vfio = VFIO_HOST },
     { "hold/dump", hold_dump, .vfio = VFIO_ASSIGNED },
 };

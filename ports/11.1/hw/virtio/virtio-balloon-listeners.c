@@ -61,7 +61,8 @@ void balloon_listeners_class_init(ObjectClass *klass)
 {
 }
 
-void balloon_listeners_init(BalloonCoordinator *c, BalloonLackFn *lacking)
+void balloon_listeners_init(BalloonCoordinator *c, BalloonListenersFn *lacking,
+                            BalloonListenersFn *none)
 {
 }
 
