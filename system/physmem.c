@@ -78,9 +78,26 @@ static int ram_block_discard_one(RAMBlock *rb, const struct iovec *iov,
     return ret;
 }
 /* overlay: new */
+/* Not where a range needs two calls: one for its copy, one for its file */
+static bool ram_block_takes_vector(RAMBlock *rb)
+{
+    return rb->guest_memfd < 0 &&
+           (qemu_ram_is_shared(rb) || !ram_block_owns_file(rb));
+}
+/* overlay: new */
+size_t ram_block_discard_ranges_max(RAMBlock *rb)
+{
+    if (!ram_block_takes_vector(rb) ||
+        qemu_madvise_vector(NULL, 0, QEMU_MADV_DONTNEED) < 0) {
+        return 64;
+    }
+    /* Shared pages are removed one by one within a call */
+    return qemu_ram_is_shared(rb) ? 256 : IOV_MAX;
+}
+/* overlay: new */
 /*
- * How many ranges, from the first on, gain from a common call: private memory
- * without a file, or with one that stays; of shared memory small ranges only.
+ * How many ranges, from the first on, gain from a common call: of shared memory
+ * small ones only.
  */
 static size_t ram_block_vector_length(RAMBlock *rb, const struct iovec *iov,
                                       size_t n)
@@ -88,11 +105,11 @@ static size_t ram_block_vector_length(RAMBlock *rb, const struct iovec *iov,
     const size_t large = 64 * 1024;
     size_t k = 0;
 
-    if (rb->guest_memfd >= 0) {
+    if (!ram_block_takes_vector(rb)) {
         return 0;
     }
     if (!qemu_ram_is_shared(rb)) {
-        return ram_block_owns_file(rb) ? 0 : n;
+        return n;
     }
     while (k < n && iov[k].iov_len < large) {
         k++;

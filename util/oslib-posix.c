@@ -40,7 +40,8 @@ ssize_t qemu_madvise_vector(const struct iovec *iov, size_t n, int advice)
     }
 #ifdef SYS_process_madvise
     if (pidfd >= 0) {
-        ssize_t done = syscall(SYS_process_madvise, pidfd, iov, n, advice, 0);
+        ssize_t done = n ? syscall(SYS_process_madvise, pidfd, iov, n, advice,
+                                   0) : 0;
 
         return done < 0 ? -errno : done;
     }

@@ -23,11 +23,6 @@
 #include "virtio-balloon-coordinator.h"
 #include "virtio-balloon-internal.h"
 
-/* What the kernel takes in one vectored call (IOV_MAX) */
-#define VEC_MAX 1024
-/* Shared pages are removed one by one within a call: a millisecond's work */
-#define VEC_SHARED_MAX 256
-
 /*
  * Does anybody need guest memory to stay where it is?  If @told, those who
  * learn of discards from the coordinator do not count.
@@ -149,12 +144,14 @@ static void balloon_discard_block(VirtIOBalloon *s, RAMBlock *rb,
     if (d->vec_len && d->vec_block != rb) {
         virtio_balloon_discard_flush(s);
     }
-    d->vec_block = rb;
+    if (!d->vec_len) {
+        d->vec_block = rb;
+        d->vec_max = ram_block_discard_ranges_max(rb);
+    }
     d->vec[d->vec_len++] = (struct iovec) { rb->host + range->start,
                                             range->size };
     d->vec_bytes += range->size;
-    if (d->vec_len == (qemu_ram_is_shared(rb) ? VEC_SHARED_MAX : VEC_MAX) ||
-        d->vec_bytes >= BALLOON_DISCARD_STEP) {
+    if (d->vec_len == d->vec_max || d->vec_bytes >= BALLOON_DISCARD_STEP) {
         virtio_balloon_discard_flush(s);
     }
 }
@@ -370,7 +367,7 @@ void virtio_balloon_discard_init(VirtIOBalloon *s)
     VirtIOBalloonDiscard *d = &s->discard;
 
     s->counting = &s->counts;
-    d->vec = g_new(struct iovec, VEC_MAX);
+    d->vec = g_new(struct iovec, IOV_MAX);
     d->warned = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     d->plugged = g_hash_table_new(NULL, NULL);
     d->memory = (MemoryListener) {

@@ -21,6 +21,12 @@ int ram_block_discard_ranges(RAMBlock *rb, const struct iovec *iov, size_t n,
                              uint64_t *discarded, uint64_t *calls);
 /* overlay: new */
 /*
+ * Returns: for how many ranges, of a page each, the call before takes about a
+ * millisecond while vCPUs run; at most IOV_MAX.
+ */
+size_t ram_block_discard_ranges_max(RAMBlock *rb);
+/* overlay: new */
+/*
  * Has a RAMBlock a file that nobody else can open: a memfd, or one made in a
  * folder?  Not if it was opened for reading: then it is a template.
  */

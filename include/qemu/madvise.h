@@ -2,7 +2,7 @@
 /**
  * qemu_madvise_vector: advise on scattered memory of this process in one call
  * @iov: host memory; each range begins and ends with a host page
- * @n: how many ranges, at most IOV_MAX
+ * @n: how many ranges, at most IOV_MAX; 0 only asks whether the host does it
  * @advice: QEMU_MADV_*
  *
  * Returns: how many bytes were advised on, from the first range on, or a

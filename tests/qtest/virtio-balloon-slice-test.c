@@ -111,6 +111,26 @@ static bool migrate_report(BalloonDriver *d)
     return half_done;
 }
 
+/*
+ * The host takes scattered pages back one by one, where the copies and a file
+ * of QEMU's own have to go: after so many calls it is another's turn.
+ */
+static void calls(BalloonDriver *d)
+{
+    const char *flush = "virtio_balloon_flush ";
+    g_autofree char *trace = NULL;
+    unsigned n = 0;
+
+    balloon_wait_served(d, INFLATE, balloon_post_huge(d, AREA, 1));
+    g_assert_true(g_file_get_contents(balloon_file("trace"), &trace, NULL,
+                                      NULL));
+    for (char *at = trace; (at = strstr(at, flush)); n++) {
+        at += strlen(flush);
+        g_assert_cmpuint(g_ascii_strtoull(at, NULL, 10), <=, 64);
+    }
+    g_assert_cmpuint(n, >=, BALLOON_HUGE_PAGES / 64);
+}
+
 /* QEMU may end at any time: it must not fail, which kills the test */
 static void quit(BalloonDriver *d)
 {
@@ -120,6 +140,8 @@ static void quit(BalloonDriver *d)
 static const BalloonTest tests[] = {
     { "slice/quit", quit },
     { "improved/slice/bounded", balloon_test_come_between, .data = see },
+    { "improved/slice/calls", calls, .options = MEMORY_OF("memfd,share=off")
+      " -d trace:virtio_balloon_flush -D $FILES/trace" },
     { "slice/stop", balloon_test_come_between, .data = stop },
     { "slice/finish", finish },
     { "slice/migrate", balloon_test_come_between, .data = migrate_away },
