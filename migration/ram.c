@@ -15,11 +15,6 @@ static uint64_t ram_skip_in_chunk(RAMBlock *rb, const unsigned long *bitmap,
     if (page >= end) {
         return 0;
     }
-    /*
-     * As if a page of the chunk were sent: otherwise the memory's own dirty
-     * bitmap would bring those that are skipped back when it is asked next.
-     */
-    migration_clear_memory_region_dirty_bitmap(rb, page);
     for (unsigned long i = BIT_WORD(page); i < BITS_TO_LONGS(end); i++) {
         unsigned long free = bitmap ? bitmap[i - BIT_WORD(origin)] : ~0ul;
 
@@ -28,6 +23,13 @@ static uint64_t ram_skip_in_chunk(RAMBlock *rb, const unsigned long *bitmap,
         }
         skipped += ctpopl(rb->bmap[i] & free);
         rb->bmap[i] &= ~free;
+    }
+    if (skipped) {
+        /*
+         * As if a page of the chunk were sent: otherwise the memory's own dirty
+         * bitmap would bring those that are skipped back when it is asked next.
+         */
+        migration_clear_memory_region_dirty_bitmap(rb, page);
     }
     ram_state->migration_dirty_pages -= skipped;
     return skipped;

@@ -66,6 +66,19 @@ static void skipped_again(BalloonDriver *d)
                     FRAGMENTED / 2 - dirty / 2);
 }
 
+/*
+ * What is skipped is cleared in the log of who tells what is dirty, which takes
+ * a system call with KVM: once, unless it becomes dirty again
+ */
+static void cleared_once(BalloonDriver *d)
+{
+    balloon_inflate(d, AREA, PART / 2);
+    balloon_migrate(d->qts);
+    g_assert_cmpint(balloon_migration_skipped(d->qts), ==, PART / 2);
+    g_assert_cmpuint(balloon_count_in_file("trace", "clear_dirty rb pc.ram "),
+                     ==, 1);
+}
+
 /* Memory may have its place in the file, or go through threads of its own */
 static void other_way(BalloonDriver *d)
 {
@@ -494,6 +507,9 @@ static void queues_damaged(BalloonDriver *d)
 static const BalloonTest tests[] = {
     { "fragmented/skipped", skipped, .options = LARGE },
     { "fragmented/skipped-again", skipped_again, .options = LARGE },
+    { "cleared-once", cleared_once,
+      .options = "-m 128 -d trace:migration_bitmap_clear_dirty"
+                 " -D $FILES/trace" },
     { "fragmented/mapped-ram", other_way, .options = MAPPED_RAM },
     { "fragmented/multifd", other_way,
       .options = MAPPED_RAM " -global migration.x-multifd=on" },
