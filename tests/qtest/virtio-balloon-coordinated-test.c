@@ -378,11 +378,8 @@ static const BalloonTest tests[] = {
     { "migration", migration, .vfio = VFIO_HOST },
     { "dump", dump },
     { "background-snapshot", background_snapshot },
-};
-
-static const BalloonTest bare_tests[] = {
-    { "vfio/last", vfio_last, .vfio = VFIO_HOST },
-    { "no-start", no_start, .vfio = VFIO_HOST },
+    { "vfio/last", vfio_last, .vfio = VFIO_HOST, .bare = true },
+    { "no-start", no_start, .vfio = VFIO_HOST, .bare = true },
 };
 
 static void add_impossible(void)
@@ -395,4 +392,3 @@ static void add_impossible(void)
 
 BALLOON_ADD(add_impossible)
 BALLOON_TESTS("improved/coordinated/", COORDINATED, tests)
-BALLOON_BARE_TESTS("improved/coordinated/", COORDINATED, bare_tests)

@@ -202,6 +202,8 @@ void balloon_assert_pages(BalloonDriver *d, uint64_t addr, const char *map);
 uint16_t balloon_wire16(BalloonDriver *d, uint16_t value);
 uint32_t balloon_wire32(BalloonDriver *d, uint32_t value);
 uint64_t balloon_wire64(BalloonDriver *d, uint64_t value);
+/* ... and in a ring: write one to @addr */
+void balloon_write16(BalloonDriver *d, uint64_t addr, uint16_t value);
 
 /* Guest memory with these numbers of pages as they stand in a request ... */
 uint64_t balloon_copy_pfns(BalloonDriver *d, const uint32_t *pfns, unsigned n);

@@ -173,11 +173,7 @@ static const BalloonTest tests[] = {
       .options = SLOTS DEVICE_MEMORY
                  "-device virtio-mem-pci,memdev=m0,addr=5,requested-size=32M" },
     { "improved/memory/actual-half-saved", actual_half_saved, PLAIN LEGACY },
-};
-
-static const BalloonTest bare_tests[] = {
-    { "backing/pressure", pressure, .options = "-m 2G" },
+    { "backing/pressure", pressure, .options = "-m 2G", .bare = true },
 };
 
 BALLOON_TESTS("", NULL, tests)
-BALLOON_BARE_TESTS("", NULL, bare_tests)

@@ -316,6 +316,8 @@ static void clock_set_back(BalloonDriver *d)
     balloon_assert_state(d->qts, "stalled", NULL);
 }
 
+#define RUNNING "-accel tcg -m 128 -nodefaults -bios $FILES/firmware"
+
 static const BalloonTest tests[] = {
     { "improved/reset/device", balloon_test_end_is_told,
       .data = balloon_reset },
@@ -331,14 +333,9 @@ static const BalloonTest tests[] = {
     { "reset/snapshot", snapshot },
     { "improved/reset/stats-queue", reset_stats_queue },
     { "reset/queues", reset_queues, ALL_QUEUES },
-};
-
-#define RUNNING "-accel tcg -m 128 -nodefaults -bios $FILES/firmware"
-
-static const BalloonTest running_tests[] = {
-    { "improved/running/quit", quit_busy, .options = RUNNING },
-    { "improved/running/clock-set-back", clock_set_back, .options = RUNNING },
+    { "improved/running/quit", quit_busy, .options = RUNNING, .bare = true },
+    { "improved/running/clock-set-back", clock_set_back, .options = RUNNING,
+      .bare = true },
 };
 
 BALLOON_TESTS("", NULL, tests)
-BALLOON_BARE_TESTS("", NULL, running_tests)

@@ -204,12 +204,6 @@ static void ring_wraps(BalloonDriver *d)
     balloon_assert_pages(d, mem, "0x");
 }
 
-static void write16(BalloonDriver *d, uint64_t addr, uint16_t value)
-{
-    value = balloon_wire16(d, value);
-    qtest_memwrite(d->qts, addr, &value, sizeof(value));
-}
-
 /* Faults in the ring itself are found by the core, and need a reset */
 static void broken_rings(BalloonDriver *d)
 {
@@ -232,9 +226,9 @@ static void broken_rings(BalloonDriver *d)
         /* a chain without an end: a descriptor that is followed by itself */
         head = balloon_add(d, queue, &(BalloonSeg) { list, 4 }, 1);
         desc = d->vq[queue]->desc + head * sizeof(struct vring_desc);
-        write16(d, desc + offsetof(struct vring_desc, flags),
-                VRING_DESC_F_NEXT);
-        write16(d, desc + offsetof(struct vring_desc, next), head);
+        balloon_write16(d, desc + offsetof(struct vring_desc, flags),
+                        VRING_DESC_F_NEXT);
+        balloon_write16(d, desc + offsetof(struct vring_desc, next), head);
         balloon_publish(d, queue, head);
         balloon_kick(d, queue);
         assert_broken_until_reset(d);

@@ -57,7 +57,7 @@ static uint16_t ring_read16(BalloonDriver *d, uint64_t addr)
     return balloon_wire16(d, value);
 }
 
-static void ring_write16(BalloonDriver *d, uint64_t addr, uint16_t value)
+void balloon_write16(BalloonDriver *d, uint64_t addr, uint16_t value)
 {
     value = balloon_wire16(d, value);
     qtest_memwrite(d->qts, addr, &value, sizeof(value));
@@ -69,9 +69,9 @@ void balloon_publish(BalloonDriver *d, int queue, uint32_t head)
     uint64_t idx_addr = vq->avail + offsetof(struct vring_avail, idx);
     uint16_t idx = ring_read16(d, idx_addr);
 
-    ring_write16(d, vq->avail + offsetof(struct vring_avail, ring) +
-                    2 * (idx % vq->size), head);
-    ring_write16(d, idx_addr, idx + 1);
+    balloon_write16(d, vq->avail + offsetof(struct vring_avail, ring) +
+                       2 * (idx % vq->size), head);
+    balloon_write16(d, idx_addr, idx + 1);
 }
 
 void balloon_kick(BalloonDriver *d, int queue)
