@@ -78,17 +78,20 @@ static int ram_block_discard_one(RAMBlock *rb, const struct iovec *iov,
     return ret;
 }
 /* overlay: new */
-/* Not where a range needs two calls: one for its copy, one for its file */
+/*
+ * Not where a range needs two calls, one for its copy and one for its file, or
+ * the host cannot do it
+ */
 static bool ram_block_takes_vector(RAMBlock *rb)
 {
     return rb->guest_memfd < 0 &&
-           (qemu_ram_is_shared(rb) || !ram_block_owns_file(rb));
+           (qemu_ram_is_shared(rb) || !ram_block_owns_file(rb)) &&
+           qemu_madvise_vector(NULL, 0, QEMU_MADV_DONTNEED) == 0;
 }
 /* overlay: new */
 size_t ram_block_discard_ranges_max(RAMBlock *rb)
 {
-    if (!ram_block_takes_vector(rb) ||
-        qemu_madvise_vector(NULL, 0, QEMU_MADV_DONTNEED) < 0) {
+    if (!ram_block_takes_vector(rb)) {
         return 64;
     }
     /* Shared pages are removed one by one within a call */
@@ -105,9 +108,6 @@ static size_t ram_block_vector_length(RAMBlock *rb, const struct iovec *iov,
     const size_t large = 64 * 1024;
     size_t k = 0;
 
-    if (!ram_block_takes_vector(rb)) {
-        return 0;
-    }
     if (!qemu_ram_is_shared(rb)) {
         return n;
     }
@@ -141,6 +141,7 @@ static size_t ram_block_discard_vector(RAMBlock *rb, const struct iovec *iov,
 int ram_block_discard_ranges(RAMBlock *rb, const struct iovec *iov, size_t n,
                              uint64_t *discarded, uint64_t *calls)
 {
+    bool vector = ram_block_takes_vector(rb);
     int first_error = 0;
 
     if (qemu_ram_is_shared(rb) && rb->fd >= 0 &&
@@ -148,7 +149,7 @@ int ram_block_discard_ranges(RAMBlock *rb, const struct iovec *iov, size_t n,
         return -EACCES;
     }
     while (n) {
-        size_t k = ram_block_vector_length(rb, iov, n);
+        size_t k = vector ? ram_block_vector_length(rb, iov, n) : 0;
         size_t done = k > 1 ? ram_block_discard_vector(rb, iov, k, calls) : 0;
 
         if (!done) {

@@ -314,7 +314,7 @@ static bool balloon_stats_visit_values(VirtIOBalloonStats *st, Visitor *v,
 }
 
 static void balloon_stats_get_values(Object *obj, Visitor *v, const char *name,
-                                  void *opaque, Error **errp)
+                                     void *opaque, Error **errp)
 {
     VirtIOBalloonStats *st = &VIRTIO_BALLOON(obj)->stats;
 

@@ -508,7 +508,7 @@ static const BalloonTest tests[] = {
     { "fragmented/skipped", skipped, .options = LARGE },
     { "fragmented/skipped-again", skipped_again, .options = LARGE },
     { "cleared-once", cleared_once,
-      .options = "-m 128 -d trace:migration_bitmap_clear_dirty"
+      .options = MEMORY "-d trace:migration_bitmap_clear_dirty"
                  " -D $FILES/trace" },
     { "fragmented/mapped-ram", other_way, .options = MAPPED_RAM },
     { "fragmented/multifd", other_way,

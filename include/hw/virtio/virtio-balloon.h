@@ -77,6 +77,7 @@ typedef struct VirtIOBalloonDiscard {
     RAMBlock *vec_block;
     struct iovec *vec;
     unsigned vec_len;
+    /* so many go at a time */
     unsigned vec_max;
     uint64_t vec_bytes;
 } VirtIOBalloonDiscard;
